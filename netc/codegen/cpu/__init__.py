@@ -1,0 +1,1 @@
+"""Native code for processors: LLVM text, object files, flat images."""

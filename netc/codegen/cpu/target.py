@@ -1,0 +1,113 @@
+"""Processor levels a model can be compiled for, and the way from LLVM text to an object file."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import llvmlite.binding as llvm
+
+_V2 = ("cx16", "sahf", "popcnt", "sse3", "ssse3", "sse4.1", "sse4.2")
+_V3 = (*_V2, "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave")
+_V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+_LINUX = {"x86_64": "x86_64-unknown-linux-gnu", "aarch64": "aarch64-unknown-linux-gnu"}
+
+# The kernel's own spelling (/proc/cpuinfo) of what each level needs.
+_FLAGS_V2 = frozenset({"cx16", "lahf_lm", "popcnt", "pni", "ssse3", "sse4_1", "sse4_2"})
+_FLAGS_V3 = _FLAGS_V2 | {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"}
+_FLAGS_V4 = _FLAGS_V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+_FLAGS = {
+    "x86-64-v2": _FLAGS_V2,
+    "x86-64-v3": _FLAGS_V3,
+    "x86-64-v4": _FLAGS_V4,
+    "aarch64": frozenset({"asimd", "fp"}),
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """One processor level: what LLVM must know, and what kernel rules choose their tiles by."""
+
+    name: str
+    arch: str  # x86_64 or aarch64
+    cpu: str
+    features: tuple[str, ...]
+    lanes: int  # float32 values in one vector register
+    registers: int  # vector registers
+    fma: bool
+
+    @property
+    def triple(self) -> str:
+        """The LLVM triple; images are always ELF, whatever machine compiles them."""
+        return _LINUX[self.arch]
+
+    @property
+    def vector_bytes(self) -> int:
+        """Bytes in one vector register."""
+        return 4 * self.lanes
+
+    @property
+    def is_x86(self) -> bool:
+        """Whether x86 intrinsics may be used."""
+        return self.arch == "x86_64"
+
+
+LEVELS = {
+    "x86-64-v2": Target("x86-64-v2", "x86_64", "x86-64-v2", _V2, 4, 16, False),
+    "x86-64-v3": Target("x86-64-v3", "x86_64", "x86-64-v3", _V3, 8, 16, True),
+    "x86-64-v4": Target("x86-64-v4", "x86_64", "x86-64-v4", _V4, 16, 32, True),
+    "aarch64": Target("aarch64", "aarch64", "generic", ("neon", "fp-armv8"), 4, 32, True),
+}
+
+
+def required_features(level: str) -> frozenset[str]:
+    """The /proc/cpuinfo flags (x86 `flags`, ARM `Features`) code for `level` needs."""
+    return _FLAGS[level]
+
+
+@functools.cache
+def native() -> Target:
+    """The processor this process runs on: its level, tuned for its own model name."""
+    arch = llvm.get_process_triple().split("-")[0]
+    if arch in ("aarch64", "arm64"):
+        return LEVELS["aarch64"]
+    host = {name for name, on in llvm.get_host_cpu_features().items() if on}
+    fitting = [t for t in LEVELS.values() if t.is_x86 and host >= set(t.features)]
+    return fitting[-1] if fitting else LEVELS["x86-64-v2"]
+
+
+def target_named(name: str) -> Target:
+    """The level called `name`, or the host's own for `native`."""
+    return native() if name == "native" else LEVELS[name]
+
+
+@functools.cache
+def _initialize() -> None:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+
+
+@functools.cache
+def _machine(target: Target, opt: int) -> llvm.TargetMachine:
+    _initialize()
+    return llvm.Target.from_triple(target.triple).create_target_machine(
+        cpu=target.cpu,
+        features=",".join(f"+{name}" for name in target.features),
+        opt=opt,
+        reloc="pic",
+        codemodel="small",
+    )
+
+
+def compile_module(text: str, target: Target, opt: int = 1) -> bytes:
+    """LLVM text -> ELF object. Kernels are emitted in final form, so no IR pass runs."""
+    machine = _machine(target, opt)
+    module = llvm.parse_assembly(text)
+    module.verify()
+    return bytes(machine.emit_object(module))
+
+
+def assembly(text: str, target: Target, opt: int = 1) -> str:
+    """The same code as `compile_module`, as assembly: for tests that count spills."""
+    machine = _machine(target, opt)
+    return str(machine.emit_assembly(llvm.parse_assembly(text)))
