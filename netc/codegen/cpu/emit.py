@@ -66,8 +66,10 @@ class Module:
 
     def constant(self, element: str, values: Sequence[int | float], align: int = 64) -> Val:
         """A read-only array in the image; equal arrays are one."""
-        make = const_float if element == "float" else const_int
-        items = ", ".join(str(make(v, element)) for v in values)
+        whole = element != "float"
+        items = ", ".join(
+            str(const_int(int(v), element) if whole else const_float(v)) for v in values
+        )
         body = f"private unnamed_addr constant [{len(values)} x {element}] [{items}], align {align}"
         name = self._globals.setdefault(body, f"@c{len(self._globals)}")
         return Val("ptr", name)
@@ -185,19 +187,19 @@ class Function:
 
     # ---- integers -------------------------------------------------------------------------
 
-    def int(self, value: Int, type: str = "i64") -> Val:
+    def const(self, value: Int, type: str = "i64") -> Val:
         """A Python int as a constant; a value as it is."""
         return value if isinstance(value, Val) else const_int(value, type)
 
     def _binary(self, op: str, a: Int, b: Int) -> Val:
         type = a.type if isinstance(a, Val) else b.type if isinstance(b, Val) else "i64"
-        left, right = self.int(a, type), self.int(b, type)
+        left, right = self.const(a, type), self.const(b, type)
         return self.value(type, f"{op} {left}, {right.name}")
 
     def add(self, a: Int, b: Int) -> Val:
         """a + b; nothing is emitted for a zero."""
         if isinstance(b, int) and b == 0:
-            return self.int(a)
+            return self.const(a)
         return self._binary("add", a, b)
 
     def sub(self, a: Int, b: Int) -> Val:
@@ -207,7 +209,7 @@ class Function:
     def mul(self, a: Int, b: Int) -> Val:
         """a · b; nothing is emitted for a one."""
         if isinstance(b, int) and b == 1:
-            return self.int(a)
+            return self.const(a)
         return self._binary("mul", a, b)
 
     def sdiv(self, a: Int, b: Int) -> Val:
@@ -245,18 +247,18 @@ class Function:
     def icmp(self, predicate: str, a: Int, b: Int) -> Val:
         """An integer or pointer comparison: eq ne slt sle sgt sge ult ule ugt uge."""
         type = a.type if isinstance(a, Val) else b.type if isinstance(b, Val) else "i64"
-        left, right = self.int(a, type), self.int(b, type)
+        left, right = self.const(a, type), self.const(b, type)
         return self.value(vec(left.lanes, "i1"), f"icmp {predicate} {left}, {right.name}")
 
     def smin(self, a: Int, b: Int) -> Val:
         """The lesser of two signed integers."""
-        left = self.int(a, b.type if isinstance(b, Val) else "i64")
-        return self.select(self.icmp("slt", left, b), left, self.int(b, left.type))
+        left = self.const(a, b.type if isinstance(b, Val) else "i64")
+        return self.select(self.icmp("slt", left, b), left, self.const(b, left.type))
 
     def smax(self, a: Int, b: Int) -> Val:
         """The greater of two signed integers."""
-        left = self.int(a, b.type if isinstance(b, Val) else "i64")
-        return self.select(self.icmp("sgt", left, b), left, self.int(b, left.type))
+        left = self.const(a, b.type if isinstance(b, Val) else "i64")
+        return self.select(self.icmp("sgt", left, b), left, self.const(b, left.type))
 
     def cast(self, op: str, a: Val, type: str) -> Val:
         """sext zext trunc sitofp fptosi bitcast ptrtoint inttoptr, as LLVM spells them."""
@@ -272,7 +274,7 @@ class Function:
 
     # ---- floats ---------------------------------------------------------------------------
 
-    def float(self, value: float, lanes: int = 1) -> Val:
+    def f32(self, value: float, lanes: int = 1) -> Val:
         """A float32 constant in every lane."""
         return const_float(value, vec(lanes))
 
@@ -338,13 +340,13 @@ class Function:
         """One lane; a scalar is its own only lane."""
         if a.lanes == 1:
             return a
-        return self.value(a.element, f"extractelement {a}, {self.int(lane)}")
+        return self.value(a.element, f"extractelement {a}, {self.const(lane)}")
 
     def insert(self, a: Val, item: Val, lane: Int) -> Val:
         """a with one lane replaced."""
         if a.lanes == 1:
             return item
-        return self.value(a.type, f"insertelement {a}, {item}, {self.int(lane)}")
+        return self.value(a.type, f"insertelement {a}, {item}, {self.const(lane)}")
 
     def iota(self, lanes: int, element: str = "i32") -> Val:
         """0, 1, 2, … in the lanes."""
@@ -363,7 +365,7 @@ class Function:
         if isinstance(offset, int) and offset == 0:
             return base
         unit = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}.get(scale, f"[{scale} x i8]")
-        return self.value("ptr", f"getelementptr {unit}, {base}, {self.int(offset)}")
+        return self.value("ptr", f"getelementptr {unit}, {base}, {self.const(offset)}")
 
     def load(self, type: str, pointer: Val, align: int = 4) -> Val:
         """Read one value."""
@@ -434,7 +436,7 @@ class Function:
         self, start: Int, stop: Int, step: Int = 1, carry: Sequence[Val] = ()
     ) -> Iterator[Loop]:
         """for index in start … stop by step (> 0), tested at the bottom behind a guard."""
-        first, last = self.int(start), self.int(stop)
+        first, last = self.const(start), self.const(stop)
         before, body, after = self.block, self.new_label(), self.new_label()
         entered = self.icmp("slt", first, last)
         self.emit(f"br {entered}, label %{body}, label %{after}")
@@ -443,7 +445,7 @@ class Function:
         turn = Loop(self._fresh(first.type), [self._fresh(v.type) for v in carry])
         yield turn
         following = turn.following if turn.following is not None else turn.values
-        advanced = self.add(turn.index, self.int(step, first.type))
+        advanced = self.add(turn.index, self.const(step, first.type))
         again = self.icmp("slt", advanced, last)
         end = self.block
         self.emit(f"br {again}, label %{body}, label %{after}")
