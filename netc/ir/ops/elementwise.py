@@ -1,0 +1,274 @@
+"""Element-wise ops: each is one class with one formula, and nothing anywhere else."""
+
+from __future__ import annotations
+
+from netc.ir.op import case, require
+from netc.ir.scalar import S, Elementwise, exp, log, maximum, minimum, power, select, tanh, unary
+from netc.ir.types import f32
+
+_X = f32[2, 3, 4, 5]
+
+
+class Relu(Elementwise, name="relu"):
+    """max(x, 0), or slope · x below zero (Caffe relu_layer.cpp; −∞ with slope 0 gives 0 here)."""
+
+    slope: float = 0.0
+
+    def scalar(self, x: S) -> S:
+        return select(x > 0, x, x * self.slope) if self.slope else maximum(x, 0.0)
+
+    samples = (case(_X), case(_X, slope=0.1))
+
+
+class Elu(Elementwise, name="elu"):
+    """x above zero, alpha · (eˣ − 1) below (Clevert et al., 2015)."""
+
+    alpha: float = 1.0
+
+    def scalar(self, x: S) -> S:
+        return select(x > 0, x, unary("expm1", x) * self.alpha)
+
+    samples = (case(_X), case(_X, alpha=0.3))
+
+
+class Sigmoid(Elementwise, name="sigmoid"):
+    """1 / (1 + e⁻ˣ)."""
+
+    def scalar(self, x: S) -> S:
+        return 1.0 / (1.0 + exp(-x))
+
+    samples = (case(_X),)
+
+
+class Tanh(Elementwise, name="tanh"):
+    """The hyperbolic tangent."""
+
+    def scalar(self, x: S) -> S:
+        return tanh(x)
+
+    samples = (case(_X),)
+
+
+class Abs(Elementwise, name="abs"):
+    """|x|."""
+
+    def scalar(self, x: S) -> S:
+        return unary("abs", x)
+
+    samples = (case(_X),)
+
+
+class Affine(Elementwise, name="affine"):
+    """scale · x + shift."""
+
+    scale: float = 1.0
+    shift: float = 0.0
+
+    def scalar(self, x: S) -> S:
+        return x * self.scale + self.shift
+
+    samples = (case(_X, scale=2.0, shift=-1.0), case(f32[()]))
+
+
+class Pow(Elementwise, name="pow"):
+    """x to a constant exponent, as C's pow."""
+
+    exponent: float = 1.0
+
+    def scalar(self, x: S) -> S:
+        match self.exponent:
+            case 0.0:
+                return select(x.eq(x), 1.0, 1.0)
+            case 1.0:
+                return x * 1.0
+            case 2.0:
+                return x * x
+            case 0.5:
+                return power(x, 0.5)
+            case -1.0:
+                return 1.0 / x
+        return power(x, self.exponent)
+
+    samples = tuple(case(_X, draw=("positive",), exponent=e) for e in (0.0, 0.5, -0.75, 2.5)) + (
+        case(_X, exponent=2.0),
+        case(_X, exponent=3.0),
+    )
+
+
+class Exp(Elementwise, name="exp"):
+    """eˣ."""
+
+    def scalar(self, x: S) -> S:
+        return exp(x)
+
+    samples = (case(_X),)
+
+
+class Log(Elementwise, name="log"):
+    """The natural logarithm."""
+
+    def scalar(self, x: S) -> S:
+        return log(x)
+
+    samples = (case(_X, draw=("positive",)),)
+
+
+class Sqrt(Elementwise, name="sqrt"):
+    """√x."""
+
+    def scalar(self, x: S) -> S:
+        return unary("sqrt", x)
+
+    samples = (case(_X, draw=("positive",)),)
+
+
+class Floor(Elementwise, name="floor"):
+    """⌊x⌋."""
+
+    def scalar(self, x: S) -> S:
+        return unary("floor", x)
+
+    samples = (case(_X),)
+
+
+class Softplus(Elementwise, name="softplus"):
+    """log(1 + eˣ), without overflow (Caffe bnll_layer.cpp)."""
+
+    def scalar(self, x: S) -> S:
+        return maximum(x, 0.0) + unary("log1p", exp(-unary("abs", x)))
+
+    samples = (case(_X),)
+
+
+class Threshold(Elementwise, name="threshold"):
+    """1 where x > level, else 0."""
+
+    level: float = 0.0
+
+    def scalar(self, x: S) -> S:
+        return select(x > self.level, 1.0, 0.0)
+
+    samples = (case(_X, level=0.2),)
+
+
+class Clip(Elementwise, name="clip"):
+    """x held between low and high; NaN stays NaN."""
+
+    low: float = 0.0
+    high: float = 6.0
+
+    def __post_init__(self) -> None:
+        require(self.low <= self.high, f"clip: low {self.low} is above high {self.high}")
+
+    def scalar(self, x: S) -> S:
+        return minimum(maximum(x, self.low), self.high)
+
+    samples = (case(_X), case(_X, low=-0.5, high=0.5), case(_X, low=1.0, high=0.0, error="above"))
+
+
+class Swish(Elementwise, name="swish"):
+    """x · sigmoid(beta · x)."""
+
+    beta: float = 1.0
+
+    def scalar(self, x: S) -> S:
+        return x / (1.0 + exp(x * -self.beta))
+
+    samples = (case(_X), case(_X, beta=0.5))
+
+
+class Add(Elementwise, name="add"):
+    """x + y."""
+
+    def scalar(self, x: S, y: S) -> S:
+        return x + y
+
+    samples = (
+        case(_X, _X),
+        case(_X, f32[3, 1, 1]),
+        case(_X, f32[()]),
+        case(_X, f32[2, 3, 4, 4], error="fit"),
+    )
+
+
+class Sub(Elementwise, name="sub"):
+    """x − y."""
+
+    def scalar(self, x: S, y: S) -> S:
+        return x - y
+
+    samples = (case(_X, _X), case(f32[3, 1, 1], _X))
+
+
+class Mul(Elementwise, name="mul"):
+    """x · y."""
+
+    def scalar(self, x: S, y: S) -> S:
+        return x * y
+
+    samples = (case(_X, _X), case(_X, f32[2, 3, 1, 1]), case(_X, f32[1, 3, 1, 1]))
+
+
+class Div(Elementwise, name="div"):
+    """x / y."""
+
+    def scalar(self, x: S, y: S) -> S:
+        return x / y
+
+    samples = (case(_X, _X, draw=("normal", "positive")),)
+
+
+class Maximum(Elementwise, name="maximum"):
+    """The larger of x and y; NaN when either is."""
+
+    def scalar(self, x: S, y: S) -> S:
+        return maximum(x, y)
+
+    samples = (case(_X, _X),)
+
+
+class Minimum(Elementwise, name="minimum"):
+    """The smaller of x and y; NaN when either is."""
+
+    def scalar(self, x: S, y: S) -> S:
+        return minimum(x, y)
+
+    samples = (case(_X, _X),)
+
+
+class Prelu(Elementwise, name="prelu"):
+    """x above zero, slope · x below, the slope learned (He et al., 2015)."""
+
+    def scalar(self, x: S, slope: S) -> S:
+        return select(x > 0, x, x * slope)
+
+    samples = (case(_X, f32[3, 1, 1]), case(_X, f32[()]))
+
+
+class BatchNorm(Elementwise, name="batch_norm"):
+    """(x − mean) / √(variance + eps), statistics given (Ioffe & Szegedy, 2015; no affine part)."""
+
+    eps: float = 1e-5
+
+    def scalar(self, x: S, mean: S, variance: S) -> S:
+        return (x - mean) / unary("sqrt", variance + self.eps)
+
+    samples = (case(_X, f32[3, 1, 1], f32[3, 1, 1], draw=("normal", "normal", "positive")),)
+
+
+class Equal(Elementwise, name="equal"):
+    """1 where x = y, else 0."""
+
+    def scalar(self, x: S, y: S) -> S:
+        return select(x.eq(y), 1.0, 0.0)
+
+    samples = (case(f32[4, 6], f32[4, 6], draw=("index:3", "index:3")),)
+
+
+class Where(Elementwise, name="where"):
+    """x where the condition is not 0, else y."""
+
+    def scalar(self, condition: S, x: S, y: S) -> S:
+        return select(condition.eq(0.0), y, x)
+
+    samples = (case(_X, _X, _X, draw=("index:2", "normal", "normal")),)

@@ -1,0 +1,103 @@
+"""Where values come from: inputs, parameters, constants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from netc.ir.op import Array, Op, case, require
+from netc.ir.types import TensorType, f32
+
+
+@dataclass(frozen=True)
+class Initializer:
+    """How a parameter without weights is drawn (Caffe's fillers, include/caffe/filler.hpp).
+
+    `kind` is constant (value a), uniform (a to b), gaussian (mean a, deviation b, `sparse` of
+    each output's inputs kept), positive_unitball, xavier (U(±√(3/n))), msra (N(0, 2/n)) or
+    bilinear; n is "fan_in", "fan_out" or "average".
+    """
+
+    kind: str = "constant"
+    a: float = 0.0
+    b: float = 1.0
+    fan: str = "fan_in"
+    sparse: int = -1
+
+    def __post_init__(self) -> None:
+        require(self.kind in KINDS, f"no initializer {self.kind!r}; there are {', '.join(KINDS)}")
+
+    def __str__(self) -> str:
+        return f"{self.kind}({self.a!r}, {self.b!r}, {self.fan}, {self.sparse})"
+
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+        """A float32 array of this shape."""
+        fan_in = int(np.prod(shape[1:])) if shape else 1
+        fan_out = int(np.prod(shape)) // max(1, shape[1]) if len(shape) > 1 else fan_in
+        n = {"fan_in": fan_in, "fan_out": fan_out}.get(self.fan, (fan_in + fan_out) / 2) or 1
+        match self.kind:
+            case "uniform":
+                out = rng.uniform(self.a, self.b, shape)
+            case "gaussian":
+                out = rng.normal(self.a, self.b, shape)
+                if self.sparse >= 0 and shape:
+                    out *= rng.random(shape) < self.sparse / max(1, shape[0])
+            case "positive_unitball":
+                out = rng.random(shape)
+                out /= out.reshape(shape[:1] + (-1,)).sum(1).reshape(shape[:1] + (1,) * (len(shape) - 1))
+            case "xavier":
+                out = rng.uniform(-np.sqrt(3 / n), np.sqrt(3 / n), shape)
+            case "msra":
+                out = rng.normal(0, np.sqrt(2 / n), shape)
+            case "bilinear":
+                out = np.broadcast_to(_bilinear(shape[-1] if shape else 1), shape)
+            case _:
+                out = np.full(shape, self.a)
+        return np.asarray(out, np.float32)
+
+
+KINDS = ("constant", "uniform", "gaussian", "positive_unitball", "xavier", "msra", "bilinear")
+
+
+def _bilinear(k: int) -> Array:
+    f = -(-k // 2)
+    c = (2 * f - 1 - f % 2) / (2.0 * f)
+    line = 1 - np.abs(np.arange(k) / f - c)
+    return np.asarray(np.outer(line, line))
+
+
+class Input(Op, name="input"):
+    """A tensor given at each run."""
+
+    type: TensorType
+
+    def infer(self) -> TensorType:
+        return self.type
+
+
+class Param(Op, name="param"):
+    """A named weight: constant when serving, state when training."""
+
+    type: TensorType
+    init: Initializer = Initializer()
+
+    def infer(self) -> TensorType:
+        return self.type
+
+
+class Const(Op, name="const"):
+    """One number spread over a shape."""
+
+    type: TensorType
+    value: float = 0.0
+
+    def infer(self) -> TensorType:
+        return self.type
+
+    def reference(self) -> Array:
+        shape = tuple(int(d) for d in self.type.shape if isinstance(d, int))
+        require(len(shape) == self.type.rank, "the shape of a constant must be known")
+        return np.full(shape, self.value, self.type.dtype.numpy)
+
+    samples = (case(type=f32[2, 3], value=1.5), case(type=f32[()], value=-2.0))
