@@ -74,6 +74,10 @@ class Module:
         name = self._globals.setdefault(body, f"@c{len(self._globals)}")
         return Val("ptr", name)
 
+    def define(self, name: str, body: str) -> None:
+        """A global of a form `constant` does not know, such as a table of code distances."""
+        self._globals[body] = name
+
     def text(self) -> str:
         """The module as LLVM assembly."""
         width = 8 * self.target.vector_bytes
@@ -151,7 +155,7 @@ class Function:
 
     def text(self) -> str:
         """The function as LLVM assembly."""
-        linkage = "internal " if self.internal else ""
+        linkage = "internal " if self.internal else "hidden "  # hidden: no detour by a GOT
         params = ", ".join(str(a) for a in self.args)
         head = f"define {linkage}{self.ret_type} @{self.name}({params}) noinline #0 {{\nentry:"
         return "\n".join([head, *self._allocas, *self._lines, "}"])

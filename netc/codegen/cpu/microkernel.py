@@ -1,0 +1,121 @@
+"""The inner loops of every convolution and inner product: panels of 16 channels by t pixels.
+
+`mk_{nv}_{t}` multiplies nv panels of packed weights with t input pixels, each given by its own
+offset, so a tile may cross image rows. One turn of the main loop reads one tap offset from a
+table and does the eight channels that lie there; a second loop does single channels (planar
+input, and what is left of K beyond a multiple of eight). Every pixel sums over K in the same
+order whatever tile it is in, so results do not depend on how pixels are cut into tiles.
+"""
+
+from __future__ import annotations
+
+from netc.codegen.cpu.emit import Function, Module, Val, vec
+from netc.codegen.cpu.target import Target
+
+PANEL = 16  # output channels in one panel of packed weights
+BLOCK = 8  # channels that lie together in a blocked activation
+PANEL_ROW = 4 * PANEL  # bytes of one panel for one k
+
+# in, pixel offsets, taps, n8, n1, weights, panel stride in bytes, scratch, accumulate
+PARAMS = ("ptr", "ptr", "ptr", "i64", "i64", "ptr", "i64", "ptr", "i64")
+
+
+def tile_pixels(target: Target) -> dict[int, int]:
+    """The most pixels a tile has, by panels: bounded by vector and by address registers."""
+    if target.lanes == 16:
+        return {4: 6, 2: 10, 1: 10}
+    if target.lanes == 8:
+        return {1: 6}
+    return {1: 6 if target.registers == 32 else 3}
+
+
+def microkernels(module: Module) -> Val:
+    """Emit the family; the table of its entries, relative to the table, as i32.
+
+    Entry (nv, t) is at 16·nv + t.
+    """
+    sizes = tile_pixels(module.target)
+    table = "@microkernels"
+    entries = ["i32 0"] * (16 * (max(sizes) + 1))
+    for nv, most in sizes.items():
+        for t in range(1, most + 1):
+            name = _microkernel(module, nv, t).pointer.name
+            distance = f"i64 sub (i64 ptrtoint (ptr {name} to i64)"
+            entries[16 * nv + t] = (
+                f"i32 trunc ({distance}, i64 ptrtoint (ptr {table} to i64)) to i32)"
+            )
+    body = f"private constant [{len(entries)} x i32] [{', '.join(entries)}], align 64"
+    module.define(table, body)
+    return Val("ptr", table)
+
+
+def _microkernel(module: Module, nv: int, t: int) -> Function:
+    f = module.function(f"mk_{nv}_{t}", PARAMS, internal=True)
+    source, offsets, taps, n8, n1, weights, stride, scratch, accumulate = f.args
+    parts = PANEL // module.target.lanes
+    tile = _Tile(f, nv, t, parts, stride)
+    tile.pixels = [
+        f.gep(source, f.sext(f.load("i32", f.gep(offsets, 4 * j))), 4) for j in range(t)
+    ]
+    sums = _initial(tile, scratch, accumulate)
+    eight_end = f.gep(taps, n8, 4)
+    with f.loop(f.sub(0, n8), 0, carry=[weights, *sums]) as turn:
+        w, *acc = turn.values
+        offset = f.sext(f.load("i32", f.gep(eight_end, turn.index, 4)))
+        bases = [f.gep(p, offset, 4) for p in tile.pixels]
+        for c in range(BLOCK):
+            acc = _step(tile, acc, bases, w, c)
+        turn.next([f.gep(w, BLOCK * PANEL_ROW), *acc])
+    one_end = f.gep(eight_end, n1, 4)
+    with f.loop(f.sub(0, n1), 0, carry=turn.results) as turn:
+        w, *acc = turn.values
+        offset = f.sext(f.load("i32", f.gep(one_end, turn.index, 4)))
+        acc = _step(tile, acc, [f.gep(p, offset, 4) for p in tile.pixels], w, 0)
+        turn.next([f.gep(w, PANEL_ROW), *acc])
+    _each_part(tile, scratch, turn.results[1:])
+    f.ret()
+    return f
+
+
+class _Tile:
+    """What one microkernel's parts share. Sums are ordered pixel, panel, part."""
+
+    def __init__(self, f: Function, nv: int, t: int, parts: int, stride: Val) -> None:
+        self.f, self.nv, self.t, self.parts = f, nv, t, parts
+        self.lanes = f.target.lanes
+        self.type = vec(self.lanes)
+        self.pixels: list[Val] = []
+        self.panel_offsets: list[Val | int] = [0]
+        for v in range(1, nv):
+            self.panel_offsets.append(f.mul(stride, v))
+
+
+def _step(tile: _Tile, acc: list[Val], bases: list[Val], w: Val, c: int) -> list[Val]:
+    """acc + weights[c] · input[c]: one k for every pixel and panel."""
+    f, size = tile.f, 4 * tile.lanes
+    rows = [f.gep(f.gep(w, o), c * PANEL_ROW) for o in tile.panel_offsets]
+    vectors = [
+        f.load(tile.type, f.gep(row, part * size), size) for row in rows for part in range(tile.parts)
+    ]
+    sums = []
+    for j, base in enumerate(bases):
+        x = f.splat(f.load("float", f.gep(base, 4 * c)), tile.lanes)
+        first = j * len(vectors)
+        sums += [f.fma(v, x, acc[first + i]) for i, v in enumerate(vectors)]
+    return sums
+
+
+def _initial(tile: _Tile, scratch: Val, accumulate: Val) -> list[Val]:
+    f, size = tile.f, 4 * tile.lanes
+    count = tile.t * tile.nv * tile.parts
+    with f.if_(f.icmp("ne", accumulate, 0)) as side:
+        side.give([f.load(tile.type, f.gep(scratch, i * size), size) for i in range(count)])
+        side.otherwise()
+        side.give([f.f32(0.0, tile.lanes)] * count)
+    return side.results
+
+
+def _each_part(tile: _Tile, scratch: Val, sums: list[Val]) -> None:
+    size = 4 * tile.lanes
+    for i, value in enumerate(sums):
+        tile.f.store(value, tile.f.gep(scratch, i * size), size)
