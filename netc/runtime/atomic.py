@@ -1,0 +1,133 @@
+"""Files that are written whole or not at all.
+
+The bytes go to a file beside the target, are flushed to the disk, and then take the target's
+name in one step; whoever reads sees the old file or the new one. A file left over by a writer
+that was killed is removed by the next writer of the same target: a live writer holds a lock.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeAlias
+
+from netc.errors import NetcError, ResourceError, UsageError, clean
+from netc.runtime.faults import fault
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+_PIECE = 64 << 20  # bytes one write call is given
+_STORAGE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM})
+
+
+def write_file(path: str | os.PathLike[str], pieces: Iterable[Buffer]) -> int:
+    """Write `pieces` as the whole of `path` and return their length in bytes.
+
+    Whatever goes wrong, the old file is intact and nothing is left beside it.
+    """
+    target = _target(path)
+    try:
+        _sweep(target)
+        temp, fd = _create(target)
+        try:
+            size = _fill(fd, pieces)
+            fault("atomic.rename")
+            os.replace(temp, target)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temp)
+            raise
+        finally:
+            os.close(fd)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise _typed(error, path) from error
+    return size
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    """The file that `path` means; links are followed, devices and folders refused."""
+    try:
+        target = Path(os.path.realpath(path))
+        status = target.lstat()
+    except FileNotFoundError:
+        return target
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot write {clean(path)}: {clean(error)}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise UsageError(f"cannot write {clean(path)}: it is not a regular file")
+    return target
+
+
+def _create(target: Path) -> tuple[Path, int]:
+    """A new, locked file beside `target`. A sweeper may take it before the lock does: again."""
+    while True:
+        fault("atomic.open")
+        temp = target.with_name(f".{target.name[:180]}.{os.urandom(6).hex()}.tmp")
+        fd = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = os.fstat(fd).st_nlink > 0
+        except BlockingIOError:
+            mine = False
+        except OSError:  # no locks on this filesystem: then no sweeping either
+            mine = True
+        if mine:
+            return temp, fd
+        os.close(fd)
+
+
+def _sweep(target: Path) -> None:
+    """Remove what killed writers of `target` left: files no one holds a lock on."""
+    for left in target.parent.glob(_escape(f".{target.name[:180]}.") + "?" * 12 + ".tmp"):
+        with suppress(OSError):
+            fd = os.open(left, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(left)
+            finally:
+                os.close(fd)
+
+
+def _escape(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def _fill(fd: int, pieces: Iterable[Buffer]) -> int:
+    size = 0
+    for piece in pieces:
+        rest = memoryview(piece).cast("B")
+        while len(rest):
+            fault("atomic.write")
+            done = os.write(fd, rest[:_PIECE])
+            rest = rest[done:]
+            size += done
+    fault("atomic.fsync")
+    os.fsync(fd)
+    return size
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name itself last through a power cut."""
+    fault("atomic.syncdir")
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a filesystem without it
+            raise
+    finally:
+        os.close(fd)
+
+
+def _typed(error: OSError, path: str | os.PathLike[str]) -> NetcError:
+    """The error a user sees for a write that failed."""
+    text = f"cannot write {clean(path)}: {error.strerror or clean(error)}"
+    if error.errno in _STORAGE:
+        return ResourceError(text, help="the file that was there before is unchanged")
+    return UsageError(text)

@@ -1,0 +1,146 @@
+"""What this machine has: memory, processors and their features, all as the process may use them."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+from netc.errors import UsageError
+from netc.runtime.limits import DEFAULT
+
+_CGROUP = Path("/sys/fs/cgroup")
+_CPU = Path("/sys/devices/system/cpu")
+
+
+def _text(path: Path) -> str:
+    """The text of a small kernel file, or nothing where it cannot be read."""
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path)
+    return int(text) if text.isdigit() else None
+
+
+def _cgroup_folders(controller: str) -> Iterator[Path]:
+    """The folders, from the process's own up to the root, that may limit `controller`."""
+    for line in _text(Path("/proc/self/cgroup")).splitlines():
+        _, controllers, name = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        top = _CGROUP / controllers if controllers else _CGROUP
+        here = top / name.lstrip("/")
+        yield from (p for p in (here, *here.parents) if p == top or top in p.parents)
+
+
+def _cgroup_memory() -> Iterator[int]:
+    """Bytes still allowed by each control group above the process (version 2, then 1)."""
+    names = (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    )
+    for folder in _cgroup_folders("memory"):
+        for limit_name, used_name, cache_name in names:
+            limit, used = _number(folder / limit_name), _number(folder / used_name)
+            if limit is None or used is None or limit >= 1 << 60:
+                continue
+            stat = dict(line.split(None, 1) for line in _text(folder / "memory.stat").splitlines())
+            yield max(0, limit - used + int(stat.get(cache_name, 0)))
+
+
+def _free_memory() -> Iterator[int]:
+    for line in _text(Path("/proc/meminfo")).splitlines():
+        if line.startswith("MemAvailable:"):
+            yield int(line.split()[1]) * 1024
+    yield from _cgroup_memory()
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft != resource.RLIM_INFINITY:
+        pages = _text(Path("/proc/self/statm")).split()
+        yield max(0, soft - (int(pages[0]) * resource.getpagesize() if pages else 0))
+
+
+def available_memory() -> int:
+    """Bytes this process can still take: the machine's, its control groups' and its own limit."""
+    return min(_free_memory(), default=1 << 62)
+
+
+def _siblings(cpu: int) -> str:
+    """The set of processors that share a core with `cpu`, as the kernel spells it."""
+    return _text(_CPU / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu)
+
+
+def usable_cpus() -> tuple[int, ...]:
+    """The processors this process may run on: one of every core first, then their siblings."""
+    allowed = sorted(os.sched_getaffinity(0))
+    first = {_siblings(cpu): cpu for cpu in reversed(allowed)}
+    cores = sorted(first.values())
+    return (*cores, *(cpu for cpu in allowed if cpu not in set(cores)))
+
+
+def core_count() -> int:
+    """Distinct cores among the processors this process may run on."""
+    return len({_siblings(cpu) for cpu in os.sched_getaffinity(0)})
+
+
+def _cpu_quota() -> Iterator[float]:
+    """Processors' worth of time that each control group grants."""
+    for folder in _cgroup_folders("cpu"):
+        quota, _, period = _text(folder / "cpu.max").partition(" ")
+        if quota.isdigit() and period.isdigit():
+            yield int(quota) / int(period)
+        granted = _number(folder / "cpu.cfs_quota_us")
+        length = _number(folder / "cpu.cfs_period_us")
+        if granted and length:
+            yield granted / length
+
+
+@functools.cache
+def _default_threads() -> int:
+    return max(1, int(min(core_count(), *_cpu_quota(), DEFAULT.threads)))
+
+
+def thread_count(threads: int | str | None) -> int:
+    """How many threads a run uses: as asked, or one per core that the process may use."""
+    if threads is None or threads == "":
+        return _default_threads()
+    try:
+        count = int(threads)
+    except (TypeError, ValueError):
+        count = 0
+    if isinstance(threads, bool | float) or not 1 <= count <= DEFAULT.threads:
+        raise UsageError(
+            f"threads is {threads!r}", help=f"a whole number from 1 to {DEFAULT.threads} fits"
+        )
+    return count
+
+
+@functools.cache
+def architecture() -> str:
+    """`x86_64` or `aarch64`, or the machine's own word."""
+    name = platform.machine().lower()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)
+
+
+@functools.cache
+def cpu_features() -> frozenset[str]:
+    """The processor's features in the kernel's own spelling (x86 `flags`, ARM `Features`).
+
+    The kernel lists a feature only where it also saves its registers, so what is listed can run.
+    """
+    try:
+        with open("/proc/cpuinfo", "rb", buffering=0) as stream:
+            head = stream.read(1 << 14)  # the first processor's part: the rest may be long
+    except OSError:
+        return frozenset()
+    for line in head.decode("ascii", "replace").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
