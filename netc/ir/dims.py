@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 from netc.errors import GraphError, clean
 
@@ -127,7 +127,7 @@ class Expr:
     __repr__ = __str__
 
 
-Dim: TypeAlias = Union[int, Expr]
+Dim: TypeAlias = int | Expr
 
 
 def _key(atoms: Iterable[Atom]) -> Monomial:

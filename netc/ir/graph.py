@@ -216,7 +216,11 @@ class Builder:
         return node.out
 
     def param(
-        self, name: str, type: TensorType, init: Initializer | None = None, value: Array | None = None
+        self,
+        name: str,
+        type: TensorType,
+        init: Initializer | None = None,
+        value: Array | None = None,
     ) -> Value:
         """A parameter, with its array where it is known."""
         node = self(Param(type, init or Initializer()), name=name)

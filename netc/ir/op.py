@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast, dataclass_transform
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,9 @@ class Case:
     error: str = ""
 
 
-def case(*inputs: TensorType, draw: tuple[str, ...] = (), error: str = "", **attributes: Any) -> Case:
+def case(
+    *inputs: TensorType, draw: tuple[str, ...] = (), error: str = "", **attributes: Any
+) -> Case:
     """`case(f32[2, 4, 9, 9], f32[6, 2, 3, 3], groups=2)`."""
     return Case(inputs, attributes, draw, error)
 
@@ -76,11 +78,11 @@ class Op:
     def __repr__(self) -> str:
         return f"{self.name}({', '.join(f'{k}={v}' for k, v in attributes(self))})"
 
-    def infer(self, *xs: TensorType) -> Types:
+    def infer(self, *xs: Any, **_: Any) -> Types:
         """The types of the results; raises GraphError where the inputs do not fit."""
         raise NotImplementedError(f"{self.name} has no shape rule")
 
-    def reference(self, *xs: Array) -> Array | tuple[Array, ...]:
+    def reference(self, *xs: Any, **_: Any) -> Array | tuple[Array, ...]:
         """The meaning, in NumPy, in the precision of the inputs."""
         raise NotImplementedError(f"{self.name} has no reference")
 
@@ -88,7 +90,7 @@ class Op:
         """The gradient with respect to each input, given that of the result."""
         raise GraphError(f"{self.name} has no gradient")
 
-    def flops(self, *xs: TensorType) -> Dim:
+    def flops(self, *xs: Any, **_: Any) -> Dim:
         """Floating-point operations; a multiply-add counts two."""
         return 0
 
@@ -99,7 +101,7 @@ class Op:
 
 def attributes(op: Op) -> Iterator[tuple[str, Any]]:
     """The attributes of an op, in the order of its fields."""
-    for f in fields(op):
+    for f in fields(cast(Any, op)):
         yield f.name, getattr(op, f.name)
 
 

@@ -233,7 +233,7 @@ class Elementwise(Op):
 
     blocked = (-1,)  # any of them
 
-    def scalar(self, *xs: S) -> S:
+    def scalar(self, *xs: Any, **_: Any) -> S:
         """The formula."""
         raise NotImplementedError
 

@@ -56,7 +56,7 @@ class Layout(Enum):
 
 @dataclass(frozen=True)
 class TensorType:
-    """Element type, shape, layout. Prints as `f32[N,64,56,56]`, blocked as `f32[N,64,56,56]{c8}`."""
+    """Element type, shape, layout: `f32[N,64,56,56]`, or blocked, `f32[N,64,56,56]{c8}`."""
 
     dtype: DType
     shape: tuple[Dim, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from netc.ir.op import case, require
-from netc.ir.scalar import S, Elementwise, exp, log, maximum, minimum, power, select, tanh, unary
+from netc.ir.scalar import Elementwise, S, exp, log, maximum, minimum, power, select, tanh, unary
 from netc.ir.types import f32
 
 _X = f32[2, 3, 4, 5]
@@ -89,7 +89,8 @@ class Pow(Elementwise, name="pow"):
                 return 1.0 / x
         return power(x, self.exponent)
 
-    samples = tuple(case(_X, draw=("positive",), exponent=e) for e in (0.0, 0.5, -0.75, 2.5)) + (
+    samples = (
+        *(case(_X, draw=("positive",), exponent=e) for e in (0.0, 0.5, -0.75, 2.5)),
         case(_X, exponent=2.0),
         case(_X, exponent=3.0),
     )

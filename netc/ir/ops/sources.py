@@ -45,7 +45,7 @@ class Initializer:
                     out *= rng.random(shape) < self.sparse / max(1, shape[0])
             case "positive_unitball":
                 out = rng.random(shape)
-                out /= out.reshape(shape[:1] + (-1,)).sum(1).reshape(shape[:1] + (1,) * (len(shape) - 1))
+                out /= out.sum(tuple(range(1, out.ndim)), keepdims=True)
             case "xavier":
                 out = rng.uniform(-np.sqrt(3 / n), np.sqrt(3 / n), shape)
             case "msra":
