@@ -54,9 +54,7 @@ def _microkernel(module: Module, nv: int, t: int) -> Function:
     source, offsets, taps, n8, n1, weights, stride, scratch, accumulate = f.args
     parts = PANEL // module.target.lanes
     tile = _Tile(f, nv, t, parts, stride)
-    tile.pixels = [
-        f.gep(source, f.sext(f.load("i32", f.gep(offsets, 4 * j))), 4) for j in range(t)
-    ]
+    tile.pixels = [f.gep(source, f.sext(f.load("i32", f.gep(offsets, 4 * j))), 4) for j in range(t)]
     sums = _initial(tile, scratch, accumulate)
     eight_end = f.gep(taps, n8, 4)
     with f.loop(f.sub(0, n8), 0, carry=[weights, *sums]) as turn:
@@ -95,7 +93,9 @@ def _step(tile: _Tile, acc: list[Val], bases: list[Val], w: Val, c: int) -> list
     f, size = tile.f, 4 * tile.lanes
     rows = [f.gep(f.gep(w, o), c * PANEL_ROW) for o in tile.panel_offsets]
     vectors = [
-        f.load(tile.type, f.gep(row, part * size), size) for row in rows for part in range(tile.parts)
+        f.load(tile.type, f.gep(row, part * size), size)
+        for row in rows
+        for part in range(tile.parts)
     ]
     sums = []
     for j, base in enumerate(bases):

@@ -1,0 +1,127 @@
+"""What a matrix kernel is told at run time: its argument slots, its tables, its blocking.
+
+Convolutions and inner products share one driver; everything that depends on sizes is data.
+Offsets count float32 elements. This file imports no compiler: a saved model binds new image
+and batch sizes with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+Offsets = npt.NDArray[np.int32]
+
+PANEL = 16  # output channels in one panel of packed weights
+BLOCK = 8  # channels that lie together in a blocked activation
+SCRATCH = 32768  # bytes of sums one thread holds on its stack; within half of any L1 cache
+
+
+class Slot(IntEnum):
+    """Eight-byte slots of a matrix kernel's argument block."""
+
+    INPUT = 0  # first image, first channel, first pixel inside the halo's corner
+    PIXELS = 1  # i32 input offset of each output pixel of the images taken together
+    TAPS = 2  # i32 offsets: N8 steps of eight channels, then N1 of one
+    N8 = 3
+    N1 = 4
+    WEIGHTS = 5  # [groups][PANELS][8 · N8 + N1][16]
+    IMAGES = 6
+    TOGETHER = 7  # images one pixel table covers
+    PER_IMAGE = 8  # output pixels of one image
+    IMAGE_STRIDE = 9
+    GROUPS = 10
+    GROUP_STRIDE = 11  # from one group's input channels to the next
+    TILES = 12  # i32 rows of four: panel, panels, pixels at most, 0
+    NTILES = 13
+    PIXEL_BLOCK = 14
+    CHUNK = 15  # steps of eight channels summed before the next tile
+    CHANNELS_OUTER = 16  # 1: weights stay, pixels pass by; 0: the reverse
+    PANELS = 17  # panels of one group
+    OUTPUT = 18
+    OUT_PIXELS = 19  # i32 output offset of each pixel of the images taken together
+    OUT_IMAGE_STRIDE = 20
+    OUT_PLANE = 21  # from eight output channels to the next eight
+    OUT_CHANNELS = 22  # of one group
+    OPERANDS = 23  # per-channel pointers, then (pointer, offsets, image, plane) per-pixel rows
+
+
+@dataclass(frozen=True)
+class GemmPlan:
+    """The blocking of one matrix kernel."""
+
+    tiles: Offsets
+    pixel_block: int
+    chunk: int
+    channels_outer: bool
+
+
+def cover_panels(panels: int, sizes: Sequence[tuple[int, int]]) -> Offsets:
+    """Rows (panel, panels, pixels, 0) covering all panels, widest kernels first."""
+    rows = []
+    done = 0
+    for count, pixels in sorted(sizes, reverse=True):
+        while panels - done >= count:
+            rows.append((done, count, pixels, 0))
+            done += count
+    return np.array(rows, np.int32)
+
+
+def plan_gemm(
+    panels: int, steps: int, pixels: int, sizes: Sequence[tuple[int, int]], input_bytes: int
+) -> GemmPlan:
+    """Blocking from panels per group, steps of eight channels and pixels taken together."""
+    widest = max(count for count, _ in sizes)
+    block = min(60, SCRATCH // (64 * widest))
+    weights = panels * steps * BLOCK * PANEL * 4
+    chunks = max(1, round(steps / 36))
+    outer = weights > (1 << 19) and weights > input_bytes
+    return GemmPlan(cover_panels(panels, sizes), block, -(-steps // chunks) or 1, outer)
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Where one pixel's inputs lie, in the order of the packed weights."""
+
+    offsets: Offsets
+    n8: int
+    n1: int
+
+
+def conv_taps(
+    channels: int,
+    kernel: tuple[int, int],
+    dilation: tuple[int, int],
+    row: int,
+    plane: int,
+    *,
+    blocked: bool,
+) -> Taps:
+    """Taps of one group of channels.
+
+    Blocked: (eight channels, kh, kw), then (kh, kw, channel) for those beyond a multiple of
+    eight. Planar: (channel, kh, kw). An inner product is a convolution whose kernel is its image;
+    over plain rows it is one of `channels` by 1×1 with planes of eight.
+    """
+    column = BLOCK if blocked else 1
+    down = np.arange(kernel[0]) * dilation[0] * row
+    across = np.arange(kernel[1]) * dilation[1] * column
+    window = down[:, None] + across
+    if not blocked:
+        planar = np.arange(channels)[:, None, None] * plane + window
+        return Taps(planar.astype(np.int32).reshape(-1), 0, planar.size)
+    full, rest = divmod(channels, BLOCK)
+    eights = np.arange(full)[:, None, None] * plane + window
+    ones = full * plane + window[:, :, None] + np.arange(rest)
+    both = np.concatenate([eights.reshape(-1), ones.reshape(-1)])
+    return Taps(both.astype(np.int32), eights.size, ones.size)
+
+
+def pixel_offsets(images: int, image: int, size: tuple[int, int], row: int, column: int) -> Offsets:
+    """Offsets of every pixel of `images` images, row by row; strides are in floats."""
+    n, y, x = np.ogrid[:images, : size[0], : size[1]]
+    return np.ravel(n * image + y * row + x * column).astype(np.int32)
