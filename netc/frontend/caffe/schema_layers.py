@@ -130,7 +130,8 @@ LAYERS: Mapping[str, str] = {
     "NonMaximumSuppressionParameter": "nms_threshold 1 float = 0.3; top_k 2 int; eta 3 float = 1",
     "SaveOutputParameter": """
         output_directory 1 string; output_name_prefix 2 string; output_format 3 string;
-        label_map_file 4 string; name_size_file 5 string; num_test_image 6 uint; resize_param any""",
+        label_map_file 4 string; name_size_file 5 string; num_test_image 6 uint;
+        resize_param any""",
     "MultiBoxLossParameter": f"""
         loc_loss_type 1 <L2 SMOOTH_L1> = SMOOTH_L1; conf_loss_type 2 <SOFTMAX LOGISTIC> = SOFTMAX;
         loc_weight 3 float = 1; num_classes 4 uint; share_location 5 bool = true;
