@@ -32,9 +32,9 @@ def test_writes_all_pieces(tmp_path: Path) -> None:
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES])
 def test_a_failing_step_leaves_the_old_file(tmp_path: Path, step: str, code: int) -> None:
     (tmp_path / "f").write_bytes(b"old")
-    with faults.armed(step, faults.raising(OSError(code, os.strerror(code)))):
-        with pytest.raises(NetcError) as caught:
-            write_file(tmp_path / "f", [b"new"])
+    fails = faults.raising(OSError(code, os.strerror(code)))
+    with faults.armed(step, fails), pytest.raises(NetcError) as caught:
+        write_file(tmp_path / "f", [b"new"])
     storage = code in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
     assert type(caught.value) is (ResourceError if storage else UsageError)
     assert listing(tmp_path) == ["f"]
@@ -54,9 +54,9 @@ def test_the_disk_fills_at_every_write(tmp_path: Path, good: int) -> None:
 
 def test_an_interrupt_leaves_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"old")
-    with faults.armed("atomic.fsync", faults.raising(KeyboardInterrupt())):
-        with pytest.raises(KeyboardInterrupt):
-            write_file(tmp_path / "f", [b"new"])
+    interrupted = faults.raising(KeyboardInterrupt())
+    with faults.armed("atomic.fsync", interrupted), pytest.raises(KeyboardInterrupt):
+        write_file(tmp_path / "f", [b"new"])
     assert listing(tmp_path) == ["f"]
     assert (tmp_path / "f").read_bytes() == b"old"
 

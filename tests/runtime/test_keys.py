@@ -101,7 +101,9 @@ def test_a_key_others_could_touch_is_refused(spoil: object) -> None:
             use()
 
 
-def test_a_folder_that_cannot_be_made(own_key_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_made(
+    own_key_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (own_key_folder / "file").write_bytes(b"")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(own_key_folder / "file"))
     assert read_key() is None
@@ -119,6 +121,9 @@ def test_tags() -> None:
 
 
 def test_a_failing_disk(own_key_folder: Path) -> None:
-    with faults.armed("key.make", faults.raising(KeyboardInterrupt())), pytest.raises(KeyboardInterrupt):
+    with (
+        faults.armed("key.make", faults.raising(KeyboardInterrupt())),
+        pytest.raises(KeyboardInterrupt),
+    ):
         make_key()
     assert read_key() is None
