@@ -34,8 +34,8 @@ class Space(Enum):
 class Buffer:
     """`size` bytes in a space, live from step `first` to step `last`, both included.
 
-    `guard` bytes before and after are addressable and never read for meaning: kernels may load
-    whole vectors across the edge.
+    In the arena `ALIGN` bytes before and after it are addressable: kernels may load whole vectors
+    across the edge, but what lies there has no meaning.
     """
 
     space: Space
@@ -67,12 +67,19 @@ class IntArg:
 
 
 @dataclass(frozen=True)
-class TableArg:
-    """The address of an int32 table: base + Σ index[i] · strides[i], row-major over `dims`."""
+class Affine:
+    """The numbers base + Σ index[i] · strides[i], row-major over `dims`."""
 
     dims: tuple[Dim, ...]
     strides: tuple[Dim, ...]
     base: Dim = 0
+
+
+@dataclass(frozen=True)
+class TableArg:
+    """The address of an int32 table: its parts, one after the other."""
+
+    parts: tuple[Affine, ...]
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,10 @@ Arg: TypeAlias = BufferArg | WeightArg | IntArg | TableArg | CodeArg
 
 @dataclass(frozen=True)
 class Step:
-    """One kernel call. `name` and `op` are for people; `reads` and `writes` are buffer indices."""
+    """One kernel call. `name` and `op` are for people; `reads` and `writes` are buffer indices.
+
+    Without `barrier` the threads go on to the next step at once: the two are independent.
+    """
 
     kernel: str
     args: tuple[Arg, ...]
@@ -98,6 +108,7 @@ class Step:
     flops: Dim = 0
     bytes: Dim = 0
     device: str = "cpu:0"
+    barrier: bool = True
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ class Lowering:
     def weight(self, array: Array) -> WeightArg:
         """The address of a packed array in the weights section; equal arrays are stored once."""
         data = np.ascontiguousarray(array)
-        digest = hashlib.sha256(data).digest() + str(data.dtype).encode()
+        digest = hashlib.sha256(data.tobytes()).digest() + str(data.dtype).encode()
         if digest not in self._weights:
             self._weights[digest] = self._size
             padding = -data.nbytes % ALIGN
