@@ -1,0 +1,222 @@
+"""Text to tree. Caps on size, nesting and tokens come first, then LALR, then every mistake found."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from lark import Lark, Token, UnexpectedCharacters, UnexpectedInput, UnexpectedToken
+
+from netc.errors import Diagnostic, ParseError, Source, Span, clean
+from netc.frontend.net import ast
+from netc.frontend.net.tree import Tree
+
+MAX_BYTES = 4 << 20
+MAX_DEPTH = 200  # brackets within brackets
+MAX_TOKENS = 250_000  # about two seconds of parsing
+MAX_REPORTED = 20  # mistakes in one text
+
+KEYWORDS = frozenset(("net", "block", "op", "let", "import", "repeat", "as", "on", "return"))
+_ITEMS = ("net", "block", "op", "import")
+_CLOSES = {")": "(", "]": "[", "}": "{"}
+_SCAN = re.compile(
+    r'#[^\n]*|"""(?:\\.|[^\\])*?"""|"(?:\\.|[^"\\\n])*"|`(?:\\.|[^`\\\n])*`|\'[^\'\n]*\''
+    r"|(?P<bracket>[()\[\]{}])|^(?P<item>" + "|".join(_ITEMS) + r")\b|[\w.]+|[^\w\s]",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def parse(source: Source) -> ast.File:
+    """The tree of a `.net` text. Raises a ParseError that lists every mistake found."""
+    check_size(source)
+    _check_brackets(source)
+    return _grammar().parse(source)
+
+
+def check_size(source: Source) -> None:
+    """Refuse what is too large or cannot be written as UTF-8."""
+    try:
+        size = len(source.text.encode())
+    except UnicodeEncodeError as e:
+        raise ParseError(f"{clean(source.name)} is not UTF-8: {e.reason}") from None
+    if size > MAX_BYTES:
+        raise ParseError(f"{clean(source.name)} has {size} bytes; at most {MAX_BYTES} are read")
+
+
+class _Grammar:
+    """The parser, built once. It parses one text at a time: its tree builder holds the source."""
+
+    def __init__(self) -> None:
+        text = Path(__file__).with_name("grammar.lark").read_text("utf-8")
+        self.tree = Tree()
+        self.lark = Lark(text, parser="lalr", lexer="basic", transformer=self.tree)
+        self.lock = Lock()
+
+    def parse(self, source: Source) -> ast.File:
+        with self.lock:
+            self.tree.begin(source)
+            errors: list[Diagnostic] = []
+            file = self._run(source, errors)
+            errors = sorted(errors + self.tree.found, key=lambda d: (d.span.line, d.span.column))
+        if errors or file is None:
+            raise ParseError(errors[:MAX_REPORTED])
+        return file
+
+    def _run(self, source: Source, errors: list[Diagnostic]) -> ast.File | None:
+        def on_error(e: UnexpectedInput) -> bool:
+            errors.append(_diagnose(e, source))
+            at_end = isinstance(e, UnexpectedToken) and e.token.type == "$END"
+            return len(errors) < MAX_REPORTED and not at_end and _recover(e)
+
+        try:
+            file: ast.File = self.lark.parse(source.text.removeprefix("\ufeff"), on_error=on_error)
+        except UnexpectedInput:
+            return None
+        return file
+
+
+@cache
+def _grammar() -> _Grammar:
+    return _Grammar()
+
+
+def _check_brackets(source: Source) -> None:
+    """Brackets match and nest at most MAX_DEPTH deep; the text is not too long."""
+    stack: list[re.Match[str]] = []
+    for count, m in enumerate(_SCAN.finditer(source.text)):
+        if count > MAX_TOKENS:
+            raise ParseError(f"more than {MAX_TOKENS} words and signs", _at(source, m.start()))
+        if m["item"] and stack:
+            break
+        if not (bracket := m["bracket"]):
+            continue
+        if bracket in "([{":
+            stack.append(m)
+            if len(stack) > MAX_DEPTH:
+                message = f"brackets are nested more than {MAX_DEPTH} deep"
+                raise ParseError(message, _at(source, m.start()))
+        elif not stack:
+            raise ParseError(f"`{bracket}` closes nothing", _at(source, m.start()))
+        elif (opened := stack.pop())[0] != _CLOSES[bracket]:
+            where = _at(source, opened.start())
+            message = f"`{bracket}` closes the `{opened[0]}` of line {where.line}"
+            raise ParseError(message, _at(source, m.start()))
+    if stack:
+        raise ParseError(f"`{stack[-1][0]}` is not closed", _at(source, stack[-1].start()))
+
+
+def _at(source: Source, offset: int) -> Span:
+    line = source.text.count("\n", 0, offset) + 1
+    column = offset - source.text.rfind("\n", 0, offset)
+    return Span(source.name, line, column, source)
+
+
+def _recover(e: UnexpectedInput) -> bool:
+    """Drop the statement that went wrong and go on with the next one, if there is one."""
+    parser = e.interactive_parser
+    state, lexer = parser.parser_state, parser.lexer_thread
+    depth = 0
+    while not _begins_statement(state.parse_conf.parse_table.states[state.position]):
+        state.state_stack.pop()
+        depth += _opens(state.value_stack.pop())
+    skipped = [e.token] if isinstance(e, UnexpectedToken) else []
+    for token, first_on_line in _tokens(lexer, skipped, state):
+        depth += _opens(token)
+        closes_body = token.type == "RBRACE" and depth < 0
+        if not closes_body and (depth > (token.type in _OPENING) or not first_on_line):
+            continue
+        try:
+            parser.feed_token(token)
+        except UnexpectedToken:
+            continue
+        return True
+    return False
+
+
+_OPENING = ("LPAR", "LSQB", "LBRACE")
+_CLOSING = ("RPAR", "RSQB", "RBRACE")
+
+
+def _opens(token: Any) -> int:
+    """How many brackets a token opens: 1, 0 or −1."""
+    kind = token.type if isinstance(token, Token) else ""
+    return (kind in _OPENING) - (kind in _CLOSING)
+
+
+def _begins_statement(actions: dict[str, tuple[Any, Any]]) -> bool:
+    action = actions.get("LET")
+    return action is not None and str(action[0]) == "Shift"
+
+
+def _tokens(lexer: Any, first: list[Token], state: Any) -> Iterator[tuple[Token, bool]]:
+    """The rest of the tokens, each with whether it is the first on its line."""
+    line = first[-1].line if first else lexer.state.line_ctr.line
+    yield from ((t, False) for t in first)
+    while True:
+        try:
+            for token in lexer.lex(state):
+                yield token, token.line > line
+                line = token.line
+            return
+        except UnexpectedCharacters:
+            counter = lexer.state.line_ctr
+            counter.feed(lexer.state.text.text[counter.char_pos])
+
+
+def _diagnose(e: UnexpectedInput, source: Source) -> Diagnostic:
+    span = Span(source.name, e.line, e.column, source)
+    if isinstance(e, UnexpectedCharacters):
+        return _bad_character(source.text.removeprefix("\ufeff")[e.pos_in_stream], span)
+    assert isinstance(e, UnexpectedToken)
+    if e.token.type == "$END":
+        end = _at(source, len(source.text.rstrip()))
+        return Diagnostic("the text ends too early", end, _expected(e))
+    if e.token == "//" and e.token.column == len(source.line(e.token.line)) - len(
+        source.line(e.token.line).lstrip()
+    ) + 1:
+        return Diagnostic("unexpected `//`", span, "a comment begins with `#`")
+    accepted = e.interactive_parser.accepts()
+    if e.token in KEYWORDS and "NAME" in accepted:
+        message = f"`{e.token}` is a word of the language, not a name"
+        return Diagnostic(message, span, f"in backquotes it is a name: `` `{e.token}` ``")
+    return Diagnostic(f"unexpected `{clean(e.token)}`", span, _expected(e))
+
+
+def _bad_character(c: str, span: Span) -> Diagnostic:
+    if c == '"':
+        return Diagnostic("the text is not closed on its line", span, 'add a closing `"`')
+    if c == "`":
+        return Diagnostic("the name is not closed on its line", span, "add a closing backquote")
+    helps = {"'": 'texts are written with double quotes: `"…"`', ";": "no sign ends a statement"}
+    return Diagnostic(f"unexpected character `{clean(c)}`", span, helps.get(c, ""))
+
+
+_SHOWN = {
+    "STRING": 'a text in `"…"`', "DEVICE": "a device", "EQUAL": "`=`", "COLON": "`:`", "COMMA": "`,`",
+    "LPAR": "`(`", "RPAR": "`)`", "LSQB": "`[`", "RSQB": "`]`", "LBRACE": "`{`", "RBRACE": "`}`",
+    "AT": "`@`", "AS": "`as`", "BINARY": "an operator", "$END": "the end",
+}  # fmt: skip
+
+
+def _expected(e: UnexpectedToken) -> str:
+    """What would fit where a token does not."""
+    accepted = set(e.interactive_parser.accepts())
+    shown = []
+    for mark, says, absorbs in (
+        ("IMPORT", "`net`, `block`, `op`, `let` or `import`", ("NET", "BLOCK", "OP", "LET")),
+        ("REPEAT", "a statement", ("NAME", "QUOTED", "LET", "ON", "RETURN")),
+        ("NUMBER", "a value", ("NAME", "QUOTED", "STRING", "LPAR", "LSQB", "MINUS")),
+        ("DEVICE", "a device such as `cuda:0`", ("NAME",)),
+        ("QUOTED", "a name", ("NAME",)),
+    ):
+        if mark in accepted:
+            accepted -= {mark, *absorbs}
+            shown.append(says)
+    accepted -= {"DOC", "MINUS"}
+    shown += [_SHOWN.get(t, f"`{t.lower()}`") for t in sorted(accepted)]
+    listed = ", ".join(shown[:-1])
+    return f"expected {listed} or {shown[-1]}" if listed else f"expected {shown[0]}"

@@ -1,0 +1,293 @@
+"""From grammar rules to the tree: one method per rule of `grammar.lark`.
+
+lark calls these methods bottom-up while it parses, so nothing recurses along the text. A mistake
+that the grammar lets through is noted, with its place, and parsing goes on.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from typing import Any, TypeAlias
+
+from lark import Token
+
+from netc.errors import Diagnostic, GraphError, Source, Span, clean
+from netc.frontend.net import ast
+from netc.ir.device import Device
+
+COMPARE = frozenset(("<", "<=", ">", ">=", "==", "!="))
+_LEVELS = (COMPARE, frozenset("+-"), frozenset(("*", "/", "//", "%")))
+_ESCAPE = re.compile(r"\\(u\{[0-9a-fA-F]{1,6}\}|.)", re.DOTALL)
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "`": "`"}
+_MAX_DIGITS = 18  # of an integer: it then fits 64 bits
+_MAX_INDEXES = 8  # a[0][1]… in a row
+
+Children: TypeAlias = list[Any]
+
+
+class Tree:
+    """Makes the nodes of one text; `begin` starts the next text."""
+
+    def __init__(self) -> None:
+        self.source = Source("", "")
+        self.found: list[Diagnostic] = []
+
+    def begin(self, source: Source) -> None:
+        """Read another text from here on."""
+        self.source, self.found = source, []
+
+    def span(self, token: Token) -> Span:
+        """Where a token is."""
+        return Span(self.source.name, token.line or 0, token.column or 0, self.source)
+
+    def wrong(self, message: str, span: Span, help: str = "") -> None:
+        """Note a mistake."""
+        self.found.append(Diagnostic(message, span, help))
+
+    def start(self, c: Children) -> ast.File:
+        doc = self._doc(c.pop(0)) if c and isinstance(c[0], Token) else ""
+        return ast.File(tuple(c), doc)
+
+    def import_(self, c: Children) -> ast.Import:
+        return ast.Import(self._unescape(c[1], c[1][1:-1]), self.span(c[1]))
+
+    def let(self, c: Children) -> ast.Let:
+        name, value = c
+        return ast.Let(name.id, value, name.span)
+
+    def op(self, c: Children) -> ast.OpDef:
+        _, name, params, body = c
+        return ast.OpDef(name.id, params or (), body, name.span)
+
+    def block(self, c: Children) -> ast.Block:
+        _, name, params, (doc, body) = c
+        return ast.Block(name.id, params or (), body, doc, name.span)
+
+    def net(self, c: Children) -> ast.Net:
+        _, name, ports, outputs, (doc, body) = c
+        return ast.Net(name.id, ports or (), outputs, body, doc, name.span)
+
+    def params(self, c: Children) -> tuple[ast.Parameter, ...]:
+        required_after = None
+        for before, p in zip(c, c[1:], strict=False):
+            if before.default is not None and p.default is None:
+                required_after = p
+        if required_after is not None:
+            self.wrong(
+                f"`{clean(required_after.name)}` has no default but follows one that has",
+                required_after.span,
+                "put the parameters with defaults last",
+            )
+        return tuple(self._distinct(c, "parameter"))
+
+    def param(self, c: Children) -> ast.Parameter:
+        name, default = c
+        return ast.Parameter(name.id, default, name.span)
+
+    def ports(self, c: Children) -> tuple[ast.Port, ...]:
+        return tuple(self._distinct(c, "input"))
+
+    def port(self, c: Children) -> ast.Port:
+        name, type_ = c
+        return ast.Port(name.id, type_, name.span)
+
+    def names(self, c: Children) -> tuple[ast.Name, ...]:
+        return tuple(c)
+
+    def doc_body(self, c: Children) -> tuple[str, tuple[ast.Statement, ...]]:
+        doc, *statements = c
+        return (self._doc(doc) if doc is not None else ""), tuple(statements)
+
+    def body(self, c: Children) -> tuple[ast.Statement, ...]:
+        return tuple(c)
+
+    def bind(self, c: Children) -> ast.Bind:
+        targets, value = c
+        return ast.Bind(targets, value, targets[0].span)
+
+    def repeat(self, c: Children) -> ast.Repeat:
+        word, count, index, body = c
+        return ast.Repeat(count, index.id if index else "", body, self.span(word))
+
+    def on(self, c: Children) -> ast.On:
+        word, device, body = c
+        return ast.On(device, body, self.span(word))
+
+    def return_(self, c: Children) -> ast.Return:
+        word, *values = c
+        return ast.Return(tuple(values), self.span(word))
+
+    def expr(self, c: Children) -> ast.Expr:
+        if len(c) == 1:
+            return _as_expr(c[0])
+        segments, joints = _split(c, frozenset(("|>",)))
+        first = self._placed(segments[0])
+        if not joints:
+            return first
+        stages = [self._stage(s, j) for s, j in zip(segments[1:], joints, strict=True)]
+        return ast.Pipe(first, tuple(s for s in stages if s), first.span)
+
+    def operand(self, c: Children) -> ast.Expr:
+        minuses = [t for t in c if isinstance(t, Token)]
+        base, *indexes = c[len(minuses) :]
+        if len(indexes) > _MAX_INDEXES:
+            self.wrong(f"more than {_MAX_INDEXES} indexes in a row", indexes[0].span)
+        for i in indexes[:_MAX_INDEXES]:
+            base = ast.Index(base, i.items, base.span)
+        if len(minuses) % 2 == 0:
+            return _as_expr(base)
+        span = self.span(minuses[0])
+        if isinstance(base, ast.Number):
+            return ast.Number(-base.value, span)
+        return ast.Negate(base, span)
+
+    def index(self, c: Children) -> ast.Items:
+        return ast.Items(tuple(c[1:]), self.span(c[0]))
+
+    def number(self, c: Children) -> ast.Number:
+        (token,) = c
+        span = self.span(token)
+        whole = token.isdigit()
+        if whole and len(token) <= _MAX_DIGITS:
+            return ast.Number(int(token), span)
+        value = 0.0 if whole else float(token)
+        if whole or math.isinf(value):
+            self.wrong(f"the number {clean(token)} is too large", span)
+        return ast.Number(value, span)
+
+    def text(self, c: Children) -> ast.Text:
+        (token,) = c
+        return ast.Text(self._unescape(token, token[1:-1]), self.span(token))
+
+    def group(self, c: Children) -> ast.Expr:
+        paren, *items = c
+        if len(items) == 1:
+            return _as_expr(items[0])
+        if items and isinstance(items[-1], Token):
+            items.pop()
+        return ast.Items(tuple(items), self.span(paren))
+
+    def list(self, c: Children) -> ast.Items:
+        return ast.Items(tuple(c[1:]), self.span(c[0]))
+
+    def call(self, c: Children) -> ast.Call:
+        word, *given = c
+        keywords = [k for k in given if isinstance(k, ast.Keyword)]
+        args = [a for a in given if not isinstance(a, ast.Keyword)]
+        first = next((i for i, k in enumerate(given) if isinstance(k, ast.Keyword)), len(args))
+        if first < len(args):
+            late = next(a for a in given[first:] if not isinstance(a, ast.Keyword))
+            self.wrong(
+                "a value without a name follows one with a name",
+                late.span,
+                f"put it before `{clean(given[first].name)}=`, or name it",
+            )
+        return ast.Call(
+            word.id, tuple(args), tuple(self._distinct(keywords, "argument")), word.span
+        )
+
+    def keyword(self, c: Children) -> ast.Keyword:
+        name, value = c
+        return ast.Keyword(name.id, value, name.span)
+
+    def name(self, c: Children) -> ast.Name:
+        (token,) = c
+        if not token.startswith("`"):
+            return ast.Name(str(token), self.span(token))
+        text = self._unescape(token, token[1:-1])
+        if not text:
+            self.wrong("a name is empty", self.span(token))
+        return ast.Name(text, self.span(token))
+
+    def device(self, c: Children) -> str:
+        (token,) = c
+        try:
+            return str(Device.parse(str(token)))
+        except GraphError as e:
+            self.wrong(e.diagnostics[0].message, self.span(token), e.diagnostics[0].help)
+            return "cpu:0"
+
+    def _distinct(self, named: Children, what: str) -> Children:
+        seen: dict[str, Any] = {}
+        for n in named:
+            if n.name in seen:
+                self.wrong(f"the {what} `{clean(n.name)}` is given twice", n.span)
+            seen.setdefault(n.name, n)
+        return [*seen.values()]
+
+    def _placed(self, parts: Children) -> ast.Expr:
+        parts, device, at = self._device(parts)
+        value = self._join(parts, 0)
+        return ast.Placed(value, device, at) if at else value
+
+    def _stage(self, parts: Children, joint: Token) -> ast.Stage | None:
+        parts, device, _ = self._device(parts)
+        call = parts[0]
+        if isinstance(call, ast.Name):
+            call = ast.Call(call.id, (), (), call.span)
+        if len(parts) == 1 and isinstance(call, ast.Call):
+            return ast.Stage(call, device)
+        span = self.span(parts[1]) if len(parts) > 1 else call.span
+        help = "`|>` joins last: write `(x |> relu) + y`" if len(parts) > 1 else ""
+        self.wrong("after `|>` comes an op or a block", span, help or "such as `x |> relu`")
+        return None
+
+    def _device(self, parts: Children) -> tuple[Children, str, Span | None]:
+        """The parts before `@`, the device after it, and where the `@` is."""
+        at = next((i for i, p in enumerate(parts) if isinstance(p, Token) and p.type == "AT"), None)
+        if at is None:
+            return parts, "", None
+        if at != len(parts) - 2:
+            help = "put the part that runs there in brackets: `(x @ cuda:0) + y`"
+            self.wrong("a device ends an expression", self.span(parts[at]), help)
+        return parts[:at], parts[at + 1], self.span(parts[at])
+
+    def _join(self, parts: Children, level: int) -> ast.Expr:
+        if len(parts) == 1:
+            return _as_expr(parts[0])
+        groups, operators = _split(parts, _LEVELS[level])
+        operands = tuple(self._join(g, level + 1) for g in groups)
+        if not operators:
+            return operands[0]
+        if level == 0 and len(operators) > 1:
+            self.wrong("two comparisons in a row", self.span(operators[1]), "use brackets")
+        return ast.Chain(tuple(map(str, operators)), operands, self.span(operators[0]))
+
+    def _doc(self, token: Token) -> str:
+        return self._unescape(token, inspect.cleandoc(token[3:-3]))
+
+    def _unescape(self, token: Token, text: str) -> str:
+        if "\\" not in text:
+            return text
+
+        def one(m: re.Match[str]) -> str:
+            code = int(m[1][2:-1], 16) if len(m[1]) > 1 else -1
+            if 0 <= code <= 0x10FFFF and not 0xD800 <= code < 0xE000:
+                return chr(code)
+            if m[1] in _ESCAPES:
+                return _ESCAPES[m[1]]
+            help = r'the escapes are \n \t \r \\ \" \` and \u{1F600}'
+            self.wrong(f"`{clean(m[0])}` is no escape", self.span(token), help)
+            return ""
+
+        return _ESCAPE.sub(one, text)
+
+
+def _as_expr(x: Any) -> ast.Expr:
+    expr: ast.Expr = x
+    return expr
+
+
+def _split(parts: Children, operators: frozenset[str]) -> tuple[list[Children], list[Token]]:
+    """The runs of parts between the given operators, and those operators."""
+    groups: list[Children] = [[]]
+    joints: list[Token] = []
+    for p in parts:
+        if isinstance(p, Token) and p.type in ("BINARY", "MINUS") and p in operators:
+            joints.append(p)
+            groups.append([])
+        else:
+            groups[-1].append(p)
+    return groups, joints
