@@ -1,0 +1,317 @@
+"""Where each value of a scheduled KERNELS graph lies: its buffer, strides and halo.
+
+Reshape, slice and concat become views where the bytes allow it: a reshape of a dense value, a
+slice, and concat whose parts are written in place by their producers. Everything else is a copy,
+which is an element-wise kernel with strides. Buffers that a padded convolution reads carry a
+halo of zeros, so that no kernel tests for borders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from netc.codegen.cpu.lowering import BLOCK, WEIGHTS, Operand, row_major
+from netc.ir.dims import Dim, product
+from netc.ir.graph import Graph, Node, Value
+from netc.ir.op import Array
+from netc.ir.ops.convolution import Conv
+from netc.ir.ops.fused import Fused
+from netc.ir.ops.shape import Concat, Flatten, Reshape, Slice
+from netc.ir.ops.sources import Input, Param
+from netc.ir.plan import Space
+from netc.ir.types import Layout, TensorType
+
+VIEWS = (Reshape, Flatten, Slice, Concat)
+Halo = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """One buffer to be: what it must hold, and how far around each plane it is zero."""
+
+    space: Space
+    size: Dim
+    halo: Halo = (0, 0)
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Elements to be copied between two operands of one shape, in a step of its own."""
+
+    source: Operand
+    target: Operand
+    node: Node
+
+
+@dataclass(frozen=True)
+class Run:
+    """A fused node to be run on these operands."""
+
+    node: Node
+    ins: tuple[Operand, ...]
+    outs: tuple[Operand, ...]
+
+
+@dataclass
+class Placement:
+    """Operands of all values, buffers, and the work in order."""
+
+    places: list[Place] = field(default_factory=list)
+    work: list[Copy | Run] = field(default_factory=list)
+    inputs: dict[str, int] = field(default_factory=dict)
+    outputs: dict[str, int] = field(default_factory=dict)
+
+
+def place_values(graph: Graph, order: Sequence[Node], weights: Mapping[str, Array]) -> Placement:
+    """Lay out every value of a graph whose nodes run in this order."""
+    placer = _Placer(graph, weights, _halos(graph))
+    for node in order:
+        placer.place(node)
+    placer.finish()
+    return placer.done
+
+
+def c8_strides(height: Dim, width: Dim, blocks: Dim, halo: Halo) -> tuple[Dim, ...]:
+    """Strides (N, channel block, H, W), in elements, of a C8 buffer of its own."""
+    row = (width + 2 * halo[1]) * BLOCK
+    plane = (height + 2 * halo[0]) * row
+    return (blocks * plane, plane, row, BLOCK)
+
+
+def own_buffer(type: TensorType, buffer: int, halo: Halo = (0, 0)) -> tuple[Operand, Dim]:
+    """A value alone in a buffer, and the bytes of that buffer."""
+    size = type.dtype.size
+    if type.layout is Layout.C8:
+        probe = Operand(type, buffer, 0, ())
+        strides = c8_strides(probe.sizes[2], probe.sizes[3], probe.sizes[1], halo)
+        offset = (strides[2] * halo[0] + strides[3] * halo[1]) * size
+        return Operand(type, buffer, offset, strides, halo), probe.sizes[0] * strides[0] * size
+    if any(halo):
+        *lead, height, width = type.shape
+        padded = (*lead, height + 2 * halo[0], width + 2 * halo[1])
+        strides = row_major(padded)
+        offset = (strides[-2] * halo[0] + halo[1]) * size
+        return Operand(type, buffer, offset, strides, halo), product(padded) * size
+    return Operand(type, buffer, 0, row_major(type.shape)), type.count * size
+
+
+def convolutions(graph: Graph) -> Iterator[tuple[Value, Halo]]:
+    """Each value a 2-D convolution reads, with the zeros it wants around it."""
+    for node in graph.nodes:
+        if not isinstance(node.op, Fused):
+            continue
+        outer = dict(zip(node.op.body.inputs, node.inputs, strict=True))
+        for inner in node.op.body.nodes:
+            wanted = wanted_halo(inner)
+            if any(wanted) and inner.inputs[0].node in outer:
+                yield outer[inner.inputs[0].node], wanted
+
+
+def wanted_halo(node: Node) -> Halo:
+    """The zeros around its first input that the kernel of this op reads."""
+    if isinstance(node.op, Conv) and node.types[0].rank == 4 and node.op.pad:
+        return node.op.pad
+    return (0, 0)
+
+
+def _halos(graph: Graph) -> dict[Value, Halo]:
+    """The halo of each value that has a buffer of its own, the widest any reader wants."""
+    parents: dict[Value, Value] = {}
+    for node in graph.nodes:
+        if isinstance(node.op, Concat) and node.out.type.layout is Layout.C8:
+            parents.update((v, node.out) for v in node.inputs)
+        if isinstance(node.op, Slice) and node.out.type.layout is Layout.C8:
+            parents[node.out] = node.inputs[0]
+    halos: dict[Value, Halo] = {}
+    for value, wanted in convolutions(graph):
+        while value is not None:
+            had = halos.get(value, (0, 0))
+            halos[value] = tuple(max(a, b) for a, b in zip(had, wanted, strict=True))
+            if value not in parents:
+                break
+            value = parents[value]
+    return halos
+
+
+class _Placer:
+    """Walks the schedule once, giving each value its operand."""
+
+    def __init__(
+        self, graph: Graph, weights: Mapping[str, Array], halos: Mapping[Value, Halo]
+    ) -> None:
+        self.graph, self.weights, self.halos = graph, weights, halos
+        self.done = Placement()
+        self.at: dict[Value, Operand] = {}
+        self.haloed: dict[Value, Operand] = {}  # copies with zeros around, of values without
+        self.output_of = {v: name for name, v in reversed(graph.outputs.items())}
+        self.parent = self._concat_parents()
+
+    def _concat_parents(self) -> dict[Value, tuple[Node, int]]:
+        """Which concat each value can be written into by its producer."""
+        parents: dict[Value, tuple[Node, int]] = {}
+        for node in self.graph.nodes:
+            if not isinstance(node.op, Concat):
+                continue
+            for i, v in enumerate(node.inputs):
+                if v not in parents and node.inputs.count(v) == 1 and self._writable(v, node):
+                    parents[v] = (node, i)
+        return parents
+
+    def _writable(self, v: Value, concat: Node) -> bool:
+        if v in self.output_of or concat.out.type.layout is not Layout.C8:
+            return False
+        assert isinstance(concat.op, Concat)
+        produced = isinstance(v.node.op, Fused | Concat)
+        return produced and concat.op.axis == 1 and self._aligned(concat)
+
+    @staticmethod
+    def _aligned(concat: Node) -> bool:
+        """Whether every part but the last fills whole channel blocks."""
+        counts = [v.type.shape[1] for v in concat.inputs[:-1]]
+        return all(isinstance(c, int) and c % BLOCK == 0 for c in counts)
+
+    def fresh(self, type: TensorType, space: Space, halo: Halo = (0, 0)) -> Operand:
+        """A value in a new buffer."""
+        operand, size = own_buffer(type, len(self.done.places), halo)
+        self.done.places.append(Place(space, size, halo))
+        return operand
+
+    def place(self, node: Node) -> None:
+        """Give the node's values their operands, and queue its work."""
+        match node.op:
+            case Input():
+                operand = self.fresh(node.types[0], Space.INPUT)
+                self.done.inputs[node.name] = operand.buffer
+                self.at[node.out] = operand
+            case Param():
+                array = self.weights[node.name]
+                strides = row_major(node.types[0].shape)
+                self.at[node.out] = Operand(node.types[0], WEIGHTS, 0, strides, array=array)
+            case Reshape() | Flatten():
+                self._reshape(node)
+            case Slice():
+                self._slice(node, node.op)
+            case Concat():
+                self._concat(node, node.op)
+            case _:
+                self._run(node)
+
+    def _run(self, node: Node) -> None:
+        assert isinstance(node.op, Fused), f"{node!r} is not a kernel"
+        ins = [self.at[v] for v in node.inputs]
+        anchored = any(not _elementwise(n) for n in node.op.body.nodes)
+        for i, inner in enumerate(node.op.body.inputs):
+            wanted = max(
+                (wanted_halo(n) for n in node.op.body.nodes if n.inputs[:1] == (inner.out,)),
+                default=(0, 0),
+            )
+            if any(w > h for w, h in zip(wanted, ins[i].halo, strict=True)):
+                ins[i] = self._with_halo(node.inputs[i], wanted, node)
+            elif anchored and not any(wanted):
+                ins[i] = self._dense(ins[i], node)
+        outs = tuple(self._destination(v) for v in node.results)
+        self.at.update(zip(node.results, outs, strict=True))
+        self.done.work.append(Run(node, tuple(ins), outs))
+
+    def _with_halo(self, v: Value, halo: Halo, node: Node) -> Operand:
+        if v not in self.haloed:
+            self.haloed[v] = self._copy(self.at[v], node, halo)
+        return self.haloed[v]
+
+    def _dense(self, operand: Operand, node: Node) -> Operand:
+        """The operand, row-major without gaps; a copy where it is a view with gaps."""
+        if operand.is_c8 or operand.dense or operand.array is not None:
+            return operand
+        return self._copy(operand, node)
+
+    def _copy(self, source: Operand, node: Node, halo: Halo = (0, 0)) -> Operand:
+        target = self.fresh(source.type, Space.ARENA, halo)
+        self.done.work.append(Copy(source, target, node))
+        return target
+
+    def _destination(self, v: Value) -> Operand:
+        """Where a kernel writes `v`: into its concat, into the caller's array, or its own."""
+        if v in self.parent:
+            return self._part(*self.parent[v])
+        if v in self.output_of and v.type.layout is Layout.PLAIN and not any(self._halo(v)):
+            operand = self.fresh(v.type, Space.OUTPUT)
+            self.done.outputs[self.output_of[v]] = operand.buffer
+            return operand
+        return self.fresh(v.type, Space.ARENA, self._halo(v))
+
+    def _halo(self, v: Value) -> Halo:
+        return self.halos.get(v, (0, 0))
+
+    def _part(self, concat: Node, index: int) -> Operand:
+        """Input `index` of a concat, as a view of its result."""
+        whole = self._whole(concat)
+        assert isinstance(concat.op, Concat)
+        before = [v.type.shape[concat.op.axis] for v in concat.inputs[:index]]
+        start = sum(before, start=0)
+        return sub_operand(whole, concat.inputs[index].type, concat.op.axis, start)
+
+    def _whole(self, concat: Node) -> Operand:
+        if concat.out not in self.at:
+            self.at[concat.out] = self._destination(concat.out)
+        return self.at[concat.out]
+
+    def _reshape(self, node: Node) -> None:
+        source = self._dense(self.at[node.inputs[0]], node)
+        type = node.types[0]
+        array = source.array
+        if array is not None:
+            array = array.reshape(type.sizes({}))
+        self.at[node.out] = replace(
+            source, type=type, strides=row_major(type.shape), halo=(0, 0), array=array
+        )
+
+    def _slice(self, node: Node, op: Slice) -> None:
+        source, type = self.at[node.inputs[0]], node.types[0]
+        start = op.start
+        if source.is_c8 and op.axis == 1 and (start % BLOCK or type.shape[1] % BLOCK):
+            raise AssertionError("a C8 slice must begin and end at a channel block")
+        if source.array is not None:
+            index = [slice(None)] * source.type.rank
+            index[op.axis] = slice(start, start + int(type.shape[op.axis]))
+            array = source.array[tuple(index)]
+            self.at[node.out] = Operand(
+                type, WEIGHTS, 0, row_major(type.shape), array=array.copy()
+            )
+            return
+        self.at[node.out] = sub_operand(source, type, op.axis, start)
+
+    def _concat(self, node: Node, op: Concat) -> None:
+        whole = self._whole(node)
+        start: Dim = 0
+        for i, v in enumerate(node.inputs):
+            if self.parent.get(v) != (node, i):
+                part = sub_operand(whole, v.type, op.axis, start)
+                self.done.work.append(Copy(self.at[v], part, node))
+            start = start + v.type.shape[op.axis]
+
+    def finish(self) -> None:
+        """Copy to the caller what no kernel wrote there."""
+        for name, v in self.graph.outputs.items():
+            if name in self.done.outputs:
+                continue
+            target = self.fresh(v.type.plain(), Space.OUTPUT)
+            self.done.outputs[name] = target.buffer
+            self.done.work.append(Copy(self.at[v], target, v.node))
+
+
+def sub_operand(whole: Operand, type: TensorType, axis: int, start: Dim) -> Operand:
+    """The part of an operand that begins at `start` along an axis."""
+    size = whole.type.dtype.size
+    if whole.is_c8 and axis == 1:
+        offset = whole.strides[1] * (start // BLOCK) * size
+        return replace(whole, type=type, offset=whole.offset + offset)
+    halo = whole.halo if axis < type.rank - 2 else (0, 0)
+    offset = whole.strides[axis] * start * size
+    return replace(whole, type=type, offset=whole.offset + offset, halo=halo)
+
+
+def _elementwise(node: Node) -> bool:
+    from netc.ir.scalar import Elementwise
+
+    return isinstance(node.op, Elementwise | Input | Param)
