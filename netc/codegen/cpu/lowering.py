@@ -21,6 +21,7 @@ from typing import TypeAlias
 import numpy as np
 
 from netc.codegen.cpu.emit import KERNEL_PARAMS, Function, Module
+from netc.codegen.cpu.gemm import GemmFamily
 from netc.codegen.cpu.target import Target
 from netc.errors import UnsupportedError
 from netc.ir.dims import Dim, ceil_div
@@ -141,7 +142,9 @@ class Lowering:
 
     target: Target
     module: Module
+    gemm: GemmFamily
     weights: list[bytes] = field(default_factory=list)
+    packings: dict[int, tuple[object, ...]] = field(default_factory=dict)
     _codes: dict[Hashable, str] = field(default_factory=dict)
     _weights: dict[bytes, int] = field(default_factory=dict)
     _size: int = 0
@@ -149,9 +152,15 @@ class Lowering:
     def code(self, key: Hashable, emit: Emit, params: tuple[str, ...] = KERNEL_PARAMS) -> str:
         """The symbol of the function `emit` writes; written once per key."""
         if key not in self._codes:
-            f = self.module.function(f"k{len(self._codes)}", params)
+            f = self.module.function(f"k{len(self.module.functions)}", params)
             self._codes[key] = f.name
             emit(f)
+        return self._codes[key]
+
+    def shared(self, key: Hashable, make: Callable[[], Function]) -> str:
+        """The symbol of the function `make` gives; made once per key."""
+        if key not in self._codes:
+            self._codes[key] = make().name
         return self._codes[key]
 
     def weight(self, array: Array) -> WeightArg:
@@ -164,6 +173,12 @@ class Lowering:
             self.weights += [data.tobytes(), bytes(padding)]
             self._size += data.nbytes + padding
         return WeightArg(self._weights[digest])
+
+    def packed(self, array: Array, packing: tuple[object, ...]) -> WeightArg:
+        """The address of weights packed in a way that `packing.unpack` can undo."""
+        arg = self.weight(array)
+        self.packings[arg.offset] = packing
+        return arg
 
 
 def lower(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:

@@ -1,0 +1,285 @@
+"""Convolutions and inner products on the shared matrix kernels.
+
+A convolution is a matrix kernel whose pixel table walks its outputs and whose tap table walks
+its window; an inner product is a convolution whose window is its whole input. Blocked (C8) input
+is read eight channels at a step, row-major input one; C8 output has planes of eight channels,
+and a row-major inner product is the same with planes that lie eight floats apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from netc.codegen.cpu.anchors.elementwise import Tail
+from netc.codegen.cpu.emit import Function, Val
+from netc.codegen.cpu.gemm import Epilogue
+from netc.codegen.cpu.lowering import BLOCK, Call, Kernel, Lowering, Operand, rule
+from netc.codegen.cpu.microkernel import tile_pixels
+from netc.codegen.cpu.packing import pack_channels, pack_conv, pack_fc
+from netc.ir.dims import Dim, evaluate, least, most, product
+from netc.ir.gemm_plan import PANEL, plan_gemm
+from netc.ir.op import Array
+from netc.ir.ops.convolution import Conv, Fc
+from netc.ir.plan import Affine, Arg, BufferArg, IntArg, TableArg
+from netc.ir.types import Layout
+
+NOMINAL = 56  # what a symbolic height or width is taken for where blocking is chosen
+_TABLE = 4096  # output pixels that one pixel table covers, about
+_FLOAT = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One matrix kernel: sizes, strides in elements, packed weights."""
+
+    source: Operand
+    shift: Dim  # elements from the source's first pixel back to the first tap
+    images: Dim
+    outputs: tuple[Dim, ...]  # output pixels of one image, by axis
+    in_steps: tuple[Dim, ...]  # input elements from one output pixel to the next, by axis
+    in_image: Dim
+    in_group: Dim
+    taps: tuple[Affine, ...]
+    n8: int
+    n1: int
+    groups: int
+    channels: int  # output channels of one group
+    weights: Array
+    packing: tuple[object, ...]
+
+
+@rule(Conv)
+def lower_conv(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
+    """The matrix kernel, or the depthwise or the direct one."""
+    from netc.codegen.cpu.anchors.depthwise import lower_depthwise
+    from netc.codegen.cpu.anchors.direct import lower_direct_conv
+
+    assert k.anchor is not None
+    assert isinstance(k.anchor.op, Conv)
+    out = k.outs[0]
+    if not out.is_c8:
+        return lower_direct_conv(ctx, k)
+    x, w = k.anchor_operands()[:2]
+    if k.anchor.op.groups > 1 and w.type.shape[1] == 1 and x.is_c8:
+        return lower_depthwise(ctx, k)
+    return _call(ctx, k, _convolution(k.anchor.op, x, w, out))
+
+
+@rule(Fc)
+def lower_fc(ctx: Lowering, k: Kernel) -> Call:
+    """An inner product: a convolution over the whole of its input."""
+    assert k.anchor is not None
+    assert isinstance(k.anchor.op, Fc)
+    x, w = k.anchor_operands()[:2]
+    return _call(ctx, k, _blocked_fc(x, w) if x.is_c8 else _plain_fc(k.anchor.op, x, w))
+
+
+def _array(w: Operand) -> Array:
+    assert w.array is not None, "weights are parameters"
+    return np.asarray(w.array, np.float32)
+
+
+def _convolution(op: Conv, x: Operand, w: Operand, out: Operand) -> Matrix:
+    weights = _array(w)
+    channels, kernel = weights.shape[1], weights.shape[2:]
+    image, plane, row, column = x.strides
+    down, across = op.dilation[0] * row, op.dilation[1] * column
+    kh, kw = kernel
+    if x.is_c8:
+        full, rest = divmod(channels, BLOCK)
+        taps = (
+            Affine((full, kh, kw), (plane, down, across)),
+            Affine((kh, kw, rest), (down, across, 1), full * plane),
+        )
+        n8, n1 = full * kh * kw, rest * kh * kw
+    else:
+        taps = (Affine((channels, kh, kw), (plane, down, across)),)
+        n8, n1 = 0, channels * kh * kw
+    return Matrix(
+        source=x,
+        shift=op.pad[0] * row + op.pad[1] * column,
+        images=x.type.shape[0],
+        outputs=out.type.shape[2:],
+        in_steps=(op.stride[0] * row, op.stride[1] * column),
+        in_image=image,
+        in_group=channels // BLOCK * plane if x.is_c8 else channels * plane,
+        taps=taps,
+        n8=n8,
+        n1=n1,
+        groups=op.groups,
+        channels=weights.shape[0] // op.groups,
+        weights=pack_conv(weights, op.groups, blocked=x.is_c8),
+        packing=("conv", op.groups, x.is_c8),
+    )
+
+
+def _blocked_fc(x: Operand, w: Operand) -> Matrix:
+    weights = _array(w)
+    channels, height, width = (_known(d) for d in x.type.shape[1:])
+    image, plane, row, column = x.strides
+    full, rest = divmod(channels, BLOCK)
+    return Matrix(
+        source=x,
+        shift=0,
+        images=x.type.shape[0],
+        outputs=(),
+        in_steps=(),
+        in_image=image,
+        in_group=0,
+        taps=(
+            Affine((full, height, width), (plane, row, column)),
+            Affine((height, width, rest), (row, column, 1), full * plane),
+        ),
+        n8=full * height * width,
+        n1=rest * height * width,
+        groups=1,
+        channels=weights.shape[0],
+        weights=pack_fc(weights, (channels, height, width), blocked=True),
+        packing=("fc", channels, height, width),
+    )
+
+
+def _plain_fc(op: Fc, x: Operand, w: Operand) -> Matrix:
+    weights = _array(w)
+    outputs, inputs = weights.shape
+    full, rest = divmod(inputs, BLOCK)
+    return Matrix(
+        source=x,
+        shift=0,
+        images=product(x.type.shape[: op.axis]),
+        outputs=(),
+        in_steps=(),
+        in_image=inputs,
+        in_group=0,
+        taps=(Affine((full,), (BLOCK,)), Affine((rest,), (1,), full * BLOCK)),
+        n8=full,
+        n1=rest,
+        groups=1,
+        channels=outputs,
+        weights=pack_fc(weights, (inputs, 1, 1), blocked=False),
+        packing=("fc", inputs, 1, 1),
+    )
+
+
+def _known(d: Dim) -> int:
+    assert isinstance(d, int), f"the size {d} must be known at compile time"
+    return d
+
+
+def _call(ctx: Lowering, k: Kernel, m: Matrix) -> Call:
+    """The kernel of this epilogue, and its argument block (`gemm_plan.Slot` gives the order)."""
+    out, tail = k.outs[0], Tail(k)
+    vectors, tensors = _split(k, tail)
+    bias = k.anchor_operands()[2:]
+    epilogue = Epilogue(
+        body=partial(_finish, tail, bool(bias), _picks(k, tail)),
+        channels=len(bias) + len(vectors),
+        pixels=len(tensors),
+        padded=m.channels % BLOCK != 0,
+        rows=not out.is_c8,
+    )
+    key = ("gemm", tail.key, bool(bias), _picks(k, tail), epilogue.padded, epilogue.rows)
+    symbol = ctx.shared(key, lambda: ctx.gemm.kernel(epilogue))
+    args = [*_sizes(ctx, m, out), *_output(m, out)]
+    args += [ctx.weight(_channel_vector(o, m)) for o in (*bias, *vectors)]
+    for o in tensors:
+        args += _place(m, o)
+    return Call(symbol, tuple(args))
+
+
+def _finish(
+    tail: Tail,
+    bias: bool,
+    picks: tuple[bool, ...],
+    f: Function,
+    sums: Val,
+    vectors: Sequence[Val],
+    tensors: Sequence[Val],
+) -> Val:
+    """Sums, plus bias, through the element-wise tail."""
+    channel, pixel = iter(vectors), iter(tensors)
+    acc = f.fadd(sums, next(channel)) if bias else sums
+    loads = [next(channel) if per_channel else next(pixel) for per_channel in picks]
+    return tail.apply(f, sums.lanes, acc, loads)[0]
+
+
+def _picks(k: Kernel, tail: Tail) -> tuple[bool, ...]:
+    """For each operand of the tail, whether it is one value a channel."""
+    return tuple(o.array is not None for o in tail.operands)
+
+
+def _split(k: Kernel, tail: Tail) -> tuple[list[Operand], list[Operand]]:
+    vectors = [o for o in tail.operands if o.array is not None]
+    return vectors, [o for o in tail.operands if o.array is None]
+
+
+def _channel_vector(o: Operand, m: Matrix) -> Array:
+    """A parameter that varies by channel only, as the epilogue reads it: panels of 16."""
+    count = m.channels * m.groups
+    flat = np.asarray(o.array, np.float32).reshape(-1)
+    return pack_channels(np.broadcast_to(flat, (count,)), m.groups)
+
+
+def _sizes(ctx: Lowering, m: Matrix, out: Operand) -> list[Arg]:
+    """Slots INPUT to PANELS."""
+    per_image = product(m.outputs)
+    together = least(m.images, most(1, _TABLE // per_image))
+    panels = -(-m.channels // PANEL)
+    nominal = {s: NOMINAL for s in m.source.type.symbols | out.type.symbols}
+    nominal = {s: 1 if s == str(m.images) else n for s, n in nominal.items()}
+    steps = m.n8 + -(-m.n1 // BLOCK)
+    pixels = evaluate(per_image * together, nominal)
+    blocking = plan_gemm(
+        panels,
+        steps,
+        pixels,
+        list(tile_pixels(ctx.target).items()),
+        _FLOAT * evaluate(m.in_image, nominal),
+    )
+    tiles = ctx.weight(blocking.tiles)
+    pixel_table = TableArg(
+        (Affine((together, *m.outputs), (m.in_image, *m.in_steps)),),
+    )
+    return [
+        BufferArg(m.source.buffer, m.source.offset - m.shift * _FLOAT),
+        pixel_table,
+        TableArg(tuple(a for a in m.taps if product(a.dims) != 0)),
+        IntArg(m.n8),
+        IntArg(m.n1),
+        ctx.packed(m.weights, m.packing),
+        IntArg(m.images),
+        IntArg(together),
+        IntArg(per_image),
+        IntArg(m.in_image),
+        IntArg(m.groups),
+        IntArg(m.in_group),
+        tiles,
+        IntArg(len(blocking.tiles)),
+        IntArg(blocking.pixel_block),
+        IntArg(blocking.chunk),
+        IntArg(int(blocking.channels_outer)),
+        IntArg(panels),
+    ]
+
+
+def _output(m: Matrix, out: Operand) -> list[Arg]:
+    """Slots OUTPUT to OUT_CHANNELS."""
+    return [*_place(m, out), IntArg(m.channels)]
+
+
+def _place(m: Matrix, o: Operand) -> list[Arg]:
+    """Address, pixel offsets, image stride and plane of the output or of a tail's operand."""
+    together = least(m.images, most(1, _TABLE // product(m.outputs)))
+    if o.type.layout is Layout.PLAIN:
+        image, plane, steps = m.channels, BLOCK, ()
+    else:
+        strides = [0 if d == 1 else s for d, s in zip(o.sizes, o.strides, strict=True)]
+        image, plane, *rest = strides
+        steps = tuple(rest)
+        plane = o.strides[1]
+    offsets = TableArg((Affine((together, *m.outputs), (image, *steps)),))
+    return [o.pointer(), offsets, IntArg(image), IntArg(plane)]
