@@ -12,94 +12,87 @@ from typing import TypeAlias
 from netc.errors import NOWHERE, Span
 
 
-def _span() -> Span:
-    return field(default=NOWHERE, compare=False, repr=False)
+@dataclass(frozen=True)
+class _Located:
+    """Something with a place in a text; the place is no part of its meaning."""
+
+    span: Span = field(default=NOWHERE, compare=False, repr=False, kw_only=True)
 
 
 @dataclass(frozen=True)
-class Name:
+class Name(_Located):
     """A use of a name; `conv1.w` is one name."""
 
     id: str
-    span: Span = _span()
 
 
 @dataclass(frozen=True)
-class Number:
+class Number(_Located):
     """A literal; an int stays an int."""
 
     value: int | float
-    span: Span = _span()
 
 
 @dataclass(frozen=True)
-class Text:
+class Text(_Located):
     """A text literal; `{n}` in it stands for the constant n, `{{` for a brace."""
 
     value: str
-    span: Span = _span()
 
 
 @dataclass(frozen=True)
-class Items:
+class Items(_Located):
     """`(1, 2)` or `[1, 2]`."""
 
     items: tuple[Expr, ...]
-    span: Span = _span()
 
 
 @dataclass(frozen=True)
-class Keyword:
+class Keyword(_Located):
     """`pad=1` in a call."""
 
     name: str
     value: Expr
-    span: Span = _span()
 
 
 @dataclass(frozen=True)
-class Call:
+class Call(_Located):
     """`conv(x, 20, kernel=5)`: an op, a block, a user's op or an initializer."""
 
     word: str
     args: tuple[Expr, ...]
     keywords: tuple[Keyword, ...] = ()
-    span: Span = _span()
 
 
 @dataclass(frozen=True)
-class Index:
+class Index(_Located):
     """`f32[N, 3]` or `sizes[0]`."""
 
     base: Expr
     items: tuple[Expr, ...]
-    span: Span = _span()
 
 
 @dataclass(frozen=True)
-class Negate:
+class Negate(_Located):
     """`-x`."""
 
     operand: Expr
-    span: Span = _span()
 
 
 @dataclass(frozen=True)
-class Chain:
+class Chain(_Located):
     """Operands of one precedence, joined from the left: `a * b / c`."""
 
     operators: tuple[str, ...]
     operands: tuple[Expr, ...]
-    span: Span = _span()
 
 
 @dataclass(frozen=True)
-class Placed:
+class Placed(_Located):
     """`x @ cuda:1`: the node the expression makes runs there."""
 
     value: Expr
     device: str
-    span: Span = _span()
 
 
 @dataclass(frozen=True)
@@ -111,114 +104,103 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Pipe:
+class Pipe(_Located):
     """`x |> conv(64, 3) |> relu`."""
 
     first: Expr
     stages: tuple[Stage, ...]
-    span: Span = _span()
 
 
 Expr: TypeAlias = Name | Number | Text | Items | Call | Index | Negate | Chain | Placed | Pipe
 
 
 @dataclass(frozen=True)
-class Let:
+class Let(_Located):
     """`let width = 2 * base`: a constant."""
 
     name: str
     value: Expr
-    span: Span = _span()
 
 
 @dataclass(frozen=True)
-class Bind:
+class Bind(_Located):
     """`x = …` or `a, b = …`."""
 
     targets: tuple[Name, ...]
     value: Expr
-    span: Span = _span()
 
 
 @dataclass(frozen=True)
-class Repeat:
+class Repeat(_Located):
     """`repeat 3 as i { … }`; i counts from 0 and is empty when not named."""
 
     count: Expr
     index: str
     body: tuple[Statement, ...]
-    span: Span = _span()
 
 
 @dataclass(frozen=True)
-class On:
+class On(_Located):
     """`on cuda:1 { … }`."""
 
     device: str
     body: tuple[Statement, ...]
-    span: Span = _span()
 
 
 @dataclass(frozen=True)
-class Return:
+class Return(_Located):
     """`return a, b`."""
 
     values: tuple[Expr, ...]
-    span: Span = _span()
 
 
 Statement: TypeAlias = Let | Bind | Repeat | On | Return
 
 
 @dataclass(frozen=True)
-class Parameter:
+class Parameter(_Located):
     """A parameter of a block or op, with its default."""
 
     name: str
     default: Expr | None = None
-    span: Span = _span()
 
 
 @dataclass(frozen=True)
-class Port:
+class Port(_Located):
     """An input of a net: `data: f32[N, 3, 227, 227]`."""
 
     name: str
     type: Expr
-    span: Span = _span()
 
 
 @dataclass(frozen=True)
-class Import:
+class Import(_Located):
     """`import "blocks.net"`."""
 
     path: str
-    span: Span = _span()
 
 
 @dataclass(frozen=True)
-class OpDef:
+class OpDef(_Located):
     """`op swish(x, beta=1.0) = x * sigmoid(beta * x)`."""
 
     name: str
     params: tuple[Parameter, ...]
     body: Expr
-    span: Span = _span()
 
 
 @dataclass(frozen=True)
-class Block:
+class Block(_Located):
     """`block fire(x, squeeze, expand) { … return … }`."""
 
     name: str
     params: tuple[Parameter, ...]
     body: tuple[Statement, ...]
     doc: str = ""
-    span: Span = _span()
 
 
 @dataclass(frozen=True)
-class Net:
+class Net(_Located):
     """`net lenet(data: f32[N, 1, 28, 28]) -> prob { … }`."""
 
     name: str
@@ -226,7 +208,6 @@ class Net:
     outputs: tuple[Name, ...]
     body: tuple[Statement, ...]
     doc: str = ""
-    span: Span = _span()
 
 
 Item: TypeAlias = Import | Let | OpDef | Block | Net

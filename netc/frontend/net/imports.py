@@ -32,7 +32,7 @@ class Loader:
         self.files[real] = file
         stack = [(real, file, path.parent, iter(_imports(file)))]
         while stack:
-            at, current, folder, rest = stack[-1]
+            _, current, folder, rest = stack[-1]
             statement = next(rest, None)
             if statement is None:
                 stack.pop()

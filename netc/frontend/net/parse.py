@@ -1,4 +1,4 @@
-"""Text to tree. Caps on size, nesting and tokens come first, then LALR, then every mistake found."""
+"""Text to tree: caps on size, nesting and tokens, then LALR, then every mistake found."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 from lark import Lark, Token, UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
-from netc.errors import Diagnostic, ParseError, Source, Span, clean
+from netc.errors import Diagnostic, ParseError, Source, clean
 from netc.frontend.net import ast
+from netc.frontend.net.mistakes import at, diagnose
 from netc.frontend.net.tree import Tree
 
 MAX_BYTES = 4 << 20
@@ -20,7 +21,6 @@ MAX_DEPTH = 200  # brackets within brackets
 MAX_TOKENS = 250_000  # about two seconds of parsing
 MAX_REPORTED = 20  # mistakes in one text
 
-KEYWORDS = frozenset(("net", "block", "op", "let", "import", "repeat", "as", "on", "return"))
 _ITEMS = ("net", "block", "op", "import")
 _CLOSES = {")": "(", "]": "[", "}": "{"}
 _SCAN = re.compile(
@@ -32,6 +32,8 @@ _SCAN = re.compile(
 
 def parse(source: Source) -> ast.File:
     """The tree of a `.net` text. Raises a ParseError that lists every mistake found."""
+    if source.text.startswith("\ufeff"):  # a byte-order mark, as some editors write it
+        source = Source(source.name, source.text[1:])
     check_size(source)
     _check_brackets(source)
     return _grammar().parse(source)
@@ -68,15 +70,14 @@ class _Grammar:
 
     def _run(self, source: Source, errors: list[Diagnostic]) -> ast.File | None:
         def on_error(e: UnexpectedInput) -> bool:
-            errors.append(_diagnose(e, source))
+            errors.append(diagnose(e, source))
             at_end = isinstance(e, UnexpectedToken) and e.token.type == "$END"
             return len(errors) < MAX_REPORTED and not at_end and _recover(e)
 
         try:
-            file: ast.File = self.lark.parse(source.text.removeprefix("\ufeff"), on_error=on_error)
+            return cast(ast.File, self.lark.parse(source.text, on_error=on_error))
         except UnexpectedInput:
             return None
-        return file
 
 
 @cache
@@ -89,7 +90,7 @@ def _check_brackets(source: Source) -> None:
     stack: list[re.Match[str]] = []
     for count, m in enumerate(_SCAN.finditer(source.text)):
         if count > MAX_TOKENS:
-            raise ParseError(f"more than {MAX_TOKENS} words and signs", _at(source, m.start()))
+            raise ParseError(f"more than {MAX_TOKENS} words and signs", at(source, m.start()))
         if m["item"] and stack:
             break
         if not (bracket := m["bracket"]):
@@ -98,21 +99,15 @@ def _check_brackets(source: Source) -> None:
             stack.append(m)
             if len(stack) > MAX_DEPTH:
                 message = f"brackets are nested more than {MAX_DEPTH} deep"
-                raise ParseError(message, _at(source, m.start()))
+                raise ParseError(message, at(source, m.start()))
         elif not stack:
-            raise ParseError(f"`{bracket}` closes nothing", _at(source, m.start()))
+            raise ParseError(f"`{bracket}` closes nothing", at(source, m.start()))
         elif (opened := stack.pop())[0] != _CLOSES[bracket]:
-            where = _at(source, opened.start())
+            where = at(source, opened.start())
             message = f"`{bracket}` closes the `{opened[0]}` of line {where.line}"
-            raise ParseError(message, _at(source, m.start()))
+            raise ParseError(message, at(source, m.start()))
     if stack:
-        raise ParseError(f"`{stack[-1][0]}` is not closed", _at(source, stack[-1].start()))
-
-
-def _at(source: Source, offset: int) -> Span:
-    line = source.text.count("\n", 0, offset) + 1
-    column = offset - source.text.rfind("\n", 0, offset)
-    return Span(source.name, line, column, source)
+        raise ParseError(f"`{stack[-1][0]}` is not closed", at(source, stack[-1].start()))
 
 
 def _recover(e: UnexpectedInput) -> bool:
@@ -165,58 +160,3 @@ def _tokens(lexer: Any, first: list[Token], state: Any) -> Iterator[tuple[Token,
         except UnexpectedCharacters:
             counter = lexer.state.line_ctr
             counter.feed(lexer.state.text.text[counter.char_pos])
-
-
-def _diagnose(e: UnexpectedInput, source: Source) -> Diagnostic:
-    span = Span(source.name, e.line, e.column, source)
-    if isinstance(e, UnexpectedCharacters):
-        return _bad_character(source.text.removeprefix("\ufeff")[e.pos_in_stream], span)
-    assert isinstance(e, UnexpectedToken)
-    if e.token.type == "$END":
-        end = _at(source, len(source.text.rstrip()))
-        return Diagnostic("the text ends too early", end, _expected(e))
-    if e.token == "//" and e.token.column == len(source.line(e.token.line)) - len(
-        source.line(e.token.line).lstrip()
-    ) + 1:
-        return Diagnostic("unexpected `//`", span, "a comment begins with `#`")
-    accepted = e.interactive_parser.accepts()
-    if e.token in KEYWORDS and "NAME" in accepted:
-        message = f"`{e.token}` is a word of the language, not a name"
-        return Diagnostic(message, span, f"in backquotes it is a name: `` `{e.token}` ``")
-    return Diagnostic(f"unexpected `{clean(e.token)}`", span, _expected(e))
-
-
-def _bad_character(c: str, span: Span) -> Diagnostic:
-    if c == '"':
-        return Diagnostic("the text is not closed on its line", span, 'add a closing `"`')
-    if c == "`":
-        return Diagnostic("the name is not closed on its line", span, "add a closing backquote")
-    helps = {"'": 'texts are written with double quotes: `"…"`', ";": "no sign ends a statement"}
-    return Diagnostic(f"unexpected character `{clean(c)}`", span, helps.get(c, ""))
-
-
-_SHOWN = {
-    "STRING": 'a text in `"…"`', "DEVICE": "a device", "EQUAL": "`=`", "COLON": "`:`", "COMMA": "`,`",
-    "LPAR": "`(`", "RPAR": "`)`", "LSQB": "`[`", "RSQB": "`]`", "LBRACE": "`{`", "RBRACE": "`}`",
-    "AT": "`@`", "AS": "`as`", "BINARY": "an operator", "$END": "the end",
-}  # fmt: skip
-
-
-def _expected(e: UnexpectedToken) -> str:
-    """What would fit where a token does not."""
-    accepted = set(e.interactive_parser.accepts())
-    shown = []
-    for mark, says, absorbs in (
-        ("IMPORT", "`net`, `block`, `op`, `let` or `import`", ("NET", "BLOCK", "OP", "LET")),
-        ("REPEAT", "a statement", ("NAME", "QUOTED", "LET", "ON", "RETURN")),
-        ("NUMBER", "a value", ("NAME", "QUOTED", "STRING", "LPAR", "LSQB", "MINUS")),
-        ("DEVICE", "a device such as `cuda:0`", ("NAME",)),
-        ("QUOTED", "a name", ("NAME",)),
-    ):
-        if mark in accepted:
-            accepted -= {mark, *absorbs}
-            shown.append(says)
-    accepted -= {"DOC", "MINUS"}
-    shown += [_SHOWN.get(t, f"`{t.lower()}`") for t in sorted(accepted)]
-    listed = ", ".join(shown[:-1])
-    return f"expected {listed} or {shown[-1]}" if listed else f"expected {shown[0]}"

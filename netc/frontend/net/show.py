@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from netc.frontend.net import ast
-from netc.frontend.net.parse import KEYWORDS
+from netc.frontend.net.mistakes import KEYWORDS
 
 _PLAIN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _ESCAPES = {"\n": r"\n", "\t": r"\t", "\r": r"\r", "\\": r"\\"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 from lark import Token
@@ -51,47 +52,42 @@ class Tree:
         return ast.File(tuple(c), doc)
 
     def import_(self, c: Children) -> ast.Import:
-        return ast.Import(self._unescape(c[1], c[1][1:-1]), self.span(c[1]))
+        return ast.Import(self._unescape(c[1], c[1][1:-1]), span=self.span(c[1]))
 
     def let(self, c: Children) -> ast.Let:
         name, value = c
-        return ast.Let(name.id, value, name.span)
+        return ast.Let(name.id, value, span=name.span)
 
     def op(self, c: Children) -> ast.OpDef:
         _, name, params, body = c
-        return ast.OpDef(name.id, params or (), body, name.span)
+        return ast.OpDef(name.id, params or (), body, span=name.span)
 
     def block(self, c: Children) -> ast.Block:
         _, name, params, (doc, body) = c
-        return ast.Block(name.id, params or (), body, doc, name.span)
+        return ast.Block(name.id, params or (), body, doc, span=name.span)
 
     def net(self, c: Children) -> ast.Net:
         _, name, ports, outputs, (doc, body) = c
-        return ast.Net(name.id, ports or (), outputs, body, doc, name.span)
+        return ast.Net(name.id, ports or (), outputs, body, doc, span=name.span)
 
     def params(self, c: Children) -> tuple[ast.Parameter, ...]:
-        required_after = None
-        for before, p in zip(c, c[1:], strict=False):
+        for before, p in pairwise(c):
             if before.default is not None and p.default is None:
-                required_after = p
-        if required_after is not None:
-            self.wrong(
-                f"`{clean(required_after.name)}` has no default but follows one that has",
-                required_after.span,
-                "put the parameters with defaults last",
-            )
+                message = f"`{clean(p.name)}` has no default but follows one that has"
+                self.wrong(message, p.span, "put the parameters with defaults last")
+                break
         return tuple(self._distinct(c, "parameter"))
 
     def param(self, c: Children) -> ast.Parameter:
         name, default = c
-        return ast.Parameter(name.id, default, name.span)
+        return ast.Parameter(name.id, default, span=name.span)
 
     def ports(self, c: Children) -> tuple[ast.Port, ...]:
         return tuple(self._distinct(c, "input"))
 
     def port(self, c: Children) -> ast.Port:
         name, type_ = c
-        return ast.Port(name.id, type_, name.span)
+        return ast.Port(name.id, type_, span=name.span)
 
     def names(self, c: Children) -> tuple[ast.Name, ...]:
         return tuple(c)
@@ -105,29 +101,32 @@ class Tree:
 
     def bind(self, c: Children) -> ast.Bind:
         targets, value = c
-        return ast.Bind(targets, value, targets[0].span)
+        return ast.Bind(targets, value, span=targets[0].span)
 
     def repeat(self, c: Children) -> ast.Repeat:
         word, count, index, body = c
-        return ast.Repeat(count, index.id if index else "", body, self.span(word))
+        return ast.Repeat(count, index.id if index else "", body, span=self.span(word))
 
     def on(self, c: Children) -> ast.On:
         word, device, body = c
-        return ast.On(device, body, self.span(word))
+        return ast.On(device, body, span=self.span(word))
 
     def return_(self, c: Children) -> ast.Return:
         word, *values = c
-        return ast.Return(tuple(values), self.span(word))
+        return ast.Return(tuple(values), span=self.span(word))
 
     def expr(self, c: Children) -> ast.Expr:
         if len(c) == 1:
             return _as_expr(c[0])
+        for t in c:
+            if t == "//" and begins_line(t, self.source):
+                self.wrong("unexpected `//`", self.span(t), "a comment begins with `#`")
         segments, joints = _split(c, frozenset(("|>",)))
         first = self._placed(segments[0])
         if not joints:
             return first
         stages = [self._stage(s, j) for s, j in zip(segments[1:], joints, strict=True)]
-        return ast.Pipe(first, tuple(s for s in stages if s), first.span)
+        return ast.Pipe(first, tuple(s for s in stages if s), span=first.span)
 
     def operand(self, c: Children) -> ast.Expr:
         minuses = [t for t in c if isinstance(t, Token)]
@@ -135,31 +134,31 @@ class Tree:
         if len(indexes) > _MAX_INDEXES:
             self.wrong(f"more than {_MAX_INDEXES} indexes in a row", indexes[0].span)
         for i in indexes[:_MAX_INDEXES]:
-            base = ast.Index(base, i.items, base.span)
+            base = ast.Index(base, i.items, span=base.span)
         if len(minuses) % 2 == 0:
             return _as_expr(base)
         span = self.span(minuses[0])
         if isinstance(base, ast.Number):
-            return ast.Number(-base.value, span)
-        return ast.Negate(base, span)
+            return ast.Number(-base.value, span=span)
+        return ast.Negate(base, span=span)
 
     def index(self, c: Children) -> ast.Items:
-        return ast.Items(tuple(c[1:]), self.span(c[0]))
+        return ast.Items(tuple(c[1:]), span=self.span(c[0]))
 
     def number(self, c: Children) -> ast.Number:
         (token,) = c
         span = self.span(token)
         whole = token.isdigit()
         if whole and len(token) <= _MAX_DIGITS:
-            return ast.Number(int(token), span)
+            return ast.Number(int(token), span=span)
         value = 0.0 if whole else float(token)
         if whole or math.isinf(value):
             self.wrong(f"the number {clean(token)} is too large", span)
-        return ast.Number(value, span)
+        return ast.Number(value, span=span)
 
     def text(self, c: Children) -> ast.Text:
         (token,) = c
-        return ast.Text(self._unescape(token, token[1:-1]), self.span(token))
+        return ast.Text(self._unescape(token, token[1:-1]), span=self.span(token))
 
     def group(self, c: Children) -> ast.Expr:
         paren, *items = c
@@ -167,10 +166,10 @@ class Tree:
             return _as_expr(items[0])
         if items and isinstance(items[-1], Token):
             items.pop()
-        return ast.Items(tuple(items), self.span(paren))
+        return ast.Items(tuple(items), span=self.span(paren))
 
     def list(self, c: Children) -> ast.Items:
-        return ast.Items(tuple(c[1:]), self.span(c[0]))
+        return ast.Items(tuple(c[1:]), span=self.span(c[0]))
 
     def call(self, c: Children) -> ast.Call:
         word, *given = c
@@ -184,22 +183,21 @@ class Tree:
                 late.span,
                 f"put it before `{clean(given[first].name)}=`, or name it",
             )
-        return ast.Call(
-            word.id, tuple(args), tuple(self._distinct(keywords, "argument")), word.span
-        )
+        keywords = self._distinct(keywords, "argument")
+        return ast.Call(word.id, tuple(args), tuple(keywords), span=word.span)
 
     def keyword(self, c: Children) -> ast.Keyword:
         name, value = c
-        return ast.Keyword(name.id, value, name.span)
+        return ast.Keyword(name.id, value, span=name.span)
 
     def name(self, c: Children) -> ast.Name:
         (token,) = c
         if not token.startswith("`"):
-            return ast.Name(str(token), self.span(token))
+            return ast.Name(str(token), span=self.span(token))
         text = self._unescape(token, token[1:-1])
         if not text:
             self.wrong("a name is empty", self.span(token))
-        return ast.Name(text, self.span(token))
+        return ast.Name(text, span=self.span(token))
 
     def device(self, c: Children) -> str:
         (token,) = c
@@ -220,13 +218,13 @@ class Tree:
     def _placed(self, parts: Children) -> ast.Expr:
         parts, device, at = self._device(parts)
         value = self._join(parts, 0)
-        return ast.Placed(value, device, at) if at else value
+        return ast.Placed(value, device, span=at) if at else value
 
     def _stage(self, parts: Children, joint: Token) -> ast.Stage | None:
         parts, device, _ = self._device(parts)
         call = parts[0]
         if isinstance(call, ast.Name):
-            call = ast.Call(call.id, (), (), call.span)
+            call = ast.Call(call.id, (), (), span=call.span)
         if len(parts) == 1 and isinstance(call, ast.Call):
             return ast.Stage(call, device)
         span = self.span(parts[1]) if len(parts) > 1 else call.span
@@ -253,7 +251,7 @@ class Tree:
             return operands[0]
         if level == 0 and len(operators) > 1:
             self.wrong("two comparisons in a row", self.span(operators[1]), "use brackets")
-        return ast.Chain(tuple(map(str, operators)), operands, self.span(operators[0]))
+        return ast.Chain(tuple(map(str, operators)), operands, span=self.span(operators[0]))
 
     def _doc(self, token: Token) -> str:
         return self._unescape(token, inspect.cleandoc(token[3:-3]))
@@ -268,11 +266,17 @@ class Tree:
                 return chr(code)
             if m[1] in _ESCAPES:
                 return _ESCAPES[m[1]]
-            help = r'the escapes are \n \t \r \\ \" \` and \u{1F600}'
+            help = r"the escapes are \n \t \r \\ \" \` and \u{1F600}"
             self.wrong(f"`{clean(m[0])}` is no escape", self.span(token), help)
             return ""
 
         return _ESCAPE.sub(one, text)
+
+
+def begins_line(token: Token, source: Source) -> bool:
+    """Nothing but blanks stands before the token on its line."""
+    start = token.start_pos or 0
+    return not source.text[source.text.rfind("\n", 0, start) + 1 : start].strip()
 
 
 def _as_expr(x: Any) -> ast.Expr:

@@ -13,6 +13,9 @@ from netc.frontend.net.parse import parse
 from netc.frontend.net.show import show
 from tests.frontend.net.trees import files
 
+# Said by hypothesis of large trees, which are what we want.
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
+
 
 def check(file: ast.File) -> None:
     text = show(file)

@@ -6,19 +6,29 @@ from hypothesis import strategies as st
 
 from netc.frontend.net import ast
 
+
+def _hidden(s: st.SearchStrategy, name: str) -> st.SearchStrategy:
+    """The same strategy with a short repr: hypothesis prints all of it otherwise."""
+
+    def draw(draw: st.DrawFn) -> object:
+        return draw(s)
+
+    draw.__name__ = name
+    return st.composite(draw)()
+
+
 WORDS = ("x", "conv", "a.b", "net", "repeat", "as", "N", "ß", "漢字", "a b", "`", '"', "\\", "1x1")
-names = st.one_of(
-    st.sampled_from(WORDS),
-    st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=6),
-)
-texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
+_any = st.characters(exclude_categories=("Cs",))
+_names = st.one_of(st.sampled_from(WORDS), st.text(_any, min_size=1, max_size=6))
+names = _hidden(_names, "names")
+texts = _hidden(st.text(_any, max_size=8), "texts")
 docs = st.one_of(st.just(""), texts, st.sampled_from(("one\ntwo", " lead", "a\n\n  b", '"', "\\")))
 devices = st.sampled_from(("cpu:0", "cuda:1", "cuda:0@node-1.local", "sim:3"))
 numbers = st.one_of(
     st.integers(-(10**18) + 1, 10**18 - 1),
     st.floats(allow_nan=False, allow_infinity=False),
 ).map(ast.Number)
-references = names.map(ast.Name)
+references = _hidden(names.map(ast.Name), "references")
 
 
 def _tuple(s: st.SearchStrategy, low: int = 0, high: int = 3) -> st.SearchStrategy:
@@ -58,9 +68,8 @@ def _larger(e: st.SearchStrategy) -> st.SearchStrategy:
     )
 
 
-exprs = st.recursive(
-    st.one_of(numbers, references, texts.map(ast.Text)), _larger, max_leaves=8
-)
+atoms = _hidden(st.one_of(numbers, references, texts.map(ast.Text)), "atoms")
+exprs = _hidden(st.recursive(atoms, _larger, max_leaves=8), "exprs")
 lets = st.builds(ast.Let, names, exprs)
 
 
@@ -71,15 +80,12 @@ def _bodies(s: st.SearchStrategy) -> st.SearchStrategy:
     )
 
 
-statements = st.recursive(
-    st.one_of(
-        lets,
-        st.builds(ast.Bind, _tuple(references, 1), exprs),
-        st.builds(ast.Return, _tuple(exprs, 1)),
-    ),
-    _bodies,
-    max_leaves=4,
+_simple = st.one_of(
+    lets,
+    st.builds(ast.Bind, _tuple(references, 1), exprs),
+    st.builds(ast.Return, _tuple(exprs, 1)),
 )
+statements = _hidden(st.recursive(_simple, _bodies, max_leaves=4), "statements")
 
 
 @st.composite
@@ -99,4 +105,4 @@ items = st.one_of(
     st.builds(ast.Block, names, _params(), _tuple(statements), docs),
     st.builds(ast.Net, names, ports, _tuple(references, 1), _tuple(statements), docs),
 )
-files = st.builds(ast.File, _tuple(items), docs)
+files = _hidden(st.builds(ast.File, _tuple(items), docs), "files")

@@ -1,0 +1,90 @@
+"""What to say of a text that does not parse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lark import UnexpectedInput, UnexpectedToken
+
+from netc.errors import Diagnostic, Source, Span, clean
+from netc.frontend.net.tree import begins_line
+
+KEYWORDS = frozenset(("net", "block", "op", "let", "import", "repeat", "as", "on", "return"))
+_SHOWN = {
+    "EQUAL": "`=`",
+    "COLON": "`:`",
+    "COMMA": "`,`",
+    "LPAR": "`(`",
+    "RPAR": "`)`",
+    "LSQB": "`[`",
+    "RSQB": "`]`",
+    "LBRACE": "`{`",
+    "RBRACE": "`}`",
+    "BINARY": "an operator",
+    "STRING": 'a text in `"…"`',
+    "AT": "`@`",
+    "AS": "`as`",
+    "$END": "the end",
+}
+# A group of terminals, what stands for all of them, and the terminal that shows it is meant.
+_GROUPS = (
+    ("IMPORT", "`net`, `block`, `op`, `let` or `import`", ("NET", "BLOCK", "OP", "LET")),
+    ("REPEAT", "a statement", ("NAME", "QUOTED", "LET", "ON", "RETURN")),
+    ("NUMBER", "a value", ("NAME", "QUOTED", "STRING", "LPAR", "LSQB", "MINUS")),
+    ("DEVICE", "a device such as `cuda:0`", ("NAME",)),
+    ("QUOTED", "a name", ("NAME",)),
+)
+_CHARACTERS = {
+    "'": 'texts are written with double quotes: `"…"`',
+    ";": "no sign ends a statement",
+}
+
+
+def at(source: Source, offset: int) -> Span:
+    """The place of a character."""
+    line = source.text.count("\n", 0, offset) + 1
+    column = offset - source.text.rfind("\n", 0, offset)
+    return Span(source.name, line, column, source)
+
+
+def diagnose(e: UnexpectedInput, source: Source) -> Diagnostic:
+    """What the parser met, and what it would have taken."""
+    span = Span(source.name, e.line, e.column, source)
+    if not isinstance(e, UnexpectedToken):
+        return _bad_character(source.text[e.pos_in_stream or 0], span)
+    if e.token.type == "$END":
+        end = at(source, len(source.text.rstrip()))
+        return Diagnostic("the text ends too early", end, _expected(e))
+    if e.token == "//" and begins_line(e.token, source):
+        return Diagnostic("unexpected `//`", span, "a comment begins with `#`")
+    if e.token in KEYWORDS and "NAME" in _accepted(e):
+        message = f"`{e.token}` is a word of the language, not a name"
+        return Diagnostic(message, span, f"in backquotes it is a name: `` `{e.token}` ``")
+    return Diagnostic(f"unexpected `{clean(e.token)}`", span, _expected(e))
+
+
+def _bad_character(c: str, span: Span) -> Diagnostic:
+    if c == '"':
+        return Diagnostic("the text is not closed on its line", span, 'add a closing `"`')
+    if c == "`":
+        return Diagnostic("the name is not closed on its line", span, "add a closing backquote")
+    return Diagnostic(f"unexpected character `{clean(c)}`", span, _CHARACTERS.get(c, ""))
+
+
+def _accepted(e: UnexpectedToken) -> set[str]:
+    parser: Any = e.interactive_parser
+    return set(parser.accepts())
+
+
+def _expected(e: UnexpectedToken) -> str:
+    accepted = _accepted(e)
+    shown = []
+    for mark, says, others in _GROUPS:
+        if mark in accepted:
+            accepted -= {mark, *others}
+            shown.append(says)
+    accepted -= {"DOC", "MINUS"}
+    shown += [_SHOWN.get(t, f"`{t.lower()}`") for t in [*_SHOWN, *accepted] if t in accepted]
+    shown = list(dict.fromkeys(shown))
+    listed = ", ".join(shown[:-1])
+    return f"expected {listed} or {shown[-1]}" if listed else f"expected {shown[0]}"
