@@ -26,7 +26,7 @@ def tile_pixels(target: Target) -> dict[int, int]:
         return {4: 6, 2: 10, 1: 10}
     if target.lanes == 8:
         return {1: 6}
-    return {1: 6 if target.registers == 32 else 3}
+    return {1: 5 if target.registers == 32 else 2}
 
 
 def microkernels(module: Module) -> Val:
