@@ -61,6 +61,7 @@ class Placement:
     work: list[Copy | Run] = field(default_factory=list)
     inputs: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, int] = field(default_factory=dict)
+    owners: list[Operand] = field(default_factory=list)  # the whole of each buffer, in order
 
 
 def place_values(graph: Graph, order: Sequence[Node], weights: Mapping[str, Array]) -> Placement:
@@ -175,6 +176,7 @@ class _Placer:
         """A value in a new buffer."""
         operand, size = own_buffer(type, len(self.done.places), halo)
         self.done.places.append(Place(space, size, halo))
+        self.done.owners.append(operand)
         return operand
 
     def place(self, node: Node) -> None:
@@ -275,9 +277,7 @@ class _Placer:
             index = [slice(None)] * source.type.rank
             index[op.axis] = slice(start, start + int(type.shape[op.axis]))
             array = source.array[tuple(index)]
-            self.at[node.out] = Operand(
-                type, WEIGHTS, 0, row_major(type.shape), array=array.copy()
-            )
+            self.at[node.out] = Operand(type, WEIGHTS, 0, row_major(type.shape), array=array.copy())
             return
         self.at[node.out] = sub_operand(source, type, op.axis, start)
 

@@ -120,6 +120,7 @@ class Call:
     args: tuple[Arg, ...]
 
 
+Packing: TypeAlias = "tuple[str | int, ...]"
 Emit: TypeAlias = Callable[[Function], None]
 Rule: TypeAlias = Callable[["Lowering", Kernel], "Call | tuple[Call, ...]"]
 RULES: dict[type[Op], Rule] = {}
@@ -144,7 +145,7 @@ class Lowering:
     module: Module
     gemm: GemmFamily
     weights: list[bytes] = field(default_factory=list)
-    packings: dict[int, tuple[object, ...]] = field(default_factory=dict)
+    packings: dict[int, tuple[int, Packing]] = field(default_factory=dict)
     _codes: dict[Hashable, str] = field(default_factory=dict)
     _weights: dict[bytes, int] = field(default_factory=dict)
     _size: int = 0
@@ -174,10 +175,10 @@ class Lowering:
             self._size += data.nbytes + padding
         return WeightArg(self._weights[digest])
 
-    def packed(self, array: Array, packing: tuple[object, ...]) -> WeightArg:
-        """The address of weights packed in a way that `packing.unpack` can undo."""
+    def packed(self, param: Operand, array: Array, packing: Packing) -> WeightArg:
+        """The address of a parameter packed in a way that `packing.unpack` can undo."""
         arg = self.weight(array)
-        self.packings[arg.offset] = packing
+        self.packings[id(param.array)] = (arg.offset, packing)
         return arg
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
+from netc.errors import ArtifactError, clean
 from netc.ir.gemm_plan import BLOCK, PANEL
 
 F32 = npt.NDArray[np.float32]
@@ -47,3 +51,43 @@ def pack_channels(values: F32, groups: int, fill: float = 0.0) -> F32:
     packed = np.full((groups, width), fill, np.float32)
     packed[:, : grouped.shape[1]] = grouped
     return packed
+
+
+def unpack(packed: F32, packing: Sequence[str | int], shape: tuple[int, ...]) -> F32:
+    """The weights of this shape that were packed so: the inverse of pack_conv and pack_fc."""
+    match packing:
+        case ["conv", int(groups), int(blocked)]:
+            return _unpack_conv(packed, shape, groups, bool(blocked))
+        case ["fc", int(c), int(h), int(w)]:
+            return _unpack_conv(packed, (shape[0], c, h, w), 1, True).reshape(shape)
+        case ["raw"]:
+            return packed.reshape(shape)
+    raise ArtifactError(f"weights are packed in an unknown way, {clean(packing)}")
+
+
+def packed_count(packing: Sequence[str | int], shape: tuple[int, ...]) -> int:
+    """How many numbers a parameter of this shape has when it is packed so."""
+    count = math.prod(shape)
+    if packing[0] == "raw" or not count:
+        return count
+    groups = int(packing[1]) if packing[0] == "conv" else 1
+    outputs = shape[0] // max(1, groups)
+    return groups * -(-outputs // PANEL) * PANEL * (count // shape[0])
+
+
+def _unpack_conv(packed: F32, shape: tuple[int, ...], groups: int, blocked: bool) -> F32:
+    outputs, channels, height, width = shape[0] // groups, *shape[1:]
+    full = channels - channels % BLOCK if blocked else 0
+    depth = channels * height * width
+    rows = packed.reshape(groups, -1, depth, PANEL).transpose(0, 2, 1, 3)
+    rows = rows.reshape(groups, depth, -1)[:, :, :outputs]
+    split = full * height * width
+    eights = rows[:, :split].reshape(groups, full // BLOCK, height, width, BLOCK, outputs)
+    eights = eights.transpose(0, 5, 1, 4, 2, 3).reshape(groups, outputs, full, height, width)
+    left = channels - full
+    if blocked:
+        rest = rows[:, split:].reshape(groups, height, width, left, outputs)
+        rest = rest.transpose(0, 4, 3, 1, 2)
+    else:
+        rest = rows.reshape(groups, left, height, width, outputs).transpose(0, 4, 1, 2, 3)
+    return np.concatenate([eights, rest], axis=2).reshape(shape)

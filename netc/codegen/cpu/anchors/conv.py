@@ -17,7 +17,7 @@ import numpy as np
 from netc.codegen.cpu.anchors.elementwise import Tail
 from netc.codegen.cpu.emit import Function, Val
 from netc.codegen.cpu.gemm import Epilogue
-from netc.codegen.cpu.lowering import BLOCK, Call, Kernel, Lowering, Operand, rule
+from netc.codegen.cpu.lowering import BLOCK, Call, Kernel, Lowering, Operand, Packing, rule
 from netc.codegen.cpu.microkernel import tile_pixels
 from netc.codegen.cpu.packing import pack_channels, pack_conv, pack_fc
 from netc.ir.dims import Dim, evaluate, least, most, product
@@ -48,8 +48,9 @@ class Matrix:
     n1: int
     groups: int
     channels: int  # output channels of one group
+    param: Operand
     weights: Array
-    packing: tuple[object, ...]
+    packing: Packing
 
 
 @rule(Conv)
@@ -112,8 +113,9 @@ def _convolution(op: Conv, x: Operand, w: Operand, out: Operand) -> Matrix:
         n1=n1,
         groups=op.groups,
         channels=weights.shape[0] // op.groups,
+        param=w,
         weights=pack_conv(weights, op.groups, blocked=x.is_c8),
-        packing=("conv", op.groups, x.is_c8),
+        packing=("conv", op.groups, int(x.is_c8)),
     )
 
 
@@ -138,6 +140,7 @@ def _blocked_fc(x: Operand, w: Operand) -> Matrix:
         n1=rest * height * width,
         groups=1,
         channels=weights.shape[0],
+        param=w,
         weights=pack_fc(weights, (channels, height, width), blocked=True),
         packing=("fc", channels, height, width),
     )
@@ -160,6 +163,7 @@ def _plain_fc(op: Fc, x: Operand, w: Operand) -> Matrix:
         n1=rest,
         groups=1,
         channels=outputs,
+        param=w,
         weights=pack_fc(weights, (inputs, 1, 1), blocked=False),
         packing=("fc", inputs, 1, 1),
     )
@@ -227,7 +231,7 @@ def _channel_vector(o: Operand, m: Matrix) -> Array:
 def _sizes(ctx: Lowering, m: Matrix, out: Operand) -> list[Arg]:
     """Slots INPUT to PANELS."""
     per_image = product(m.outputs)
-    together = least(m.images, most(1, _TABLE // per_image))
+    together = _together(m)
     panels = -(-m.channels // PANEL)
     nominal = {s: NOMINAL for s in m.source.type.symbols | out.type.symbols}
     nominal = {s: 1 if s == str(m.images) else n for s, n in nominal.items()}
@@ -250,7 +254,7 @@ def _sizes(ctx: Lowering, m: Matrix, out: Operand) -> list[Arg]:
         TableArg(tuple(a for a in m.taps if product(a.dims) != 0)),
         IntArg(m.n8),
         IntArg(m.n1),
-        ctx.packed(m.weights, m.packing),
+        ctx.packed(m.param, m.weights, m.packing),
         IntArg(m.images),
         IntArg(together),
         IntArg(per_image),
@@ -266,6 +270,14 @@ def _sizes(ctx: Lowering, m: Matrix, out: Operand) -> list[Arg]:
     ]
 
 
+def _together(m: Matrix) -> Dim:
+    """How many images one pixel table covers: many small ones, or one."""
+    room = _TABLE // product(m.outputs)
+    if isinstance(room, int) and room <= 1:
+        return 1
+    return most(1, least(m.images, room))
+
+
 def _output(m: Matrix, out: Operand) -> list[Arg]:
     """Slots OUTPUT to OUT_CHANNELS."""
     return [*_place(m, out), IntArg(m.channels)]
@@ -273,7 +285,7 @@ def _output(m: Matrix, out: Operand) -> list[Arg]:
 
 def _place(m: Matrix, o: Operand) -> list[Arg]:
     """Address, pixel offsets, image stride and plane of the output or of a tail's operand."""
-    together = least(m.images, most(1, _TABLE // product(m.outputs)))
+    together = _together(m)
     if o.type.layout is Layout.PLAIN:
         image, plane, steps = m.channels, BLOCK, ()
     else:
