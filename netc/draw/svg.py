@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from xml.sax.saxutils import escape, quoteattr
 
-from netc.draw.boxes import Box, Edge, Picture, picture, short
+from netc.draw.boxes import Box, Picture, picture, short
 from netc.draw.layers import Layout, layout
 from netc.ir.graph import Graph
 
