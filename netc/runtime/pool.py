@@ -10,7 +10,7 @@ import contextlib
 import ctypes
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +52,10 @@ class RunLoop:
 class WorkerPool:
     """`threads - 1` workers beside the caller, who is thread 0."""
 
-    def __init__(self, loop: RunLoop, threads: int, spins: int = _SPINS, pin: bool = True) -> None:
+    def __init__(
+        self, loop: RunLoop, threads: int, spins: int = _SPINS, processors: Sequence[int] = ()
+    ) -> None:
+        """Start the workers; where `processors` are given, worker i is pinned to the i-th."""
         self.threads = max(1, threads)
         self._loop = loop
         self._pid = os.getpid()
@@ -67,8 +70,7 @@ class WorkerPool:
         ]
         for worker in self._workers:
             worker.start()
-        if pin:
-            self._pin()
+        self._pin(processors)
 
     @property
     def address(self) -> int:
@@ -83,15 +85,11 @@ class WorkerPool:
     def _live(self, tid: int) -> None:
         _ROW(self._loop.worker)(self.address, tid)
 
-    def _pin(self) -> None:
-        """One processor for each worker, where there are enough; the caller stays free."""
-        processors = sorted(os.sched_getaffinity(0))
-        if len(processors) < self.threads:
-            return
-        for tid, worker in enumerate(self._workers, start=1):
+    def _pin(self, processors: Sequence[int]) -> None:
+        for worker, processor in zip(self._workers, processors[1:], strict=False):
             if worker.native_id is not None:
                 with contextlib.suppress(OSError):  # a sandbox may forbid it; only speed is lost
-                    os.sched_setaffinity(worker.native_id, {processors[tid]})
+                    os.sched_setaffinity(worker.native_id, {processor})
 
     def run(self, job: np.ndarray[tuple[int], np.dtype[np.int64]]) -> int:
         """Run a job (see `native_abi.Job`) to its end or its cancelling; the steps done.

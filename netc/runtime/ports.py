@@ -1,0 +1,142 @@
+"""What a run may be given: every array checked against its port, converted only without loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from netc.errors import GraphError, InputError, clean
+from netc.ir.dims import Expr, evaluate, symbols
+from netc.ir.plan import Plan, Port
+from netc.ir.types import DType, TensorType
+
+Array: TypeAlias = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Element type and shape of an input or output; a size known only at run time is its name."""
+
+    dtype: DType
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+def spec_of(type: TensorType) -> TensorSpec:
+    """A port's type as users see it."""
+    return TensorSpec(type.dtype, tuple(d if isinstance(d, int) else str(d) for d in type.shape))
+
+
+def collect(ports: Sequence[Port], feed: Any, named: Mapping[str, Any]) -> list[Any]:
+    """The values given for the ports, in their order. Raises InputError for wrong names."""
+    if feed is None:
+        given = named
+    elif isinstance(feed, Mapping):
+        twice = sorted(set(feed) & set(named))
+        if twice:
+            raise InputError(f"input {clean(twice[0])} is given twice")
+        given = {**feed, **named}
+    elif len(ports) == 1 and not named:
+        raise InputError(f"inputs go by name: call it with {clean(ports[0].name)}=…")
+    else:
+        raise InputError("inputs go by name: give a mapping or keywords")
+    if len(given) == len(ports) and all(port.name in given for port in ports):
+        return [given[port.name] for port in ports]
+    expected = ", ".join(f"{clean(port.name)}: {port.type}" for port in ports) or "none"
+    extra = [name for name in given if name not in {port.name for port in ports}]
+    if extra:
+        raise InputError(f"no input is called {clean(extra[0])!r}", help=f"inputs are {expected}")
+    missing = ", ".join(clean(port.name) for port in ports if port.name not in given)
+    raise InputError(f"no value for {missing}", help=f"inputs are {expected}")
+
+
+def accept(port: Port, value: Any) -> Array:
+    """A value as an array of the port's element type, contiguous, in this machine's byte order.
+
+    The array given is used as it is where it fits. It is never written to.
+    """
+    wanted = port.type.dtype.numpy
+    array = value if type(value) is np.ndarray else _array_of(port, value, wanted)
+    if array.dtype is wanted and array.flags.c_contiguous and array.flags.aligned:
+        return array
+    _check_rank_and_size(port, array)
+    if not (array.dtype.kind in "biuf" and np.can_cast(array.dtype, wanted, "safe")):
+        raise _unfit(port, array, f"convert it with x.astype({wanted.name!r})")
+    return np.require(array, wanted, ("C", "ALIGNED"))
+
+
+def _array_of(port: Port, value: Any, wanted: np.dtype[Any]) -> Array:
+    """Anything that is not plainly an array, as one."""
+    name = f"input {clean(port.name)}: expected {port.type}"
+    if value is None or isinstance(value, str | bytes | Mapping | set | frozenset):
+        raise InputError(f"{name}, got {type(value).__name__}")
+    if isinstance(value, np.ma.MaskedArray):
+        raise InputError(f"{name}, got a masked array", help="fill it first: x.filled(0)")
+    try:
+        if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray | np.generic):
+            return np.from_dlpack(value)
+        array = np.asarray(value)
+        plain = isinstance(value, list | tuple | int | float) and array.dtype.kind in "biuf"
+        if plain and (wanted.kind == "f" or array.dtype.kind in "biu"):
+            return np.asarray(value, wanted)  # raises where a number does not fit
+    except (ValueError, TypeError, OverflowError, BufferError, RuntimeError) as error:
+        raise InputError(f"{name}, got {type(value).__name__}: {clean(error)}") from error
+    return array
+
+
+def _check_rank_and_size(port: Port, array: Array) -> None:
+    """Refuse before a conversion takes memory for an array that cannot fit."""
+    fits = len(array.shape) == port.type.rank and all(
+        not isinstance(want, int) or want == got
+        for want, got in zip(port.type.shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise _unfit(port, array, _shape_help(port, array))
+
+
+def _shape_help(port: Port, array: Array) -> str:
+    if array.ndim + 1 == port.type.rank:
+        return "one axis is missing; x[None] adds a batch axis in front"
+    return ""
+
+
+def _unfit(port: Port, array: Array, help: str) -> InputError:
+    got = f"{array.dtype} of shape {array.shape}"
+    return InputError(f"input {clean(port.name)}: expected {port.type}, got {got}", help=help)
+
+
+def match_sizes(plan: Plan, arrays: Sequence[Array]) -> dict[str, int]:
+    """What every symbol stands for, given the inputs' shapes. Raises InputError."""
+    known: dict[str, int] = {}
+    source: dict[str, str] = {}
+    for port, array in zip(plan.inputs, arrays, strict=True):
+        _check_rank_and_size(port, array)
+        for want, got in zip(port.type.shape, array.shape, strict=True):
+            name = str(want)
+            if isinstance(want, Expr) and name in symbols(want) and name not in known:
+                known[name], source[name] = got, clean(port.name)
+    for port, array in zip(plan.inputs, arrays, strict=True):
+        for want, got in zip(port.type.shape, array.shape, strict=True):
+            if isinstance(want, Expr) and _value(want, known) != got:
+                told = ", ".join(f"{s} is {known[s]} by {source[s]}" for s in sorted(known))
+                raise _unfit(port, array, f"{want} is not {got}: {told}")
+    for condition in plan.conditions:
+        value = _value(condition.size, known)
+        if value < condition.minimum:
+            raise InputError(
+                f"{condition.why}: {condition.size} is {value}, at least {condition.minimum} fits"
+            )
+    return known
+
+
+def _value(size: int | Expr, known: Mapping[str, int]) -> int:
+    try:
+        return evaluate(size, known)
+    except KeyError as error:
+        raise GraphError(f"no input says what {clean(error.args[0])} in {size} is") from None

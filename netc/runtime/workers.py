@@ -1,0 +1,78 @@
+"""The one pool of worker threads that all executables of a process share.
+
+It is made when a run first wants more than one thread, and made anew when a run wants more than
+it has, or after a fork. One caller at a time has it; a run of one thread touches none of this.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from netc.runtime import host
+from netc.runtime.faults import fault
+from netc.runtime.pool import RunLoop, WorkerPool
+
+
+class Workers:
+    """Lends the process's pool."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pool: WorkerPool | None = None
+        self._processors: tuple[int, ...] = ()
+
+    def forget(self) -> None:
+        """In the child of a fork: the threads are gone, and with them whoever held the lock."""
+        self._lock = threading.Lock()
+        self._pool = None
+
+    @contextmanager
+    def lent(self, threads: int, loop: RunLoop) -> Iterator[WorkerPool | None]:
+        """A pool of at least this many threads, the caller included; None where none start.
+
+        Where threads take every core there is, each has one of its own, the caller too for as
+        long as it holds the pool: two of them on one core cost a time slice at each barrier.
+        With cores to spare the system spreads them better than any fixed choice.
+        """
+        with self._lock:
+            pool = self._pool_of(threads, loop)
+            if pool is None or threads != len(self._processors):
+                yield pool
+                return
+            allowed = os.sched_getaffinity(0)
+            os.sched_setaffinity(0, allowed - set(self._processors[1:]) or allowed)
+            try:
+                yield pool
+            finally:
+                os.sched_setaffinity(0, allowed)
+
+    def _pool_of(self, threads: int, loop: RunLoop) -> WorkerPool | None:
+        if self._pool is not None and self._pool.threads >= threads:
+            return self._pool
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+        cores = host.usable_cpus()[: host.core_count()]
+        self._processors = cores if threads == len(cores) else ()
+        try:
+            fault("pool.start")
+            self._pool = WorkerPool(loop, threads, processors=self._processors)
+        except RuntimeError:  # no more threads here, or the interpreter is ending
+            return None
+        return self._pool
+
+    def close(self) -> None:
+        """Let the workers leave, and wait until they have."""
+        with self._lock:
+            if self._pool is not None:
+                self._pool.close()
+            self._pool = None
+
+
+WORKERS = Workers()
+os.register_at_fork(after_in_child=WORKERS.forget)
+atexit.register(WORKERS.close)
