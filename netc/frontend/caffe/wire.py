@@ -102,7 +102,8 @@ class _Decoder:
         expected, dtype, size = _REAL[field.kind]
         if wire == _LENGTH:
             if (stop - at) % size:
-                raise self.damaged(at, f"{stop - at:,} bytes are not a whole number of {field.kind}s")
+                what = f"{stop - at:,} bytes are not a whole number of {field.kind}s"
+                raise self.damaged(at, what)
             found: NDArray[Any] = np.frombuffer(self.data[at:stop], dtype)
         elif wire == expected:
             found, stop = self.run(start, at - start, end, dtype, size)
@@ -181,4 +182,3 @@ def _same(keys: bytes, key: bytes) -> int:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if keys.startswith(key * middle) else (low, middle - 1)
     return low
-

@@ -1,0 +1,85 @@
+"""Weights as Caffe keeps them: layer name to blobs, from `.caffemodel` and `.caffemodel.h5`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netc.errors import Span, WeightsError, clean
+from netc.frontend.caffe.blobs import blob_array
+from netc.frontend.caffe.message import Message
+from netc.frontend.caffe.wire import read_binary
+from netc.frontend.files import display, mapped
+from netc.frontend.hdf5 import is_hdf5, read_hdf5
+
+Blobs = dict[str, list[NDArray[Any]]]
+Source = str | os.PathLike[str] | bytes | memoryview
+
+_LFS = b"version https://git-lfs"
+MAX_LAYERS = 100_000
+
+
+def read_weights(source: Source, name: str = "") -> Blobs:
+    """Each layer's blobs in order; layers without blobs are left out.
+
+    Legacy blobs keep their four axes (a bias is 1×1×1×N): see `netc.frontend.binding`.
+    """
+    is_path = isinstance(source, str | os.PathLike)
+    name = name or (display(source) if is_path else "<bytes>")  # type: ignore[arg-type]
+    data = mapped(source, WeightsError) if is_path else memoryview(source)  # type: ignore[arg-type]
+    if is_hdf5(data):
+        return from_hdf5(data, name)
+    _refuse_lookalikes(data, name)
+    return from_caffemodel(data, name)
+
+
+def _refuse_lookalikes(data: memoryview, name: str) -> None:
+    head = bytes(data[:512]).lstrip()
+    if not head:
+        raise WeightsError("the file is empty", Span(name))
+    if head.startswith(_LFS):
+        help = "run `git lfs pull` where the file came from"
+        raise WeightsError("the file is a Git LFS pointer, not weights", Span(name), help)
+    if head[:1] == b"<" and b"html" in head.lower():
+        help = "the download gave an error page; fetch the file again"
+        raise WeightsError("the file is a web page, not weights", Span(name), help)
+
+
+def from_caffemodel(data: memoryview | bytes, name: str = "<bytes>") -> Blobs:
+    """The blobs of a binary NetParameter, V0, V1 or V2."""
+    net = read_binary(data, "NetWeights", name)
+    found: Blobs = {}
+    layers = [*net.messages("layers"), *net.messages("layer")]
+    if not layers:
+        raise WeightsError("the file holds no layers", Span(name), "is it a .caffemodel?")
+    if len(layers) > MAX_LAYERS:
+        raise WeightsError(f"the file has {len(layers):,} layers", Span(name))
+    for layer in layers:
+        own = layer.sub("layer") if "layer" in layer else layer
+        blobs = [*own.messages("blobs"), *(layer.messages("blobs") if own is not layer else ())]
+        if blobs and own.text("name") not in found:  # twins of two phases: the first counts
+            found[own.text("name")] = _arrays(own.text("name"), blobs)
+    return found
+
+
+def _arrays(layer: str, blobs: list[Message]) -> list[NDArray[Any]]:
+    return [blob_array(b, f"blob {i} of layer {clean(layer)}") for i, b in enumerate(blobs)]
+
+
+def from_hdf5(data: memoryview, name: str) -> Blobs:
+    """The blobs of a `.caffemodel.h5`: datasets `data/<layer>/<index>`."""
+    found: Blobs = {}
+    for path, array in read_hdf5(data, name, "data").items():
+        layer, _, index = path.rpartition("/")
+        if not index.isdigit():
+            raise WeightsError(f"{clean(path)} is not a blob of a layer", Span(name))
+        blobs = found.setdefault(layer, [])
+        if int(index) != len(blobs):
+            raise WeightsError(f"layer {clean(layer)} lacks blob {len(blobs)}", Span(name))
+        blobs.append(np.asarray(array))
+    if not found:
+        raise WeightsError("the file holds no blobs", Span(name), "is it a .caffemodel.h5?")
+    return found
