@@ -1,0 +1,35 @@
+"""The ops. Importing this package fills `netc.ir.op.REGISTRY`."""
+
+from netc.ir.ops import (
+    boxes,
+    convolution,
+    elementwise,
+    formula,
+    fused,
+    image,
+    indexing,
+    layout,
+    normalization,
+    pooling,
+    random,
+    reduction,
+    shape,
+    sources,
+)
+
+__all__ = [
+    "boxes",
+    "convolution",
+    "elementwise",
+    "formula",
+    "fused",
+    "image",
+    "indexing",
+    "layout",
+    "normalization",
+    "pooling",
+    "random",
+    "reduction",
+    "shape",
+    "sources",
+]

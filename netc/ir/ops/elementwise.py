@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from netc.ir.op import case, require
+import numpy as np
+
+from netc.ir.op import Array, Op, case, require
 from netc.ir.scalar import Elementwise, S, exp, log, maximum, minimum, power, select, tanh, unary
-from netc.ir.types import f32
+from netc.ir.types import DType, TensorType, f32, i64, u8
 
 _X = f32[2, 3, 4, 5]
 
@@ -273,3 +275,34 @@ class Where(Elementwise, name="where"):
         return select(condition.eq(0.0), y, x)
 
     samples = (case(_X, _X, _X, draw=("index:2", "normal", "normal")),)
+
+
+class Cast(Op, name="cast"):
+    """x in another element type.
+
+    To an integer type: cut towards 0 and held in range, NaN to 0 (LLVM's fptosi.sat).
+    """
+
+    to: DType
+
+    def infer(self, x: TensorType) -> TensorType:
+        return TensorType(self.to, x.shape)
+
+    def reference(self, x: Array) -> Array:
+        if self.to is DType.F32:
+            return x.copy() if x.dtype.kind == "f" else x.astype(np.float64)
+        limits = np.iinfo(self.to.numpy)
+        if x.dtype.kind != "f":
+            return np.clip(x, limits.min, limits.max).astype(self.to.numpy)
+        whole = np.trunc(np.nan_to_num(x.astype(np.float64), nan=0.0, posinf=2e19, neginf=-2e19))
+        out = np.where(whole >= limits.max, 0, np.maximum(whole, limits.min))
+        return np.where(whole >= limits.max, limits.max, out.astype(self.to.numpy))
+
+    samples = (
+        case(u8[2, 3, 4, 5], to=DType.F32),
+        case(f32[2, 17], to=DType.I32),
+        case(f32[7], to=DType.U8),
+        case(f32[3, 1], to=DType.I64),
+        case(i64[5], to=DType.U8),
+        case(f32[0, 3], to=DType.F32),
+    )

@@ -1,0 +1,93 @@
+"""Boxes for detection."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeAlias
+
+import numpy as np
+
+from netc.ir.op import Array, Op, case, require
+from netc.ir.ops.windows import Ints, known
+from netc.ir.types import TensorType, f32
+
+Floats: TypeAlias = tuple[float, ...]
+
+
+class PriorBox(Op, name="prior_box"):
+    """SSD's boxes (Liu et al., 2016; prior_box_layer.cpp): [1, 2, h·w·priors·4].
+
+    Only shapes are read: a feature map x and an image. Row 0 holds x0, y0, x1, y1 over the image's
+    size, per cell, per min_size: a square of min_size, one of √(min·max) where max_size is given,
+    then min·√a by min/√a for each aspect ratio but 1. Row 1 holds the variance. `img_size` and
+    `step` are (height, width), () taken from the shapes. Sizes are cut to whole pixels.
+    """
+
+    min_size: Floats
+    max_size: Floats = ()
+    aspect_ratio: Floats = ()
+    flip: bool = True
+    clip: bool = False
+    variance: Floats = (0.1,)
+    img_size: Ints = ()
+    step: Floats = ()
+    offset: float = 0.5
+
+    def sides(self) -> list[tuple[float, float]]:
+        """Width and height of the boxes of one cell, in pixels."""
+        ratios: list[float] = [1.0]
+        for a in self.aspect_ratio:
+            if all(abs(a - r) >= 1e-6 for r in ratios):
+                ratios += [a, 1.0 / a] if self.flip else [a]
+        out = []
+        for i, size in enumerate(self.min_size):
+            low = float(int(size))
+            out.append((low, low))
+            if self.max_size:
+                out.append((math.sqrt(low * int(self.max_size[i])),) * 2)
+            out += [(low * math.sqrt(r), low / math.sqrt(r)) for r in ratios[1:]]
+        return out
+
+    def infer(self, x: TensorType, image: TensorType) -> TensorType:
+        require(x.rank == 4 and image.rank == 4, f"x is {x}, image is {image}; four axes each")
+        require(len(self.min_size) >= 1, "min_size is missing")
+        require(all(s > 0 for s in self.min_size), f"min_size {self.min_size} is not positive")
+        pairs = not self.max_size or len(self.max_size) == len(self.min_size)
+        require(pairs, f"{len(self.max_size)} max_size for {len(self.min_size)} min_size")
+        above = all(a > b for a, b in zip(self.max_size, self.min_size, strict=False))
+        require(above, f"max_size {self.max_size} is not above min_size {self.min_size}")
+        require(all(a > 0 for a in self.aspect_ratio), "aspect_ratio is not positive")
+        require(len(self.variance) in (1, 4), "variance has 1 or 4 entries")
+        require(len(self.img_size) in (0, 2), "img_size is (height, width)")
+        require(len(self.step) in (0, 2), "step is (height, width)")
+        cells = x.shape[2] * x.shape[3]
+        return f32[1, 2, cells * (4 * len(self.sides()))]
+
+    @np.errstate(all="ignore")
+    def reference(self, x: Array, image: Array) -> Array:
+        rows, columns = x.shape[2:]
+        height, width = self.img_size or known(image.shape[2:], "sizes")
+        down, across = self.step or (height / max(1, rows), width / max(1, columns))
+        sides = np.array(self.sides())
+        middle = np.empty((rows, columns, 1, 2))
+        middle[..., 0] = ((np.arange(columns) + self.offset) * across)[:, None]
+        middle[..., 1] = ((np.arange(rows) + self.offset) * down)[:, None, None]
+        scale = np.array([width, height])
+        boxes = np.concatenate([middle - sides / 2, middle + sides / 2], -1) / np.tile(scale, 2)
+        boxes = np.clip(boxes, 0, 1) if self.clip else boxes
+        variance = np.broadcast_to(np.array(self.variance), boxes.shape)
+        return np.stack([boxes.reshape(1, -1), variance.reshape(1, -1)], 1).astype(x.dtype)
+
+    samples = (
+        case(f32[1, 5, 3, 4], f32[1, 3, 48, 64], min_size=(16.0,)),
+        case(f32[2, 1, 5, 3], f32[2, 3, 60, 60], min_size=(10.5, 20.0), max_size=(20.0, 33.0),
+             aspect_ratio=(2.0, 3.0), variance=(0.1, 0.1, 0.2, 0.2), clip=True),
+        case(f32[1, 7, 2, 2], f32[1, 3, 9, 9], min_size=(4.0,), aspect_ratio=(1.0, 2.0, 2.0),
+             flip=False, img_size=(32, 48), step=(8.0, 16.0), offset=0.25),
+        case(f32[1, 3, 0, 4], f32[1, 3, 8, 8], min_size=(4.0,)),
+        case(f32[1, 5, 3, 4], f32[1, 3, 48, 64], min_size=(), error="missing"),
+        case(f32[1, 5, 3, 4], f32[1, 3, 8, 8], min_size=(4.0,), max_size=(3.0,), error="not above"),
+        case(f32[1, 5, 3, 4], f32[1, 3, 8, 8], min_size=(4.0,), variance=(1.0, 2.0),
+             error="1 or 4"),
+        case(f32[5, 3], f32[1, 3, 8, 8], min_size=(4.0,), error="four axes"),
+    )  # fmt: skip
