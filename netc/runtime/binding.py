@@ -36,11 +36,16 @@ from netc.runtime.artifact import Level
 from netc.runtime.code import CodeMapping, load_image
 from netc.runtime.limits import Limits
 from netc.runtime.memory import Bytes, address, aligned, require_memory
+from netc.runtime.pool import RunLoop
 
 Words: TypeAlias = npt.NDArray[np.int64]
 Tables: TypeAlias = npt.NDArray[np.int32]
 
 _WORD = 8
+_THREADS, _POOL = Job.NTHREADS // _WORD, Job.POOL // _WORD
+_TIMES, _CANCEL = Job.TIMES // _WORD, Job.CANCEL // _WORD
+_FLOPS_PER_SECOND = 2e10  # of a slow core
+_RUN = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
 _INT32 = (-(1 << 31), (1 << 31) - 1)
 
 
@@ -52,8 +57,10 @@ class Image:
         self.weights = weights
         self.code: CodeMapping = load_image(level.code)
         self.symbols = {name: self.code.entry(at) for name, at in level.symbols.items()}
-        call = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
-        self.run: Callable[[int], int] = call(self.symbol("netc_run"))
+        for name in ("netc_run", "netc_worker", "netc_quit"):
+            self.symbol(name)
+        self.loop = RunLoop.of(self.code, level.symbols)
+        self.run: Callable[[int], int] = _RUN(self.loop.run)
         check_plan(level.plan, self)
 
     def symbol(self, name: str) -> int:
@@ -106,11 +113,29 @@ class Binding:
     tables: Tables
     outputs: list[tuple[int, ...]]  # shapes
     patches: dict[int, list[tuple[int, int]]]  # buffer -> slots and the offsets in them
+    seconds: float  # how long a run takes: a guess, then the last one
 
     def __post_init__(self) -> None:
         blocks: Any = self.blocks  # a buffer, which NumPy's types do not say
         self.slots = memoryview(blocks)  # stores a word in 40 ns
         self.job_address = address(self.job)
+
+    def prepare(self, threads: int, pool: int) -> None:
+        """Let the job run on this many threads of the pool at this address."""
+        self.job[_THREADS], self.job[_POOL], self.job[_CANCEL] = threads, pool, 0
+
+    def cancel(self) -> None:
+        """Let a running job end after its present step."""
+        self.job[_CANCEL] = 1
+
+    def timed(self, times: Words | None) -> None:
+        """Let the job note the cycle counter before each step and at its end."""
+        self.job[_TIMES] = 0 if times is None else address(times)
+
+    def word(self, buffer: int) -> int:
+        """The first eight bytes of an arena buffer, as a number."""
+        at = self.layout.offsets[buffer]
+        return int(self.arena[at : at + _WORD].view(np.int64)[0])
 
     def patch(self, buffer: int, where: int) -> None:
         """Let the slots of a caller's buffer point at `where`."""
@@ -152,20 +177,23 @@ def named_sizes(plan: Plan, sizes: Sequence[int]) -> list[tuple[str, int]]:
 class Binder:
     """Binds one image's plan; the arena is shared by its bindings and grows with the largest."""
 
-    def __init__(self, image: Image, limits: Limits) -> None:
-        self.image, self.limits = image, limits
+    def __init__(self, image: Image, limits: Limits, separate: bool = False) -> None:
+        self.image, self.limits, self.separate = image, limits, separate
         self.arena: Bytes = aligned(0, "arena")
 
-    def bind(self, known: Mapping[str, int], separate: bool = False) -> Binding:
+    def layout(self, known: Mapping[str, int]) -> Layout:
+        """Where buffers would lie for these sizes."""
+        return plan_layout(self.image.plan, known, self.separate)
+
+    def bind(self, known: Mapping[str, int], layout: Layout) -> Binding:
         """Prepare a job. A larger arena than before makes earlier bindings void."""
         plan, image = self.image.plan, self.image
-        layout = plan_layout(plan, known, separate)
         tables = _TableSet(known)
         for step in plan.steps:
             tables.add(step.args)
-        self._require(plan, layout, tables)
         if layout.arena > len(self.arena):
             self.arena = aligned(0, "arena")  # free the old one first
+            self._require(plan, layout, tables)
             self.arena = aligned(layout.arena, "arena")
         filled = tables.fill()
         slots = _Slots(image, layout, address(self.arena), known, tables, address(filled))
@@ -176,17 +204,18 @@ class Binder:
         job = aligned(Job.SIZE, "job").view(np.int64)
         job[:] = 0
         job[Job.STEPS // _WORD], job[Job.NSTEPS // _WORD] = address(steps), len(plan.steps)
-        job[Job.NTHREADS // _WORD] = 1
+        guess = sum(evaluate(step.flops, known) for step in plan.steps) / _FLOPS_PER_SECOND
         shapes = [port.type.sizes(dict(known)) for port in plan.outputs]
-        return Binding(dict(known), layout, self.arena, job, steps, blocks, filled, shapes, patches)
+        return Binding(
+            dict(known), layout, self.arena, job, steps, blocks, filled, shapes, patches, guess
+        )
 
     def _require(self, plan: Plan, layout: Layout, tables: _TableSet) -> None:
         outside = sum(s for i, s in enumerate(layout.sizes) if i not in layout.offsets)
         total = layout.arena + outside + tables.size * 4 + len(self.image.weights)
         parts = [("weights", len(self.image.weights)), ("tables", tables.size * 4)]
         parts += named_sizes(plan, layout.sizes)
-        if layout.arena > len(self.arena):
-            require_memory(parts, total, self.limits)
+        require_memory(parts, total, self.limits)
 
 
 class _TableSet:

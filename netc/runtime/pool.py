@@ -68,8 +68,12 @@ class WorkerPool:
             threading.Thread(target=self._live, args=(tid,), name=f"netc-{tid}", daemon=True)
             for tid in range(1, self.threads)
         ]
-        for worker in self._workers:
-            worker.start()
+        try:
+            for worker in self._workers:
+                worker.start()
+        except RuntimeError:  # the system gives no more threads: those that live leave again
+            self.close()
+            raise
         self._pin(processors)
 
     @property
@@ -109,8 +113,9 @@ class WorkerPool:
         """Tell the workers to leave, and wait until they have."""
         with self._lock:
             if self.alive:
-                for tid in range(1, self.threads):
+                living = [w for w in self._workers if w.ident is not None]
+                for tid in range(1, len(living) + 1):
                     _ROW(self._loop.quit)(self.address, tid)
-                for worker in self._workers:
+                for worker in living:
                     worker.join()
             self.threads = 0

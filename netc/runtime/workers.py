@@ -9,8 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from netc.runtime import host
 from netc.runtime.faults import fault
@@ -30,9 +29,8 @@ class Workers:
         self._lock = threading.Lock()
         self._pool = None
 
-    @contextmanager
-    def lent(self, threads: int, loop: RunLoop) -> Iterator[WorkerPool | None]:
-        """A pool of at least this many threads, the caller included; None where none start.
+    def run(self, threads: int, loop: RunLoop, call: Callable[[WorkerPool | None], None]) -> None:
+        """`call` with a pool of at least this many threads, or None where none start.
 
         Where threads take every core there is, each has one of its own, the caller too for as
         long as it holds the pool: two of them on one core cost a time slice at each barrier.
@@ -41,12 +39,12 @@ class Workers:
         with self._lock:
             pool = self._pool_of(threads, loop)
             if pool is None or threads != len(self._processors):
-                yield pool
+                call(pool)
                 return
             allowed = os.sched_getaffinity(0)
-            os.sched_setaffinity(0, allowed - set(self._processors[1:]) or allowed)
             try:
-                yield pool
+                os.sched_setaffinity(0, allowed - set(self._processors[1:]) or allowed)
+                call(pool)
             finally:
                 os.sched_setaffinity(0, allowed)
 

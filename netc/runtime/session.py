@@ -1,0 +1,260 @@
+"""A compiled net that runs: `exe(data=x)` gives a dict of fresh arrays."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from netc.errors import NetcError, UsageError
+from netc.ir.plan import Plan
+from netc.runtime import host
+from netc.runtime.artifact import Artifact, ArtifactFile, Level, open_artifact
+from netc.runtime.binding import Binder, Binding, Image
+from netc.runtime.faults import fault
+from netc.runtime.keys import make_key
+from netc.runtime.limits import DEFAULT, Limits
+from netc.runtime.memory import address, aligned_copy, poison
+from netc.runtime.pool import WorkerPool
+from netc.runtime.ports import Array, TensorSpec, accept, collect, match_sizes, spec_of
+from netc.runtime.trust import Recompile, level_of, usable
+from netc.runtime.workers import WORKERS
+
+_LONG_RUN = 0.05  # seconds; a longer run leaves the main thread free to see an interrupt
+
+
+class Executable:
+    """A net ready to run. Any thread may call it; calls take turns."""
+
+    def __init__(
+        self,
+        model: Artifact | ArtifactFile,
+        level: Level,
+        threads: int | str | None = None,
+        limits: Limits = DEFAULT,
+    ) -> None:
+        self.threads = host.thread_count(threads)
+        self.model = model
+        self.image = Image(level, aligned_copy(model.weights, "weights"))
+        self._level, self._limits = level, limits
+        self._binder = Binder(self.image, limits)
+        self._bindings: OrderedDict[tuple[tuple[int, ...], ...], Binding] = OrderedDict()
+        self._poisoned = False
+        self._lock = threading.Lock()
+        self._owner = 0  # the thread whose run is in progress
+        _EXECUTABLES.add(self)
+
+    def __repr__(self) -> str:
+        ins = ", ".join(f"{name}: {spec}" for name, spec in self.inputs.items())
+        outs = ", ".join(f"{name}: {spec}" for name, spec in self.outputs.items())
+        return f"Executable({ins} -> {outs}; {self.level}, {self.threads} threads)"
+
+    @property
+    def inputs(self) -> dict[str, TensorSpec]:
+        """What a call takes, by name."""
+        return {port.name: spec_of(port.type) for port in self.plan.inputs}
+
+    @property
+    def outputs(self) -> dict[str, TensorSpec]:
+        """What a call gives, by name."""
+        return {port.name: spec_of(port.type) for port in self.plan.outputs}
+
+    @property
+    def plan(self) -> Plan:
+        """The steps and buffers of the code in use."""
+        return self._level.plan
+
+    @property
+    def level(self) -> str:
+        """The kind of processor the code in use is for."""
+        return self._level.name
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes, where the net has some."""
+        return tuple(self.model.labels)
+
+    def poison(self, on: bool = True) -> None:
+        """From now on fill the arena with NaN before each run, or stop doing so."""
+        self._poisoned = on
+
+    def save(self, path: str | os.PathLike[str]) -> int:
+        """Write `model.bin`, signed with this user's key; returns its size in bytes."""
+        model = self.model
+        artifact = model.artifact() if isinstance(model, ArtifactFile) else model
+        try:
+            key = make_key()
+        except NetcError as error:
+            import logging
+
+            why = error.diagnostics[0].message
+            logging.getLogger("netc").warning("the file is not signed: %s", why)
+            key = None
+        return artifact.save(path, key)
+
+    def __call__(self, feed: Mapping[str, Any] | None = None, /, **named: Any) -> dict[str, Array]:
+        """Run once. Inputs go by name, as keywords or in one mapping; outputs are new arrays."""
+        return self.run(self.accepted(feed, named))
+
+    def accepted(self, feed: Mapping[str, Any] | None, named: Mapping[str, Any]) -> list[Array]:
+        """The inputs' arrays, in the plan's order, each of its port's element type."""
+        ports = self.plan.inputs
+        values = collect(ports, feed, named)
+        return [accept(port, value) for port, value in zip(ports, values, strict=True)]
+
+    def run(
+        self, arrays: Sequence[Array], watch: Callable[[Binding], None] | None = None
+    ) -> dict[str, Array]:
+        """One run on accepted arrays. `watch` sees the binding before the run starts."""
+        me = threading.get_ident()
+        if self._owner == me and self._lock.locked():
+            raise UsageError("this executable is running: it cannot be called from within its run")
+        with self._lock:
+            try:
+                self._owner = me
+                binding = self._bound(arrays)
+                outputs = self._point(binding, arrays)
+                if watch is not None:
+                    watch(binding)
+                if self._poisoned:
+                    poison(self._binder.arena)
+                if any(map(np.size, outputs.values())):
+                    self._execute(binding)
+                return self._named(outputs, binding)
+            finally:
+                self._owner = 0
+
+    def take_new_lock(self) -> None:
+        """Begin with no run in progress; in the child of a fork, whose other threads are gone."""
+        self._lock = threading.Lock()
+        self._owner = 0
+
+    def _bound(self, arrays: Sequence[Array]) -> Binding:
+        """The job for these shapes: prepared once, the last few kept."""
+        key = tuple([array.shape for array in arrays])
+        binding = self._bindings.get(key)
+        if binding is None:
+            known = match_sizes(self.plan, arrays)
+            layout = self._binder.layout(known)
+            if layout.arena > len(self._binder.arena):
+                self._bindings.clear()  # their arena is about to be replaced
+            binding = self._bindings[key] = self._binder.bind(known, layout)
+            if len(self._bindings) > self._limits.bindings:
+                self._bindings.popitem(last=False)
+        self._bindings.move_to_end(key)
+        return binding
+
+    def _point(self, binding: Binding, arrays: Sequence[Array]) -> dict[int, Array]:
+        """Let the job read the caller's arrays and write new ones, by buffer."""
+        for port, array in zip(self.plan.inputs, arrays, strict=True):
+            binding.patch(port.buffer, address(array))
+        outputs = {}
+        for port, shape in zip(self.plan.outputs, binding.outputs, strict=True):
+            made = outputs[port.buffer] = np.empty(shape, port.type.dtype.numpy)
+            binding.patch(port.buffer, address(made))
+        return outputs
+
+    def _execute(self, binding: Binding) -> None:
+        fault("run.begin")
+        if self.threads == 1:
+            self._call(binding, None)
+        else:
+            WORKERS.run(self.threads, self.image.loop, lambda pool: self._call(binding, pool))
+        fault("run.end")
+
+    def _call(self, binding: Binding, pool: WorkerPool | None) -> None:
+        """The one native call of a run."""
+        if pool is None:
+            binding.prepare(1, 0)
+        else:
+            binding.prepare(self.threads, pool.address)
+        start = time.perf_counter()
+        on_main = threading.current_thread() is threading.main_thread()
+        if on_main and binding.seconds > _LONG_RUN:
+            _call_apart(self.image.run, binding)
+        else:
+            self.image.run(binding.job_address)
+        binding.seconds = time.perf_counter() - start
+
+    def _named(self, outputs: Mapping[int, Array], binding: Binding) -> dict[str, Array]:
+        """Outputs by name; each owns its memory, also where two names have one value."""
+        named: dict[str, Array] = {}
+        given: set[int] = set()
+        for port in self.plan.outputs:
+            made = outputs[port.buffer]
+            if port.count is not None:
+                made = made[: binding.word(port.count)].copy()
+            elif port.buffer in given:
+                made = made.copy()
+            given.add(port.buffer)
+            named[port.name] = made
+        return named
+
+
+def _call_apart(run: Callable[[int], int], binding: Binding) -> None:
+    """The native call in a thread of its own, while this one waits and can be interrupted.
+
+    Python sees an interrupt only between its own instructions. When one comes, the job ends
+    after its present step, and only then is the interrupt passed on.
+    """
+    done = threading.Lock()
+    done.acquire()
+
+    def work() -> None:
+        try:
+            run(binding.job_address)
+        finally:
+            done.release()
+
+    threading.Thread(target=work, name="netc-run", daemon=True).start()
+    interrupt: BaseException | None = None
+    while True:
+        try:
+            done.acquire()
+            break
+        except BaseException as error:
+            binding.cancel()
+            interrupt = interrupt or error
+    if interrupt is not None:
+        raise interrupt
+
+
+def load(
+    path: str | os.PathLike[str],
+    threads: int | str | None = None,
+    trust: bool | None = None,
+    sha256: str | None = None,
+    recompile: Recompile | None = None,
+    limits: Limits = DEFAULT,
+) -> Executable:
+    """A saved net, every byte of it checked, ready to run.
+
+    Native code is used where it is trusted (see `netc.runtime.trust`) and fits this processor;
+    otherwise `recompile` makes it again from the model, or an error names the ways out.
+    """
+    model, level = usable(open_artifact(path, limits), trust, sha256, recompile)
+    return Executable(model, level, threads, limits)
+
+
+def executable(
+    made: Artifact, threads: int | str | None = None, limits: Limits = DEFAULT
+) -> Executable:
+    """A net just compiled, ready to run."""
+    return Executable(made, level_of(made), threads, limits)
+
+
+_EXECUTABLES: weakref.WeakSet[Executable] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for made in list(_EXECUTABLES):
+        made.take_new_lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
