@@ -8,38 +8,14 @@ body, turns sums into outputs. Blocks and tiles are cut evenly, so there are no 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
-from netc.codegen.cpu.emit import Function, Int, Module, Val, vec
+from netc.codegen.cpu.emit import Function, Int, Module, Val
+from netc.codegen.cpu.epilogue import Epilogue, Slots, emit_epilogue
 from netc.codegen.cpu.microkernel import PANEL_ROW, microkernels
-from netc.ir.gemm_plan import BLOCK, PANEL, SCRATCH, Slot
+from netc.ir.gemm_plan import BLOCK, SCRATCH, Slot
 
-Body = Callable[[Function, Val, Sequence[Val], Sequence[Val]], Val]
+__all__ = ["Epilogue", "GemmFamily"]
 
-# args, scratch, first pixel, pixels, panel, panels, first image, group
-EPILOGUE_PARAMS = ("ptr", "ptr", "i64", "i64", "i64", "i64", "i64", "i64")
 _UNIT_PARAMS = ("ptr", "ptr", "i64", "i64", "i64", "i64", "ptr")
-_PIXEL_SLOTS = 4
-
-
-@dataclass(frozen=True)
-class Epilogue:
-    """What becomes of sums: `body(f, sums, channel operands, pixel operands)` on a few lanes.
-
-    `padded`: the channels of a group are no multiple of eight, so lanes beyond them are stored
-    as zero. `rows`: the output is plain rows, where lanes beyond the channels are not touched.
-    """
-
-    body: Body
-    channels: int = 0
-    pixels: int = 0
-    padded: bool = True
-    rows: bool = False
-
-    def slots(self) -> int:
-        """Eight-byte slots of the whole argument block."""
-        return Slot.OPERANDS + self.channels + _PIXEL_SLOTS * self.pixels
 
 
 class GemmFamily:
@@ -54,26 +30,11 @@ class GemmFamily:
         if self._driver is None:
             table = microkernels(self.module)
             self._driver = _driver(self.module, _unit(self.module, table))
-        finish = _epilogue(self.module, epilogue)
+        finish = emit_epilogue(self.module, epilogue)
         f = self.module.kernel()
         f.call(self._driver, *f.args, finish.pointer)
         f.ret()
         return f
-
-
-class _Slots:
-    """Reads of one argument block."""
-
-    def __init__(self, f: Function, args: Val) -> None:
-        self.f, self.args = f, args
-
-    def size(self, slot: int) -> Val:
-        """A size or a stride."""
-        return self.f.slot(self.args, slot)
-
-    def ptr(self, slot: int) -> Val:
-        """An address."""
-        return self.f.slot(self.args, slot, "ptr")
 
 
 def _ceil_div(f: Function, a: Val, b: Val) -> Val:
@@ -89,7 +50,7 @@ def _driver(module: Module, unit: Function) -> Function:
     """Cut the units among threads in contiguous runs; decode and do each."""
     f = module.function("gemm", ("ptr", "i64", "i64", "ptr"), internal=True)
     args, tid, nthreads, finish = f.args
-    slots = _Slots(f, args)
+    slots = Slots(f, args)
     images, together = slots.size(Slot.IMAGES), slots.size(Slot.TOGETHER)
     per_image, block = slots.size(Slot.PER_IMAGE), slots.size(Slot.PIXEL_BLOCK)
     ntiles = slots.size(Slot.NTILES)
@@ -124,7 +85,7 @@ def _unit(module: Module, table: Val) -> Function:
     """All of K for one block of pixels and one tile of panels, then the epilogue."""
     f = module.function("gemm_unit", _UNIT_PARAMS, internal=True)
     args, tile, p0, pixels, first, group, finish = f.args
-    slots = _Slots(f, args)
+    slots = Slots(f, args)
     scratch = f.alloca(SCRATCH)
     panel, panels, most = (f.sext(f.load("i32", f.gep(tile, 4 * i))) for i in range(3))
     n8, n1 = slots.size(Slot.N8), slots.size(Slot.N1)
@@ -158,88 +119,3 @@ def _unit(module: Module, table: Val) -> Function:
     f.call(finish, args, scratch, p0, pixels, panel, panels, first, group)
     f.ret()
     return f
-
-
-class _Place:
-    """Where eight channels of a block's pixels lie in one blocked or row-major tensor."""
-
-    def __init__(self, slots: _Slots, at: int, first: Val, channel: Val, p0: Val) -> None:
-        f = self.f = slots.f
-        shift = f.mul(first, slots.size(at + 2))
-        shift = f.add(shift, f.mul(f.lshr(channel, 3), slots.size(at + 3)))
-        self.base = f.gep(slots.ptr(at), shift, 4)
-        self.offsets = f.gep(slots.ptr(at + 1), p0, 4)
-
-    def pixel(self, index: Val) -> Val:
-        """The address of pixel `index` of the block."""
-        f = self.f
-        offset = f.sext(f.load("i32", f.gep(self.offsets, index, 4)))
-        return f.gep(self.base, offset, 4)
-
-
-def _epilogue(module: Module, epilogue: Epilogue) -> Function:
-    """Eight channels at a time, pixel by pixel: sums and operands in, outputs out."""
-    f = module.function(f"e{len(module.functions)}", EPILOGUE_PARAMS, internal=True)
-    args, scratch, p0, pixels, panel, panels, first, group = f.args
-    slots = _Slots(f, args)
-    limit = slots.size(Slot.OUT_CHANNELS)
-    padded = f.mul(slots.size(Slot.PANELS), f.mul(group, PANEL))
-    start = f.mul(panel, PANEL)
-    stop = f.smin(f.add(start, f.mul(panels, PANEL)), limit)
-    with f.loop(start, stop, BLOCK) as turn:
-        channel = f.add(f.mul(group, limit), turn.index)
-        places = [_Place(slots, Slot.OUTPUT, first, channel, p0)]
-        operands = Slot.OPERANDS + epilogue.channels
-        for i in range(epilogue.pixels):
-            places.append(_Place(slots, operands + _PIXEL_SLOTS * i, first, channel, p0))
-        lane = _Lanes(f, epilogue, f.sub(limit, turn.index))
-        constants = [
-            lane.read(f.gep(slots.ptr(Slot.OPERANDS + i), f.add(padded, turn.index), 4), False)
-            for i in range(epilogue.channels)
-        ]
-        sums = f.gep(scratch, f.sub(turn.index, start), 4)
-        with f.loop(0, pixels) as pixel:
-            row = f.gep(sums, f.mul(pixel.index, f.mul(panels, PANEL_ROW)))
-            out, *rest = [place.pixel(pixel.index) for place in places]
-            read = [lane.read(p, epilogue.rows) for p in rest]
-            for part, acc in enumerate(lane.read(row, False)):
-                chosen = [c[part] for c in constants]
-                value = epilogue.body(f, acc, chosen, [r[part] for r in read])
-                lane.write(part, value, out)
-    f.ret()
-    return f
-
-
-class _Lanes:
-    """Eight channels as vectors of the target, and which of them exist."""
-
-    def __init__(self, f: Function, epilogue: Epilogue, left: Val) -> None:
-        self.f, self.epilogue = f, epilogue
-        self.lanes = min(BLOCK, f.target.lanes)
-        self.parts = range(BLOCK // self.lanes)
-        self.masks = [
-            f.lane_mask(f.sub(left, part * self.lanes), self.lanes)
-            for part in self.parts
-            if epilogue.padded
-        ]
-
-    def _address(self, base: Val, part: int) -> Val:
-        return self.f.gep(base, 4 * self.lanes * part)
-
-    def read(self, base: Val, partial: bool) -> list[Val]:
-        """Eight floats; when `partial`, only those that exist are touched."""
-        f, type = self.f, vec(self.lanes)
-        if partial and self.masks:
-            return [f.masked_load(self._address(base, p), self.masks[p], type) for p in self.parts]
-        return [f.load(type, self._address(base, p)) for p in self.parts]
-
-    def write(self, part: int, value: Val, base: Val) -> None:
-        """Existing lanes, and zeros beyond them where the layout has room."""
-        f, address = self.f, self._address(base, part)
-        if not self.masks:
-            f.store(value, address)
-        elif self.epilogue.rows:
-            f.masked_store(value, address, self.masks[part])
-        else:
-            zero = f.f32(0.0, self.lanes)
-            f.store(f.select(self.masks[part], value, zero), address)

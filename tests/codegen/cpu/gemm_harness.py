@@ -32,7 +32,7 @@ def bias_relu(f: Function, acc: Val, channels: Sequence[Val], pixels: Sequence[V
 def relu(f: Function, y: Val) -> Val:
     """max(y, 0); NaN stays."""
     zero = f.f32(0.0, y.lanes)
-    return f.select(f.fcmp("olt", y, zero), zero, y)
+    return f.select(f.fcmp("ogt", zero, y), zero, y)
 
 
 def aligned(shape: tuple[int, ...], fill: float = 0.0) -> np.ndarray:

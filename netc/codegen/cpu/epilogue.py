@@ -1,0 +1,172 @@
+"""Epilogues: what one fused body makes of the sums of a matrix kernel, and where it goes.
+
+A panel's sixteen channels lie in two planes of eight, whose addresses differ by one stride; rows
+of an inner product are planes of eight floats side by side. The usual loop does a whole panel a
+pixel; where only the first half of the last panel exists, another does eight channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from netc.codegen.cpu.emit import Function, Int, Module, Val, vec
+from netc.codegen.cpu.microkernel import PANEL_ROW
+from netc.ir.gemm_plan import BLOCK, PANEL, Slot
+
+Body = Callable[[Function, Val, Sequence[Val], Sequence[Val]], Val]
+
+# args, scratch, first pixel, pixels, panel, panels, first image, group
+PARAMS = ("ptr", "ptr", "i64", "i64", "i64", "i64", "i64", "i64")
+_PIXEL_SLOTS = 4
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What becomes of sums: `body(f, sums, channel operands, pixel operands)` on some lanes.
+
+    `padded`: the channels of a group are no multiple of eight, so lanes beyond them are stored
+    as zero. `rows`: the output is plain rows, where lanes beyond the channels are not touched.
+    """
+
+    body: Body
+    channels: int = 0
+    pixels: int = 0
+    padded: bool = True
+    rows: bool = False
+
+    def slots(self) -> int:
+        """Eight-byte slots of the whole argument block."""
+        return Slot.OPERANDS + self.channels + _PIXEL_SLOTS * self.pixels
+
+
+class Slots:
+    """Reads of one argument block."""
+
+    def __init__(self, f: Function, args: Val) -> None:
+        self.f, self.args = f, args
+
+    def size(self, slot: int) -> Val:
+        """A size or a stride."""
+        return self.f.slot(self.args, slot)
+
+    def ptr(self, slot: int) -> Val:
+        """An address."""
+        return self.f.slot(self.args, slot, "ptr")
+
+
+def emit_epilogue(module: Module, epilogue: Epilogue) -> Function:
+    """Panel by panel, pixel by pixel: sums and operands in, outputs out."""
+    f = module.function(f"e{len(module.functions)}", PARAMS, internal=True)
+    _, _, _, _, panel, panels, _, _ = f.args
+    limit = f.slot(f.args[0], Slot.OUT_CHANNELS)
+    with f.loop(0, panels) as turn:
+        start = f.mul(f.add(panel, turn.index), PANEL)
+        left = f.sub(limit, start)
+        sums = f.gep(f.args[1], turn.index, PANEL_ROW)
+        with f.if_(f.icmp("sgt", left, BLOCK)) as whole:
+            _channels(f, epilogue, PANEL, start, left, sums)
+            whole.otherwise()
+            _channels(f, epilogue, BLOCK, start, left, sums)
+    f.ret()
+    return f
+
+
+def _channels(
+    f: Function, epilogue: Epilogue, width: int, start: Val, left: Val, sums: Val
+) -> None:
+    """All pixels of `width` channels from `start` of a group."""
+    args, _, p0, pixels, _, panels, first, group = f.args
+    slots = Slots(f, args)
+    channel = f.add(f.mul(group, slots.size(Slot.OUT_CHANNELS)), start)
+    after = Slot.OPERANDS + epilogue.channels
+    rows = [Slot.OUTPUT, *(after + _PIXEL_SLOTS * i for i in range(epilogue.pixels))]
+    places = [_Place(slots, row, first, channel, p0) for row in rows]
+    lanes = _Lanes(f, epilogue, width, left)
+    packed = f.add(f.mul(slots.size(Slot.PANELS), f.mul(group, PANEL)), start)
+    constants = [
+        lanes.read_packed(f.gep(slots.ptr(Slot.OPERANDS + i), packed, 4))
+        for i in range(epilogue.channels)
+    ]
+    pitch = f.mul(panels, PANEL_ROW)
+    with f.loop(0, pixels) as pixel:
+        acc = lanes.read_packed(f.gep(sums, f.mul(pixel.index, pitch)))
+        output, *operands = [place.planes(pixel.index) for place in places]
+        read = [lanes.read(planes) for planes in operands]
+        for part, value in enumerate(acc):
+            constant = [c[part] for c in constants]
+            result = epilogue.body(f, value, constant, [r[part] for r in read])
+            lanes.write(part, result, output)
+
+
+class _Place:
+    """Where a block's pixels lie in one tensor, from one channel on."""
+
+    def __init__(self, slots: Slots, at: int, first: Val, channel: Val, p0: Val) -> None:
+        f = self.f = slots.f
+        plane = slots.size(at + 3)
+        shift = f.mul(first, slots.size(at + 2))
+        shift = f.add(shift, f.mul(f.lshr(channel, 3), plane))
+        self.base = f.gep(slots.ptr(at), shift, 4)
+        self.offsets = f.gep(slots.ptr(at + 1), p0, 4)
+        self.plane = f.shl(plane, 2)
+
+    def planes(self, index: Val) -> tuple[Val, Val]:
+        """The addresses of pixel `index` of the block in two planes."""
+        f = self.f
+        offset = f.sext(f.load("i32", f.gep(self.offsets, index, 4)))
+        lower = f.gep(self.base, offset, 4)
+        return lower, f.gep(lower, self.plane)
+
+
+class _Lanes:
+    """Some channels as vectors of the target; memory sees pieces of at most eight."""
+
+    def __init__(self, f: Function, epilogue: Epilogue, width: int, left: Val) -> None:
+        self.f, self.epilogue = f, epilogue
+        self.lanes = min(width, f.target.lanes)
+        self.piece = min(BLOCK, self.lanes)
+        self.type = vec(self.lanes)
+        self.starts = range(0, width, self.lanes)
+        self.left = left
+
+    def _mask(self, start: Int, lanes: int) -> Val:
+        return self.f.lane_mask(self.f.sub(self.left, start), lanes)
+
+    def _address(self, planes: tuple[Val, Val], channel: int) -> Val:
+        return self.f.gep(planes[channel // BLOCK], 4 * (channel % BLOCK))
+
+    def read_packed(self, base: Val) -> list[Val]:
+        """Channels side by side, all of them there."""
+        return [self.f.load(self.type, self.f.gep(base, 4 * start)) for start in self.starts]
+
+    def read(self, planes: tuple[Val, Val]) -> list[Val]:
+        """Channels in planes; in rows, only those that exist are touched."""
+        return [self._vector(planes, start) for start in self.starts]
+
+    def _vector(self, planes: tuple[Val, Val], start: int) -> Val:
+        f, type = self.f, vec(self.piece)
+        pieces = []
+        for channel in range(start, start + self.lanes, self.piece):
+            address = self._address(planes, channel)
+            if self.epilogue.rows and self.epilogue.padded:
+                pieces.append(f.masked_load(address, self._mask(channel, self.piece), type))
+            else:
+                pieces.append(f.load(type, address))
+        return pieces[0] if len(pieces) == 1 else f.shuffle(*pieces, range(self.lanes))
+
+    def write(self, part: int, value: Val, planes: tuple[Val, Val]) -> None:
+        """Existing lanes, and zeros beyond them where the layout has room."""
+        f, start, rows = self.f, self.starts[part], self.epilogue.rows
+        if self.epilogue.padded and not rows:
+            mask = self._mask(start, self.lanes)
+            value = f.select(mask, value, f.f32(0.0, self.lanes))
+        for first in range(0, self.lanes, self.piece):
+            address = self._address(planes, start + first)
+            piece = value
+            if self.piece < self.lanes:
+                piece = f.shuffle(value, value, range(first, first + self.piece))
+            if self.epilogue.padded and rows:
+                f.masked_store(piece, address, self._mask(start + first, self.piece))
+            else:
+                f.store(piece, address)
