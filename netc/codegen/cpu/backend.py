@@ -12,7 +12,7 @@ from netc.codegen.cpu.emit import Module
 from netc.codegen.cpu.gemm import GemmFamily
 from netc.codegen.cpu.halo import zero_halo
 from netc.codegen.cpu.image import Image, link
-from netc.codegen.cpu.lowering import WEIGHTS, Call, Kernel, Lowering, Operand, Packing, lower
+from netc.codegen.cpu.lowering import WEIGHTS, Kernel, Lowering, Packing, WeightStore, lower
 from netc.codegen.cpu.native import emit_run_loop
 from netc.codegen.cpu.steps import Work, order_steps
 from netc.codegen.cpu.target import Target, compile_module
@@ -31,21 +31,23 @@ class Compiled:
 
     plan: Plan
     image: Image
-    weights: bytes
-    params: dict[str, tuple[int, Packing]]  # parameter -> offset in the weights, packing
 
 
-def compile_graph(graph: Graph, order: Sequence[Node], target: Target) -> Compiled:
-    """Lower every node of the schedule. Raises UnsupportedError where an op has no kernel."""
+def compile_graph(
+    graph: Graph, order: Sequence[Node], target: Target, store: WeightStore
+) -> Compiled:
+    """Lower every node of the schedule; what kernels read of the weights goes into the store.
+
+    Raises UnsupportedError where an op has no kernel.
+    """
     module = Module(target)
-    ctx = Lowering(target, module, GemmFamily(module))
+    ctx = Lowering(target, module, GemmFamily(module), store)
     placement = place_values(graph, order, graph.weights)
     work = [made for item in placement.work for made in _lowered(ctx, item)]
     work = _with_halos(ctx, placement, work)
-    params = _params(ctx, graph.weights)
     emit_run_loop(module)
     image = link(compile_module(module.text(), target))
-    return Compiled(_plan(graph, placement, work), image, b"".join(ctx.weights), params)
+    return Compiled(_plan(graph, placement, work), image)
 
 
 def _lowered(ctx: Lowering, item: Copy | Run) -> list[Work]:
@@ -118,14 +120,16 @@ def _with_halos(ctx: Lowering, placement: Placement, work: list[Work]) -> list[W
     return out
 
 
-def _params(ctx: Lowering, weights: Mapping[str, Array]) -> dict[str, tuple[int, Packing]]:
+def stored_params(
+    store: WeightStore, weights: Mapping[str, Array]
+) -> dict[str, tuple[int, Packing]]:
     """Where each parameter is in the weights section; those no kernel packed are added raw."""
     out: dict[str, tuple[int, Packing]] = {}
     for name, array in weights.items():
-        if id(array) in ctx.packings:
-            out[name] = ctx.packings[id(array)]
+        if id(array) in store.packings:
+            out[name] = store.packings[id(array)]
         else:
-            out[name] = (ctx.weight(np.asarray(array, np.float32)).offset, ("raw",))
+            out[name] = (store.add(np.asarray(array, np.float32)).offset, ("raw",))
     return out
 
 

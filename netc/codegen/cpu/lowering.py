@@ -138,17 +138,35 @@ def rule(*ops: type[Op]) -> Callable[[Rule], Rule]:
 
 
 @dataclass
+class WeightStore:
+    """The weights section in the making; all levels of a file share one."""
+
+    pieces: list[bytes] = field(default_factory=list)
+    packings: dict[int, tuple[int, Packing]] = field(default_factory=dict)
+    _offsets: dict[bytes, int] = field(default_factory=dict)
+    _size: int = 0
+
+    def add(self, array: Array) -> WeightArg:
+        """The address of an array, stored once however often it is added."""
+        data = np.ascontiguousarray(array)
+        digest = hashlib.sha256(data).digest() + str(data.dtype).encode()  # type: ignore[arg-type]
+        if digest not in self._offsets:
+            self._offsets[digest] = self._size
+            padding = -data.nbytes % ALIGN
+            self.pieces += [data.tobytes(), bytes(padding)]
+            self._size += data.nbytes + padding
+        return WeightArg(self._offsets[digest])
+
+
+@dataclass
 class Lowering:
     """The image and the weights in the making."""
 
     target: Target
     module: Module
     gemm: GemmFamily
-    weights: list[bytes] = field(default_factory=list)
-    packings: dict[int, tuple[int, Packing]] = field(default_factory=dict)
+    store: WeightStore = field(default_factory=WeightStore)
     _codes: dict[Hashable, str] = field(default_factory=dict)
-    _weights: dict[bytes, int] = field(default_factory=dict)
-    _size: int = 0
 
     def code(self, key: Hashable, emit: Emit, params: tuple[str, ...] = KERNEL_PARAMS) -> str:
         """The symbol of the function `emit` writes; written once per key."""
@@ -166,19 +184,12 @@ class Lowering:
 
     def weight(self, array: Array) -> WeightArg:
         """The address of a packed array in the weights section; equal arrays are stored once."""
-        data = np.ascontiguousarray(array)
-        digest = hashlib.sha256(data.tobytes()).digest() + str(data.dtype).encode()
-        if digest not in self._weights:
-            self._weights[digest] = self._size
-            padding = -data.nbytes % ALIGN
-            self.weights += [data.tobytes(), bytes(padding)]
-            self._size += data.nbytes + padding
-        return WeightArg(self._weights[digest])
+        return self.store.add(array)
 
     def packed(self, param: Operand, array: Array, packing: Packing) -> WeightArg:
         """The address of a parameter packed in a way that `packing.unpack` can undo."""
-        arg = self.weight(array)
-        self.packings[id(param.array)] = (arg.offset, packing)
+        arg = self.store.add(array)
+        self.store.packings[id(param.array)] = (arg.offset, packing)
         return arg
 
 

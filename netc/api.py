@@ -1,0 +1,169 @@
+"""What users call: read a net, compile it, load it, run it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from netc.errors import UnsupportedError, UsageError, clean
+from netc.runtime.session import Executable
+from netc.runtime.session import load as _load
+
+if TYPE_CHECKING:
+    from netc.compiler import Options
+    from netc.ir.graph import Graph
+    from netc.ir.op import Array
+
+__all__ = ["Executable", "compile", "from_caffe", "interpret", "load", "parse", "read"]
+
+TARGETS = ("cpu",)
+
+
+def read(path: str | os.PathLike[str], **options: Any) -> Graph:
+    """The graph in a file: `.net`, `.prototxt` or `.ir` by its suffix.
+
+    `options` are those of `parse` for a `.net` and of `from_caffe` for a prototxt. Raises
+    NetcError with the place of every mistake.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix in (".prototxt", ".caffemodel", ".pt", ".txt"):
+        return from_caffe(path, **options)
+    if suffix == ".net":
+        from netc.frontend.net.elaborate import read_net
+
+        return read_net(path, **options)
+    if suffix == ".ir":
+        from netc.frontend.files import decoded, display, mapped
+        from netc.ir.text import parse as parse_ir
+
+        return parse_ir(decoded(mapped(path), display(path), UsageError), display(path))
+    raise UsageError(
+        f"{clean(path)} ends in {clean(suffix) or 'nothing'}",
+        help="a net is a .net, .prototxt or .ir file; a compiled one is loaded with netc.load",
+    )
+
+
+def parse(text: str, name: str = "<text>", **options: Any) -> Graph:
+    """The graph in a text in the netc language, with no file at all."""
+    from netc.frontend.net.elaborate import parse_net
+
+    return parse_net(text, name, **options)
+
+
+def from_caffe(prototxt: Any, caffemodel: Any = None, **options: Any) -> Graph:
+    """The graph of a Caffe net; either file may be a path, text or bytes.
+
+    See `netc.frontend.caffe.from_caffe` for phase, level, stages, shapes, strict and the rest.
+    """
+    from netc.frontend.caffe import from_caffe as import_caffe
+
+    return import_caffe(prototxt, caffemodel, **options)
+
+
+def compile(
+    source: Graph | str | os.PathLike[str],
+    target: str | Sequence[str] = "cpu",
+    outputs: Sequence[str] | None = None,
+    devices: Sequence[str] | None = None,
+    optimize: bool = True,
+    *,
+    cpu: str | Sequence[str] = "native",
+    threads: int | None = None,
+    check: int | None = None,
+    **options: Any,
+) -> Executable:
+    """A net made ready to run; `source` is a graph or the path of a net.
+
+    `outputs` asks for any values of the net by name. `cpu` names processor levels: "native",
+    "x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64"; all of them go into the saved file, and
+    the best that fits runs. Without `optimize` the graph runs as it was written. Further options
+    are those of `read`.
+    """
+    from netc.compiler import build
+    from netc.runtime.session import executable
+
+    graph = _graph(source, options)
+    if outputs is not None:
+        graph = graph.with_outputs(list(outputs))
+    _check_targets(target, devices)
+    made = build(graph, compile_options(optimize, cpu, check))
+    return executable(made, threads)
+
+
+def _graph(source: Any, options: Mapping[str, Any]) -> Graph:
+    from netc.ir.graph import Graph
+
+    if isinstance(source, str | os.PathLike):
+        return read(source, **options)
+    source = getattr(source, "graph", source)
+    if not isinstance(source, Graph):
+        raise UsageError(f"a {type(source).__name__} is no net: give a graph or a path")
+    if options:
+        raise UsageError(f"a graph takes no option {clean(next(iter(options)))!r}")
+    return source
+
+
+def _check_targets(target: str | Sequence[str], devices: Sequence[str] | None) -> None:
+    from netc.ir.device import Device
+
+    wanted = target.split(",") if isinstance(target, str) else list(target)
+    kinds = [*wanted, *(Device.parse(d).kind for d in devices or ())]
+    for kind in kinds:
+        if kind not in TARGETS:
+            fits = f"this version compiles for {', '.join(TARGETS)}"
+            raise UnsupportedError(f"no back end for {clean(kind)!r}", help=fits)
+
+
+def compile_options(optimize: bool, cpu: str | Sequence[str], check: int | None) -> Options:
+    """The compiler's options, with NETC_CHECK where `check` is not given."""
+    from netc.compiler import Options
+    from netc.runtime.artifact import ARCHITECTURES
+
+    levels = tuple(cpu.split(",") if isinstance(cpu, str) else cpu)
+    for name in levels:
+        if name != "native" and name not in ARCHITECTURES:
+            fits = f"levels are native, {', '.join(ARCHITECTURES)}"
+            raise UsageError(f"no processor level {clean(name)!r}", help=fits)
+    text = os.environ.get("NETC_CHECK", "1")
+    if check is None and text not in ("0", "1", "2", "3"):
+        raise UsageError(f"NETC_CHECK is {clean(text)!r}; 0, 1, 2 or 3 fits")
+    return Options(optimize=optimize, cpu=levels, check=int(text) if check is None else check)
+
+
+def load(
+    path: str | os.PathLike[str],
+    threads: int | str | None = None,
+    trust: bool | None = None,
+    sha256: str | None = None,
+) -> Executable:
+    """A saved net, every byte of it checked, ready to run.
+
+    Native code is used where it was signed by this user, or `sha256` pins the file, or `trust`
+    is True, and where this processor can run it. Otherwise it is made again from the model when
+    the compiler is installed, or ArtifactError names both ways out.
+    """
+    return _load(path, threads, trust, sha256, _recompiler())
+
+
+def _recompiler() -> Any:
+    """The compiler's entry for `load`, or None where the compiler is not installed."""
+    from importlib.util import find_spec
+
+    if any(find_spec(name) is None for name in ("llvmlite", "lark", "networkx")):
+        return None
+
+    def recompile(file: Any) -> Any:
+        from netc.compiler import recompile as made
+
+        return made(file)
+
+    return recompile
+
+
+def interpret(graph: Graph, feed: Mapping[str, Any], **options: Any) -> dict[str, Array]:
+    """The reference meaning: the outputs of the graph, computed by NumPy in float64."""
+    from netc.ir.interpret import interpret as run
+
+    return run(graph, feed, **options)

@@ -1,0 +1,152 @@
+"""The eight stops from a net to something that runs, on one screen, and what users call.
+
+    1 parse      a text with its places            frontend
+    2 elaborate  a typed graph                     frontend
+    3 optimize   canonicalize, fold, lay out       passes
+    4 place      devices and copies                passes
+    5 fuse       kernel bodies, and why not more   passes
+    6 emit       bodies to object code             codegen
+    7 order      steps, buffers, barriers          passes, codegen
+    8 artifact   one file, or something to call    runtime
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from netc.errors import ArtifactError, GraphError, clean
+from netc.ir.dims import evaluate
+from netc.ir.graph import Graph, Node
+from netc.ir.interpret import initial_weights
+from netc.ir.op import Array
+from netc.runtime.artifact import Artifact, ArtifactFile, Level
+from netc.version import __version__
+
+if TYPE_CHECKING:
+    from netc.passes.base import Context
+
+MAX_WEIGHTS = 1 << 34  # bytes of one net's parameters
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a compilation may be told. `cpu` names processor levels, `native` for this one."""
+
+    optimize: bool = True
+    cpu: tuple[str, ...] = ("native",)
+    check: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A graph of kernels and the order in which they run."""
+
+    graph: Graph
+    order: tuple[Node, ...]
+    context: Context
+
+
+def lower(graph: Graph, options: Options = Options()) -> Lowered:
+    """Stops 3 to 5, and the order of 7: from a net to scheduled kernels."""
+    from netc.codegen.cpu.accept import why_not
+    from netc.passes.base import Context, run_passes
+    from netc.passes.order import schedule
+    from netc.passes.pipelines import pipeline
+
+    _check_size(graph)
+    graph = replace(graph, weights=initial_weights(graph, options.seed))
+    context = Context(check=options.check, seed=options.seed)
+    graph = run_passes(graph, pipeline(options.optimize, why_not), context)
+    return Lowered(graph, schedule(graph), context)
+
+
+def emit(graph: Graph, order: Sequence[Node], options: Options, locs: Any = None) -> Artifact:
+    """Stops 6 to 8: code, plans and weights of a graph of kernels, for each processor level."""
+    from netc.codegen.cpu.backend import compile_graph, stored_params
+    from netc.codegen.cpu.lowering import WeightStore
+    from netc.codegen.cpu.target import required_features, target_named
+    from netc.ir.text import show
+
+    store, levels = WeightStore(), []
+    for name in options.cpu:
+        target = target_named(name)
+        made = compile_graph(graph, order, target, store)
+        level = Level(
+            name=target.name,
+            features=required_features(target.name),
+            plan=made.plan,
+            code=made.image.code,
+            symbols=made.image.symbols,
+        )
+        levels.append(level)
+    params = stored_params(store, graph.weights)
+    return Artifact(
+        ir=show(graph),
+        weights=b"".join(store.pieces),
+        levels=levels,
+        params={name: [at, *packing] for name, (at, packing) in params.items()},
+        locs=_places(graph) if locs is None else locs,
+        labels=graph.labels,
+        notes={"notes": list(graph.notes)},
+        compiler=__version__,
+    )
+
+
+def build(graph: Graph, options: Options = Options()) -> Artifact:
+    """A whole compilation of one graph."""
+    lowered = lower(graph, options)
+    return emit(lowered.graph, lowered.order, options)
+
+
+def _check_size(graph: Graph) -> None:
+    """Refuse a net whose parameters could not be held, before any memory is taken."""
+    sizes = {n.name: 4 * evaluate(n.types[0].count, {}) for n in graph.params}
+    if sum(sizes.values()) > MAX_WEIGHTS:
+        biggest = max(sizes, key=lambda name: sizes[name])
+        raise GraphError(
+            f"the net's parameters need {sum(sizes.values()) >> 20} MiB, more than "
+            f"{MAX_WEIGHTS >> 20}; the biggest is {clean(biggest)}"
+        )
+
+
+def _places(graph: Graph) -> dict[str, list[Any]]:
+    """Node -> file name, line, column; no folder, so that no path of this machine is kept."""
+    return {
+        n.name: [Path(n.loc.file).name, n.loc.line, n.loc.column]
+        for n in graph.nodes
+        if n.loc.line
+    }
+
+
+def recompile(file: ArtifactFile) -> Artifact:
+    """Make a file's native code again, from its IR and weights, for this processor."""
+    from netc.ir.text import parse
+    from netc.passes.order import schedule
+
+    graph = parse(file.ir, name=file.name)
+    graph = replace(graph, weights=_unpacked(file, graph))
+    return emit(graph, schedule(graph), Options(), locs=file.locs)
+
+
+def _unpacked(file: ArtifactFile, graph: Graph) -> dict[str, Array]:
+    """The parameters of a file by name, out of its packed weights."""
+    from netc.codegen.cpu.packing import packed_count, unpack
+
+    whole = np.frombuffer(file.weights, np.uint8)
+    out: dict[str, Array] = {}
+    for node in graph.params:
+        entry = file.params.get(node.name)
+        if not isinstance(entry, list) or len(entry) < 2 or not isinstance(entry[0], int):
+            raise ArtifactError(f"the file does not say where parameter {clean(node.name)} is")
+        at, packing, shape = entry[0], entry[1:], node.types[0].sizes({})
+        size = 4 * packed_count(packing, shape)
+        if at < 0 or at + size > len(whole):
+            raise ArtifactError(f"parameter {clean(node.name)} is outside the weights")
+        out[node.name] = unpack(whole[at : at + size].view(np.float32), packing, shape)
+    return out
