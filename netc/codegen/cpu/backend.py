@@ -20,7 +20,8 @@ from netc.ir.dims import Dim, product
 from netc.ir.graph import Builder, Graph, Node
 from netc.ir.op import Array
 from netc.ir.ops.fused import Fused
-from netc.ir.ops.sources import Input, Param
+from netc.ir.ops.layout import ToBlocked, ToPlain
+from netc.ir.ops.sources import Const, Input, Param
 from netc.ir.plan import Condition, Plan, Port
 from netc.ir.scalar import Elementwise
 
@@ -69,11 +70,17 @@ def _lowered(ctx: Lowering, item: Copy | Run) -> list[Work]:
     ]
 
 
+def anchor_of(body: Graph) -> Node | None:
+    """The structured node of a body, if it has one; a change of layout only when it is alone."""
+    found = [n for n in body.nodes if not isinstance(n.op, Elementwise | Input | Param | Const)]
+    moved = [n for n in found if not isinstance(n.op, ToBlocked | ToPlain)]
+    return next(iter(moved or found), None)
+
+
 def _fused_kernel(run: Run) -> Kernel:
     assert isinstance(run.node.op, Fused)
     body = run.node.op.body
-    anchors = [n for n in body.nodes if not isinstance(n.op, Elementwise | Input | Param)]
-    return Kernel(run.node, body, anchors[0] if anchors else None, run.ins, run.outs)
+    return Kernel(run.node, body, anchor_of(body), run.ins, run.outs)
 
 
 def _copy_kernel(copy: Copy) -> Kernel:

@@ -108,14 +108,19 @@ def _unit(module: Module, table: Val) -> Function:
         singles = f.select(last, n1, f.const(0))
         taps = f.gep(slots.ptr(Slot.TAPS), begin, 4)
         rows = f.gep(weights, begin, BLOCK * PANEL_ROW)
+        size = f.mul(f.sub(end, begin), BLOCK * PANEL_ROW)
+        beyond = f.sub(f.mul(stride, panels), f.mul(begin, BLOCK * PANEL_ROW))
+        later = f.select(last, beyond, size)
         with f.loop(0, tiles) as turn:
             at = f.add(f.mul(turn.index, thin), f.smin(turn.index, fat))
             count = f.add(thin, f.zext(f.icmp("slt", turn.index, fat)))
             distance = f.sext(f.load("i32", f.gep(kernels, count, 4)))
             sums = f.gep(scratch, f.mul(at, f.mul(panels, PANEL_ROW)))
             here = f.gep(offsets, at, 4)
-            kernel = f.gep(table, distance)
-            f.call(kernel, source, here, taps, steps, singles, rows, stride, sums, chunk.index)
+            ahead = f.add(later, f.mul(turn.index, stride))
+            ahead = f.select(f.icmp("slt", turn.index, panels), ahead, f.const(0))
+            kernel, again = f.gep(table, distance), chunk.index
+            f.call(kernel, source, here, taps, steps, singles, rows, stride, sums, again, ahead)
     f.call(finish, args, scratch, p0, pixels, panel, panels, first, group)
     f.ret()
     return f

@@ -27,6 +27,7 @@ from netc.errors import UnsupportedError
 from netc.ir.dims import Dim, ceil_div
 from netc.ir.graph import Graph, Node, Value
 from netc.ir.op import Array, Op
+from netc.ir.ops.layout import ToBlocked
 from netc.ir.plan import ALIGN, Arg, BufferArg, WeightArg
 from netc.ir.types import Layout, TensorType
 
@@ -97,6 +98,15 @@ class Kernel:
     anchor: Node | None
     ins: tuple[Operand, ...]
     outs: tuple[Operand, ...]
+
+    @property
+    def results(self) -> tuple[Value, ...]:
+        """What the element-wise tail begins with: the anchor's results, blocked where they are."""
+        assert self.anchor is not None
+        readers = [n for n in self.body.nodes if self.anchor.results[0] in n.inputs]
+        if len(readers) == 1 and isinstance(readers[0].op, ToBlocked):
+            return readers[0].results
+        return self.anchor.results
 
     def operand(self, value: Value) -> Operand | None:
         """Where a value of the body lies, None when it exists in registers only."""

@@ -3,7 +3,8 @@
 `mk_{nv}_{t}` multiplies nv panels of packed weights with t input pixels, each given by its own
 offset, so a tile may cross image rows. One turn of the main loop reads one tap offset from a
 table and does the eight channels that lie there; a second loop does single channels (planar
-input, and what is left of K beyond a multiple of eight). Every pixel sums over K in the same
+input, and what is left of K beyond a multiple of eight). The main loop also asks for the eight
+lines `ahead` bytes beyond its own first panel: weights of a later chunk, shared out over tiles. Every pixel sums over K in the same
 order whatever tile it is in, so results do not depend on how pixels are cut into tiles.
 """
 
@@ -16,14 +17,15 @@ PANEL = 16  # output channels in one panel of packed weights
 BLOCK = 8  # channels that lie together in a blocked activation
 PANEL_ROW = 4 * PANEL  # bytes of one panel for one k
 
-# in, pixel offsets, taps, n8, n1, weights, panel stride in bytes, scratch, accumulate
-PARAMS = ("ptr", "ptr", "ptr", "i64", "i64", "ptr", "i64", "ptr", "i64")
+# in, pixel offsets, taps, n8, n1, weights, panel stride in bytes, scratch, accumulate, ahead
+PARAMS = ("ptr", "ptr", "ptr", "i64", "i64", "ptr", "i64", "ptr", "i64", "i64")
+_LOCALITY = 3  # weights asked for ahead of time go to the second-level cache
 
 
 def tile_pixels(target: Target) -> dict[int, int]:
     """The most pixels a tile has, by panels: bounded by vector and by address registers."""
     if target.lanes == 16:
-        return {4: 6, 2: 10, 1: 10}
+        return {4: 6, 2: 9, 1: 10}
     if target.lanes == 8:
         return {1: 6}
     return {1: 5 if target.registers == 32 else 2}
@@ -51,7 +53,7 @@ def microkernels(module: Module) -> Val:
 
 def _microkernel(module: Module, nv: int, t: int) -> Function:
     f = module.function(f"mk_{nv}_{t}", PARAMS, internal=True)
-    source, offsets, taps, n8, n1, weights, stride, scratch, accumulate = f.args
+    source, offsets, taps, n8, n1, weights, stride, scratch, accumulate, ahead = f.args
     parts = PANEL // module.target.lanes
     tile = _Tile(f, nv, t, parts, stride)
     tile.pixels = [f.gep(source, f.sext(f.load("i32", f.gep(offsets, 4 * j))), 4) for j in range(t)]
@@ -61,7 +63,9 @@ def _microkernel(module: Module, nv: int, t: int) -> Function:
         w, *acc = turn.values
         offset = f.sext(f.load("i32", f.gep(eight_end, turn.index, 4)))
         bases = [f.gep(p, offset, 4) for p in tile.pixels]
+        later = f.gep(w, ahead)
         for c in range(BLOCK):
+            f.prefetch(f.gep(later, c * PANEL_ROW), _LOCALITY)
             acc = _step(tile, acc, bases, w, c)
         turn.next([f.gep(w, BLOCK * PANEL_ROW), *acc])
     one_end = f.gep(eight_end, n1, 4)

@@ -1,0 +1,80 @@
+"""What the CPU back end can do in one kernel; fusion asks before it joins."""
+
+from __future__ import annotations
+
+from netc.codegen.cpu.backend import anchor_of
+from netc.ir.graph import Graph, Node, Value
+from netc.ir.ops.convolution import Conv, Fc
+from netc.ir.ops.layout import ToBlocked, ToPlain
+from netc.ir.ops.sources import Const, Input, Param
+from netc.ir.scalar import Elementwise
+from netc.ir.types import Layout, TensorType
+
+
+def why_not(body: Graph) -> str | None:
+    """Why this body cannot be one kernel, in words for a user; None when it can."""
+    anchor = anchor_of(body)
+    if anchor is None:
+        return None
+    others = [n for n in body.nodes if n is not anchor and not _light(n)]
+    if others:
+        return f"%{anchor.name} and %{others[0].name} both need a kernel of their own"
+    if any(not isinstance(v.op, Input | Param) for v in anchor.inputs):
+        return f"%{anchor.name} reads memory, so what feeds it must be stored first"
+    if isinstance(anchor.op, ToBlocked | ToPlain):
+        return _alone(body, anchor)
+    if isinstance(anchor.op, Conv | Fc):
+        return _matrix(body, anchor)
+    return _alone(body, anchor)
+
+
+def _light(n: Node) -> bool:
+    return isinstance(n.op, Elementwise | Input | Param | Const | ToBlocked)
+
+
+def _alone(body: Graph, anchor: Node) -> str | None:
+    tail = [n for n in body.nodes if isinstance(n.op, Elementwise)]
+    if tail and type(anchor.op).__name__ not in _WITH_TAIL:
+        return f"the kernel of {anchor.op.name} takes no element-wise tail"
+    return None
+
+
+_WITH_TAIL = frozenset({"MaxPool", "AvgPool", "GlobalAvgPool", "GlobalMaxPool", "Lrn"})
+
+
+def _matrix(body: Graph, anchor: Node) -> str | None:
+    """A convolution or inner product with what follows it."""
+    if len(body.outputs) > 1:
+        return f"%{anchor.name} gives one result, and %{next(iter(body.outputs))} is another"
+    (out,) = body.outputs.values()
+    if isinstance(anchor.op, Conv) and out.type.layout is Layout.PLAIN:
+        tail = [n for n in body.nodes if isinstance(n.op, Elementwise)]
+        return "a row-major convolution takes no element-wise tail" if tail else None
+    tail_inputs = [
+        v
+        for n in body.nodes
+        if n is not anchor
+        for v in n.inputs
+        if isinstance(v.op, Input | Param) and v not in anchor.inputs
+    ]
+    return next((why for v in tail_inputs if (why := _operand(v, out.type))), None)
+
+
+def _operand(v: Value, out: TensorType) -> str | None:
+    """Whether the tail of a matrix kernel can read `v` beside a result of this type."""
+    shape, rank = v.type.shape, len(v.type.shape)
+    if out.layout is Layout.PLAIN:
+        aligned = (1,) * (out.rank - rank) + shape
+        if aligned == out.shape or all(d == 1 for d in aligned[:-1]):
+            return None
+        return f"%{v.name} is {v.type}, which an inner product's tail does not read"
+    if v.type.layout is Layout.C8:
+        if shape[1] == out.shape[1]:
+            return None
+        return f"%{v.name} has {shape[1]} channels, the result {out.shape[1]}"
+    per_channel = rank <= 4 and all(
+        d == 1 for axis, d in enumerate(shape, start=4 - rank) if axis != 1
+    )
+    if per_channel:
+        return None
+    return f"%{v.name} is {v.type}: neither one value a channel nor channel-blocked"
