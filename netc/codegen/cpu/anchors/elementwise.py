@@ -195,7 +195,8 @@ def _emit(f: Function, rows: Rows, formula: Formula) -> None:
         vectors = [(i * lanes, lane_mask(f, unit.left, lanes, i * lanes)) for i in range(parts)]
         with f.loop(0, whole, step) as turn:
             _vectors(f, unit, formula, turn.index, lanes, vectors)
-        _rest(f, rows, unit, formula, whole, count)
+        if not rows.blocked or step > BLOCK:
+            _rest(f, rows, unit, formula, whole, count)
     f.ret()
 
 
@@ -221,8 +222,6 @@ def _rest(f: Function, rows: Rows, unit: Unit, formula: Formula, start: Val, cou
     """The elements behind the last whole vectors."""
     lanes = f.target.lanes
     if rows.blocked:
-        if lanes <= BLOCK and formula.cost > 16:
-            return
         narrow = min(lanes, BLOCK)
         vectors = [(i, lane_mask(f, unit.left, narrow, i)) for i in range(0, BLOCK, narrow)]
         with f.loop(start, count, BLOCK) as turn:

@@ -1,0 +1,323 @@
+"""Runs one kernel on poisoned buffers, for any number of threads, and compares with its meaning.
+
+Every buffer has canaries on both sides and NaN where nothing was put. Threads are emulated: the
+kernel is called once for each thread number. Results must be the same bits for any number.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import netc.codegen.cpu.anchors  # noqa: F401  (registers the rules)
+from netc.codegen.cpu.emit import Module
+from netc.codegen.cpu.gemm import GemmFamily
+from netc.codegen.cpu.image import link
+from netc.codegen.cpu.lowering import BLOCK, WEIGHTS, Call, Kernel, Lowering, Operand, lower, row_major
+from netc.codegen.cpu.target import LEVELS, compile_module, native
+from netc.ir.dims import ceil_div, evaluate
+from netc.ir.graph import Builder, Graph, Node
+from netc.ir.interpret import interpret
+from netc.ir.op import Case, Op, as_tuple
+from netc.ir.ops.sources import Const, Input, Param
+from netc.ir.plan import BufferArg, CodeArg, IntArg, TableArg, WeightArg
+from netc.ir.scalar import Elementwise
+from netc.ir.types import DType, Layout, TensorType
+from netc.runtime.code import load_image
+
+NAMES = [n for n in LEVELS if LEVELS[n].arch == native().arch]
+LEVELS_HERE = NAMES[: NAMES.index(native().name) + 1]
+MARGIN = 256  # bytes of canary on each side
+_ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+KERNELS: dict[Any, Any] = {}
+
+
+@dataclass(frozen=True)
+class Where:
+    """How an operand lies: its halo, its extra channels (a part of a concat), or a parameter."""
+
+    halo: tuple[int, int] = (0, 0)
+    spread: int = 0
+    param: bool = False
+
+
+def placed(type: TensorType, buffer: int, where: Where) -> tuple[Operand, int]:
+    """An operand in a buffer of its own, and that buffer's bytes."""
+    shape = type.sizes({})
+    wide = list(shape)
+    if type.layout is Layout.C8:
+        wide = [shape[0], -(-shape[1] // BLOCK) + where.spread, shape[2], shape[3], BLOCK]
+        wide[2] += 2 * where.halo[0]
+        wide[3] += 2 * where.halo[1]
+        strides = row_major(wide)[:4]
+        offset = strides[2] * where.halo[0] + strides[3] * where.halo[1]
+    else:
+        if len(wide) > 1:
+            wide[1] += where.spread
+        offset = 0
+        strides = row_major(wide)
+    size = int(np.prod(wide, dtype=np.int64)) * type.dtype.size
+    return Operand(type, buffer, offset * type.dtype.size, strides, where.halo), size
+
+
+class Memory:
+    """One buffer between canaries."""
+
+    def __init__(self, size: int) -> None:
+        raw = np.empty(size + 2 * MARGIN + 64, np.uint8)
+        start = -(raw.ctypes.data + MARGIN) % 64
+        self.all = raw[start : start + size + 2 * MARGIN]
+        self.size = size
+        self.poison()
+
+    def poison(self) -> None:
+        """NaN everywhere (as float32; 0xFF bytes)."""
+        self.all[:] = 0xFF
+
+    @property
+    def address(self) -> int:
+        """Of the first byte behind the canary."""
+        return self.all.ctypes.data + MARGIN
+
+    def view(self, o: Operand) -> np.ndarray:
+        """The operand's elements: (…) or, blocked, (N, blocks, H, W, 8)."""
+        inside = self.all[MARGIN : MARGIN + self.size].view(o.type.dtype.numpy)
+        shape = tuple(evaluate(d, {}) for d in o.sizes)
+        strides = [evaluate(s, {}) * o.type.dtype.size for s in o.strides]
+        if o.is_c8:
+            shape, strides = (*shape, BLOCK), [*strides, o.type.dtype.size]
+        first = evaluate(o.offset, {}) // o.type.dtype.size
+        return np.lib.stride_tricks.as_strided(inside[first:], shape, strides)
+
+    def canaries(self) -> bool:
+        """Whether both still stand."""
+        return bool((self.all[:MARGIN] == 0xFF).all() and (self.all[-MARGIN:] == 0xFF).all())
+
+
+def blocks_of(x: np.ndarray) -> np.ndarray:
+    """NCHW as (N, blocks, H, W, 8), zeros beyond C."""
+    n, c, h, w = x.shape
+    blocks = -(-c // BLOCK)
+    out = np.zeros((n, blocks * BLOCK, h, w), x.dtype)
+    out[:, :c] = x
+    return out.reshape(n, blocks, BLOCK, h, w).transpose(0, 1, 3, 4, 2)
+
+
+def plain_of(x: np.ndarray, channels: int) -> np.ndarray:
+    """The inverse; lanes beyond C must be zero."""
+    n, blocks, h, w, _ = x.shape
+    whole = x.transpose(0, 1, 4, 2, 3).reshape(n, blocks * BLOCK, h, w)
+    assert not whole[:, channels:].any(), "lanes beyond the channels are not zero"
+    return whole[:, :channels]
+
+
+@dataclass
+class Compiled:
+    """Calls with the code they run."""
+
+    calls: tuple[Call, ...]
+    symbols: dict[str, int]
+    weights: np.ndarray
+    mapping: Any
+    keep: list[Any] = field(default_factory=list)
+
+    def block(self, call: Call, buffers: Sequence[Memory]) -> np.ndarray:
+        """The argument block of a call."""
+        return np.array([self._word(a, buffers) for a in call.args] or [0], np.int64)
+
+    def _word(self, arg: Any, buffers: Sequence[Memory]) -> int:
+        match arg:
+            case BufferArg(buffer, offset):
+                return buffers[buffer].address + evaluate(offset, {})
+            case WeightArg(offset):
+                return int(self.weights.ctypes.data) + offset
+            case IntArg(value):
+                return evaluate(value, {})
+            case TableArg(parts):
+                table = np.concatenate([_table(p) for p in parts])
+                self.keep.append(table)
+                return int(table.ctypes.data)
+            case CodeArg(symbol):
+                return self.mapping.entry(self.symbols[symbol])
+        raise AssertionError(arg)
+
+    def run(self, buffers: Sequence[Memory], threads: int) -> None:
+        """Every call, on every thread in turn."""
+        for call in self.calls:
+            block = self.block(call, buffers)
+            entry = _ENTRY(self.mapping.entry(self.symbols[call.symbol]))
+            for tid in reversed(range(threads)):
+                entry(block.ctypes.data, tid, threads)
+
+
+def _table(part: Any) -> np.ndarray:
+    dims = [evaluate(d, {}) for d in part.dims]
+    out = np.full(dims, evaluate(part.base, {}), np.int64)
+    for axis, s in enumerate(part.strides):
+        line = np.arange(dims[axis]) * evaluate(s, {})
+        out += line.reshape([-1 if i == axis else 1 for i in range(len(dims))])
+    return out.astype(np.int32).reshape(-1)
+
+
+def compile_kernel(level: str, kernel: Kernel) -> Compiled:
+    """The calls of a kernel on one level."""
+    module = Module(LEVELS[level])
+    ctx = Lowering(module.target, module, GemmFamily(module))
+    calls = lower(ctx, kernel)
+    text = module.text()
+    if text not in KERNELS:
+        image = link(compile_module(text, module.target))
+        KERNELS[text] = (image.symbols, load_image(image.code))
+    symbols, mapping = KERNELS[text]
+    raw = np.frombuffer(b"".join(ctx.store.pieces) or bytes(64), np.uint8)
+    weights = np.empty(len(raw) + 64, np.uint8)
+    weights = weights[-weights.ctypes.data % 64 :][: len(raw)]
+    weights[:] = raw
+    return Compiled(calls, symbols, weights, mapping)
+
+
+class Bench:
+    """A kernel of one body with its buffers filled, ready to run on any level."""
+
+    def __init__(
+        self, body: Graph, arrays: Mapping[str, np.ndarray], where: Mapping[str, Where]
+    ) -> None:
+        self.body, self.arrays = body, arrays
+        self.buffers: list[Memory] = []
+        ins = []
+        for node in body.inputs:
+            w = where.get(node.name, Where())
+            x = np.asarray(arrays[node.name], node.types[0].dtype.numpy)
+            if w.param:
+                shape = node.types[0].shape
+                ins.append(Operand(node.types[0], WEIGHTS, 0, row_major(shape), array=x))
+                continue
+            operand, size = placed(node.types[0], len(self.buffers), w)
+            memory = Memory(size)
+            if any(w.halo):
+                memory.all[MARGIN:-MARGIN] = 0
+            memory.view(operand)[...] = blocks_of(x) if operand.is_c8 else x
+            self.buffers.append(memory)
+            ins.append(operand)
+        self.outs, self.first_out = [], len(self.buffers)
+        for name, v in body.outputs.items():
+            operand, size = placed(v.type, len(self.buffers), where.get(name, Where()))
+            self.buffers.append(Memory(size))
+            self.outs.append(operand)
+        anchors = [n for n in body.nodes if not isinstance(n.op, Elementwise | Input | Param | Const)]
+        assert len(anchors) <= 1
+        loc = next(iter(body.outputs.values())).node
+        self.kernel = Kernel(
+            loc, body, anchors[0] if anchors else None, tuple(ins), tuple(self.outs)
+        )
+
+    def run(self, level: str, threads: Sequence[int] = (1, 2, 3, 4)) -> list[np.ndarray]:
+        """The outputs, the same for every number of threads."""
+        compiled = compile_kernel(level, self.kernel)
+        before = [m.all.copy() for m in self.buffers[: self.first_out]]
+        found: list[list[np.ndarray]] = []
+        for n in threads:
+            for m in self.buffers[self.first_out :]:
+                m.poison()
+            compiled.run(self.buffers, n)
+            found.append([self._read(o) for o in self.outs])
+            self._check(before)
+        for other in found[1:]:
+            for a, b in zip(found[0], other, strict=True):
+                np.testing.assert_array_equal(_bits(a), _bits(b))
+        return found[0]
+
+    def _read(self, o: Operand) -> np.ndarray:
+        got = self.buffers[o.buffer].view(o)
+        return np.array(plain_of(got, o.type.shape[1]) if o.is_c8 else got, order="C")
+
+    def _check(self, before: Sequence[np.ndarray]) -> None:
+        for m, old in zip(self.buffers, before, strict=False):
+            np.testing.assert_array_equal(m.all, old, "an input was written")
+        for o in self.outs:
+            memory = self.buffers[o.buffer]
+            assert memory.canaries(), "written outside a buffer"
+            view = memory.view(o)
+            kept = view.copy()
+            view[...] = np.frombuffer(b"\xff" * 8, kept.dtype)[0]
+            assert (memory.all == 0xFF).all(), "written outside an operand"
+            view[...] = kept
+
+
+def _bits(x: np.ndarray) -> np.ndarray:
+    return x.reshape(-1).view(f"u{x.itemsize}")
+
+
+def body_of(
+    op: Op | Any, types: Sequence[TensorType], tail: Any = None, extra: Sequence[TensorType] = ()
+) -> Graph:
+    """A body: inputs x0, x1, …; one op; then `tail(builder, result, extra inputs)`."""
+    b = Builder()
+    xs = [b.input(f"x{i}", t) for i, t in enumerate(types)]
+    more = [b.input(f"e{i}", t) for i, t in enumerate(extra)]
+    node: Node = b(op, *xs, name="y")
+    if tail is None:
+        return b.graph("g", {f"out{i}": v for i, v in enumerate(node.results)})
+    made = tail(b, node.results[0], *more)
+    outs = made if isinstance(made, tuple) else (made,)
+    return b.graph("g", {f"out{i}": v for i, v in enumerate(outs)})
+
+
+def draw(type: TensorType, kind: str, rng: np.random.Generator) -> np.ndarray:
+    """An array of a domain that `netc.ir.op.Case` names."""
+    shape = type.sizes({})
+    if type.dtype is not DType.F32:
+        top = int(kind.split(":")[1]) if kind.startswith("index") else 100
+        return rng.integers(0, top, shape).astype(type.dtype.numpy)
+    match kind.split(":"):
+        case ["positive"]:
+            return (rng.random(shape) + 0.1).astype(np.float32)
+        case ["unit"]:
+            return rng.random(shape).astype(np.float32)
+        case ["distinct"]:
+            count = int(np.prod(shape))
+            return (rng.permutation(count).reshape(shape) * 0.5 - count / 4).astype(np.float32)
+        case ["index", k]:
+            return rng.integers(0, int(k), shape).astype(np.float32)
+    return rng.normal(size=shape).astype(np.float32)
+
+
+def drawn(case: Case, seed: int = 0) -> list[np.ndarray]:
+    """Arrays for the inputs of a sample."""
+    rng = np.random.default_rng(seed)
+    kinds = [*case.draw, *["normal"] * len(case.inputs)]
+    return [draw(t, k, rng) for t, k in zip(case.inputs, kinds, strict=False)]
+
+
+def expected(body: Graph, arrays: Mapping[str, np.ndarray], dtype: Any = np.float64) -> list[np.ndarray]:
+    """What the body means."""
+    return [np.asarray(a) for a in interpret(body, dict(arrays), dtype).values()]
+
+
+def close(got: np.ndarray, want: np.ndarray, ulps: float, bound: Any = 0.0) -> None:
+    """Within `ulps` of the exact value, or within an absolute bound; NaN and ∞ in the same places."""
+    assert got.shape == want.shape, f"{got.shape} for {want.shape}"
+    near = want.astype(np.float32)
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(near))
+    ok = np.isfinite(near)
+    np.testing.assert_array_equal(got[~ok], near[~ok])
+    gap = np.abs(got[ok].astype(np.float64) - want[ok])
+    room = np.maximum(ulps * np.spacing(np.abs(near[ok])), np.broadcast_to(bound, want.shape)[ok])
+    worst = float(np.max(gap / np.maximum(room, 1e-300))) if gap.size else 0.0
+    assert worst <= 1.0, f"{worst:.3g} times the tolerance"
+
+
+def tuple_of(op: Op, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The reference in float64."""
+    wide = [a.astype(np.float64) if a.dtype == np.float32 else a for a in arrays]
+    return list(as_tuple(op.reference(*wide)))
+
+
+__all__ = [
+    "LEVELS_HERE", "Bench", "Where", "blocks_of", "body_of", "ceil_div", "close", "draw", "drawn",
+    "expected", "plain_of", "tuple_of",
+]  # fmt: skip
