@@ -116,21 +116,24 @@ class Binding:
     seconds: float  # how long a run takes: a guess, then the last one
 
     def __post_init__(self) -> None:
-        blocks: Any = self.blocks  # a buffer, which NumPy's types do not say
+        blocks: Any = self.blocks  # buffers, which NumPy's types do not say
+        job: Any = self.job
         self.slots = memoryview(blocks)  # stores a word in 40 ns
+        self.words = memoryview(job)
         self.job_address = address(self.job)
+        self.is_empty = all(0 in shape for shape in self.outputs)
 
     def prepare(self, threads: int, pool: int) -> None:
         """Let the job run on this many threads of the pool at this address."""
-        self.job[_THREADS], self.job[_POOL], self.job[_CANCEL] = threads, pool, 0
+        self.words[_THREADS], self.words[_POOL], self.words[_CANCEL] = threads, pool, 0
 
     def cancel(self) -> None:
         """Let a running job end after its present step."""
-        self.job[_CANCEL] = 1
+        self.words[_CANCEL] = 1
 
     def timed(self, times: Words | None) -> None:
         """Let the job note the cycle counter before each step and at its end."""
-        self.job[_TIMES] = 0 if times is None else address(times)
+        self.words[_TIMES] = 0 if times is None else address(times)
 
     def word(self, buffer: int) -> int:
         """The first eight bytes of an arena buffer, as a number."""

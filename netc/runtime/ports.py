@@ -33,37 +33,65 @@ def spec_of(type: TensorType) -> TensorSpec:
     return TensorSpec(type.dtype, tuple(d if isinstance(d, int) else str(d) for d in type.shape))
 
 
-def collect(ports: Sequence[Port], feed: Any, named: Mapping[str, Any]) -> list[Any]:
-    """The values given for the ports, in their order. Raises InputError for wrong names."""
-    if feed is None:
-        given = named
-    elif isinstance(feed, Mapping):
-        twice = sorted(set(feed) & set(named))
+@dataclass(frozen=True)
+class Intake:
+    """A port, and what every call asks of it."""
+
+    port: Port
+    name: str
+    dtype: np.dtype[Any]
+    buffer: int
+
+
+def intakes(ports: Sequence[Port]) -> tuple[Intake, ...]:
+    """The ports, made ready for calls."""
+    return tuple(Intake(p, p.name, p.type.dtype.numpy, p.buffer) for p in ports)
+
+
+def collect(wanted: Sequence[Intake], feed: Any, named: Mapping[str, Any]) -> list[Array]:
+    """One array per port, in their order. Raises InputError for wrong names and arrays."""
+    given = named if feed is None else _merged(wanted, feed, named)
+    try:
+        values = [given[intake.name] for intake in wanted]
+    except KeyError:
+        values = []
+    if len(values) != len(given) or len(values) != len(wanted):
+        raise _misnamed(wanted, given)
+    return [accept(intake, value) for intake, value in zip(wanted, values, strict=True)]
+
+
+def _merged(wanted: Sequence[Intake], feed: Any, named: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The inputs given as a mapping and as keywords, together."""
+    if isinstance(feed, Mapping):
+        twice = sorted(set(map(str, feed)) & set(named))
         if twice:
             raise InputError(f"input {clean(twice[0])} is given twice")
-        given = {**feed, **named}
-    elif len(ports) == 1 and not named:
-        raise InputError(f"inputs go by name: call it with {clean(ports[0].name)}=…")
-    else:
-        raise InputError("inputs go by name: give a mapping or keywords")
-    if len(given) == len(ports) and all(port.name in given for port in ports):
-        return [given[port.name] for port in ports]
-    expected = ", ".join(f"{clean(port.name)}: {port.type}" for port in ports) or "none"
-    extra = [name for name in given if name not in {port.name for port in ports}]
+        return {**feed, **named}
+    if len(wanted) == 1 and not named:
+        raise InputError(f"inputs go by name: call it with {clean(wanted[0].name)}=…")
+    raise InputError("inputs go by name: give a mapping or keywords")
+
+
+def _misnamed(wanted: Sequence[Intake], given: Mapping[str, Any]) -> InputError:
+    """What is wrong with the names, and which ones there are."""
+    names = [intake.name for intake in wanted]
+    takes = ", ".join(f"{clean(i.name)}: {i.port.type}" for i in wanted) or "none"
+    extra = [name for name in given if name not in names]
     if extra:
-        raise InputError(f"no input is called {clean(extra[0])!r}", help=f"inputs are {expected}")
-    missing = ", ".join(clean(port.name) for port in ports if port.name not in given)
-    raise InputError(f"no value for {missing}", help=f"inputs are {expected}")
+        return InputError(f"no input is called {clean(extra[0])!r}", help=f"inputs are {takes}")
+    missing = ", ".join(clean(name) for name in names if name not in given)
+    return InputError(f"no value for {missing}", help=f"inputs are {takes}")
 
 
-def accept(port: Port, value: Any) -> Array:
+def accept(intake: Intake, value: Any) -> Array:
     """A value as an array of the port's element type, contiguous, in this machine's byte order.
 
     The array given is used as it is where it fits. It is never written to.
     """
-    wanted = port.type.dtype.numpy
+    wanted, port = intake.dtype, intake.port
     array = value if type(value) is np.ndarray else _array_of(port, value, wanted)
-    if array.dtype is wanted and array.flags.c_contiguous and array.flags.aligned:
+    flags = array.flags
+    if array.dtype is wanted and flags.c_contiguous and flags.aligned:
         return array
     _check_rank_and_size(port, array)
     if not (array.dtype.kind in "biuf" and np.can_cast(array.dtype, wanted, "safe")):

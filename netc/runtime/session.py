@@ -22,7 +22,7 @@ from netc.runtime.keys import make_key
 from netc.runtime.limits import DEFAULT, Limits
 from netc.runtime.memory import address, aligned_copy, poison
 from netc.runtime.pool import WorkerPool
-from netc.runtime.ports import Array, TensorSpec, accept, collect, match_sizes, spec_of
+from netc.runtime.ports import Array, TensorSpec, collect, intakes, match_sizes, spec_of
 from netc.runtime.trust import Recompile, level_of, usable
 from netc.runtime.workers import WORKERS
 
@@ -46,6 +46,7 @@ class Executable:
         self._binder = Binder(self.image, limits)
         self._bindings: OrderedDict[tuple[tuple[int, ...], ...], Binding] = OrderedDict()
         self._poisoned = False
+        self._takes, self._gives = intakes(level.plan.inputs), intakes(level.plan.outputs)
         self._lock = threading.Lock()
         self._owner = 0  # the thread whose run is in progress
         _EXECUTABLES.add(self)
@@ -104,9 +105,7 @@ class Executable:
 
     def accepted(self, feed: Mapping[str, Any] | None, named: Mapping[str, Any]) -> list[Array]:
         """The inputs' arrays, in the plan's order, each of its port's element type."""
-        ports = self.plan.inputs
-        values = collect(ports, feed, named)
-        return [accept(port, value) for port, value in zip(ports, values, strict=True)]
+        return collect(self._takes, feed, named)
 
     def run(
         self, arrays: Sequence[Array], watch: Callable[[Binding], None] | None = None
@@ -124,7 +123,7 @@ class Executable:
                     watch(binding)
                 if self._poisoned:
                     poison(self._binder.arena)
-                if any(map(np.size, outputs.values())):
+                if not binding.is_empty:
                     self._execute(binding)
                 return self._named(outputs, binding)
             finally:
@@ -152,12 +151,12 @@ class Executable:
 
     def _point(self, binding: Binding, arrays: Sequence[Array]) -> dict[int, Array]:
         """Let the job read the caller's arrays and write new ones, by buffer."""
-        for port, array in zip(self.plan.inputs, arrays, strict=True):
-            binding.patch(port.buffer, address(array))
+        for take, array in zip(self._takes, arrays, strict=True):
+            binding.patch(take.buffer, address(array))
         outputs = {}
-        for port, shape in zip(self.plan.outputs, binding.outputs, strict=True):
-            made = outputs[port.buffer] = np.empty(shape, port.type.dtype.numpy)
-            binding.patch(port.buffer, address(made))
+        for give, shape in zip(self._gives, binding.outputs, strict=True):
+            made = outputs[give.buffer] = np.empty(shape, give.dtype)
+            binding.patch(give.buffer, address(made))
         return outputs
 
     def _execute(self, binding: Binding) -> None:
@@ -175,8 +174,7 @@ class Executable:
         else:
             binding.prepare(self.threads, pool.address)
         start = time.perf_counter()
-        on_main = threading.current_thread() is threading.main_thread()
-        if on_main and binding.seconds > _LONG_RUN:
+        if binding.seconds > _LONG_RUN and _on_main_thread():
             _call_apart(self.image.run, binding)
         else:
             self.image.run(binding.job_address)
@@ -186,15 +184,20 @@ class Executable:
         """Outputs by name; each owns its memory, also where two names have one value."""
         named: dict[str, Array] = {}
         given: set[int] = set()
-        for port in self.plan.outputs:
-            made = outputs[port.buffer]
-            if port.count is not None:
-                made = made[: binding.word(port.count)].copy()
-            elif port.buffer in given:
+        for give in self._gives:
+            made = outputs[give.buffer]
+            if give.port.count is not None:
+                made = made[: binding.word(give.port.count)].copy()
+            elif give.buffer in given:
                 made = made.copy()
-            given.add(port.buffer)
-            named[port.name] = made
+            given.add(give.buffer)
+            named[give.name] = made
         return named
+
+
+def _on_main_thread() -> bool:
+    """Whether this is the thread that sees interrupts."""
+    return threading.current_thread() is threading.main_thread()
 
 
 def _call_apart(run: Callable[[int], int], binding: Binding) -> None:

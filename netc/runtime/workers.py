@@ -7,6 +7,7 @@ it has, or after a fork. One caller at a time has it; a run of one thread touche
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import threading
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from collections.abc import Callable
 from netc.runtime import host
 from netc.runtime.faults import fault
 from netc.runtime.pool import RunLoop, WorkerPool
+
+_processor = ctypes.CDLL(None).sched_getcpu  # the one this thread is on just now
 
 
 class Workers:
@@ -32,18 +35,20 @@ class Workers:
     def run(self, threads: int, loop: RunLoop, call: Callable[[WorkerPool | None], None]) -> None:
         """`call` with a pool of at least this many threads, or None where none start.
 
-        Where threads take every core there is, each has one of its own, the caller too for as
-        long as it holds the pool: two of them on one core cost a time slice at each barrier.
-        With cores to spare the system spreads them better than any fixed choice.
+        Where threads take every core there is, each worker has one of its own, and a caller on
+        a worker's core moves away for as long as it holds the pool: two on one core cost a time
+        slice at each barrier. With cores to spare the system spreads them better than any fixed
+        choice.
         """
         with self._lock:
             pool = self._pool_of(threads, loop)
-            if pool is None or threads != len(self._processors):
+            taken = self._processors[1:]
+            if pool is None or threads != len(taken) + 1 or _processor() not in taken:
                 call(pool)
                 return
             allowed = os.sched_getaffinity(0)
             try:
-                os.sched_setaffinity(0, allowed - set(self._processors[1:]) or allowed)
+                os.sched_setaffinity(0, allowed - set(taken) or allowed)
                 call(pool)
             finally:
                 os.sched_setaffinity(0, allowed)
