@@ -21,7 +21,7 @@ from typing import TypeAlias
 from netc.errors import GraphError, clean
 from netc.ir.scalar import COMPARE, S, exp, log, maximum, minimum, power, select, tanh, unary
 
-MAX_DEPTH, MAX_TEXT = 100, 10_000  # nesting, characters
+MAX_DEPTH, MAX_TERMS, MAX_TEXT = 50, 200, 10_000  # nesting, operators, characters
 
 FUNCTIONS: dict[str, tuple[int, Callable[..., S]]] = {
     "exp": (1, exp),
@@ -73,7 +73,7 @@ class _Reader:
     """Recursive descent over the tokens of one formula, its depth capped."""
 
     def __init__(self, text: str, names: Sequence[str] | None) -> None:
-        self.text, self.names, self.depth = text, names, 0
+        self.text, self.names, self.depth, self.terms = text, names, 0, 0
         self.tokens: list[tuple[str, str]] = []
         at, end = 0, len(text.rstrip())
         if end > MAX_TEXT:
@@ -99,20 +99,26 @@ class _Reader:
             raise self.error(f"{clean(got)!r} where {signs[0]!r} fits" if got else "it ends early")
         return self.tokens.pop()[1]
 
+    def operator(self, *signs: str) -> str:
+        self.terms += 1
+        if self.terms > MAX_TERMS:
+            raise self.error(f"more than {MAX_TERMS} operators")
+        return self.take(*signs)
+
     def sum(self) -> Tree:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise self.error(f"nested deeper than {MAX_DEPTH}")
         out = self.product()
         while self.next_is("+", "-"):
-            out = Apply(self.take("+", "-"), (out, self.product()))
+            out = Apply(self.operator("+", "-"), (out, self.product()))
         self.depth -= 1
         return out
 
     def product(self) -> Tree:
         out = self.sign()
         while self.next_is("*", "/"):
-            out = Apply(self.take("*", "/"), (out, self.sign()))
+            out = Apply(self.operator("*", "/"), (out, self.sign()))
         return out
 
     def sign(self) -> Tree:
