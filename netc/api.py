@@ -87,7 +87,7 @@ def compile(
     graph = _graph(source, options)
     if outputs is not None:
         graph = graph.with_outputs(list(outputs))
-    _check_targets(target, devices)
+    check_targets(target, devices)
     made = build(graph, compile_options(optimize, cpu, check))
     return executable(made, threads)
 
@@ -105,7 +105,8 @@ def _graph(source: Any, options: Mapping[str, Any]) -> Graph:
     return source
 
 
-def _check_targets(target: str | Sequence[str], devices: Sequence[str] | None) -> None:
+def check_targets(target: str | Sequence[str], devices: Sequence[str] | None) -> None:
+    """Raise UnsupportedError for a target or device that this version has no back end for."""
     from netc.ir.device import Device
 
     wanted = target.split(",") if isinstance(target, str) else list(target)

@@ -124,14 +124,14 @@ def _places(graph: Graph) -> dict[str, list[Any]]:
     }
 
 
-def recompile(file: ArtifactFile) -> Artifact:
-    """Make a file's native code again, from its IR and weights, for this processor."""
+def recompile(file: ArtifactFile, options: Options = Options()) -> Artifact:
+    """Make a file's native code again, from its IR and weights; for this processor, or others."""
     from netc.ir.text import parse
     from netc.passes.order import schedule
 
     graph = parse(file.ir, name=file.name)
     graph = replace(graph, weights=_unpacked(file, graph))
-    return emit(graph, schedule(graph), Options(), locs=file.locs)
+    return emit(graph, schedule(graph), options, locs=file.locs)
 
 
 def _unpacked(file: ArtifactFile, graph: Graph) -> dict[str, Array]:

@@ -88,16 +88,7 @@ class Executable:
     def save(self, path: str | os.PathLike[str]) -> int:
         """Write `model.bin`, signed with this user's key; returns its size in bytes."""
         model = self.model
-        artifact = model.artifact() if isinstance(model, ArtifactFile) else model
-        try:
-            key = make_key()
-        except NetcError as error:
-            import logging
-
-            why = error.diagnostics[0].message
-            logging.getLogger("netc").warning("the file is not signed: %s", why)
-            key = None
-        return artifact.save(path, key)
+        return save_artifact(model.artifact() if isinstance(model, ArtifactFile) else model, path)
 
     def __call__(self, feed: Mapping[str, Any] | None = None, /, **named: Any) -> dict[str, Array]:
         """Run once. Inputs go by name, as keywords or in one mapping; outputs are new arrays."""
@@ -250,6 +241,19 @@ def executable(
 ) -> Executable:
     """A net just compiled, ready to run."""
     return Executable(made, level_of(made), threads, limits)
+
+
+def save_artifact(made: Artifact, path: str | os.PathLike[str]) -> int:
+    """Write a `model.bin`, signed with this user's key where there can be one; returns its size."""
+    try:
+        key = make_key()
+    except NetcError as error:
+        import logging
+
+        why = error.diagnostics[0].message
+        logging.getLogger("netc").warning("the file is not signed: %s", why)
+        key = None
+    return made.save(path, key)
 
 
 _EXECUTABLES: weakref.WeakSet[Executable] = weakref.WeakSet()
