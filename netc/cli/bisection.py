@@ -1,0 +1,88 @@
+"""Which pass first makes results differ from the reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netc.ir.dims import symbols
+from netc.ir.graph import Graph
+from netc.ir.interpret import interpret
+from netc.ir.types import DType
+from netc.passes.base import Context, Pass, run_passes
+
+Arrays = Mapping[str, NDArray[Any]]
+BOUND = 1e-9  # float64 against float64: only the order of sums may differ
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a stop does to the results."""
+
+    name: str
+    error: float
+    output: str
+    changed: bool
+
+
+def seeded_feed(graph: Graph, seed: int, size: int = 2) -> dict[str, NDArray[Any]]:
+    """An array for every input; sizes left open become `size`, or 32 for height and width."""
+    rng = np.random.default_rng(seed)
+    feed = {}
+    for node in graph.inputs:
+        type = node.types[0]
+        known = {s: 32 if i > 1 else size for i, d in enumerate(type.shape) for s in symbols(d)}
+        shape = type.sizes(known)
+        if type.dtype is DType.F32:
+            feed[node.name] = rng.standard_normal(shape).astype(np.float32)
+        else:
+            feed[node.name] = rng.integers(0, 256, shape).astype(type.dtype.numpy)
+    return feed
+
+
+def distance(got: Arrays, wanted: Arrays) -> tuple[float, str]:
+    """The largest error of any output, relative to its largest magnitude, and that output."""
+    worst, where = 0.0, ""
+    for name, want in wanted.items():
+        have = got.get(name)
+        if have is None or have.shape != want.shape:
+            return np.inf, name
+        both = np.isnan(have) & np.isnan(want)
+        gap = np.where(both | (have == want), 0.0, np.abs(have - want))
+        finite = np.abs(want[np.isfinite(want)])
+        error = float(gap.max(initial=0.0)) / max(float(finite.max(initial=0.0)), 1e-30)
+        if not error <= worst:
+            worst, where = error, name
+    return worst, where
+
+
+def walk(graph: Graph, passes: Iterable[Pass], feed: Arrays, ctx: Context) -> Iterable[Verdict]:
+    """The verdict on each pass in turn, each judged by interpreting what it gives in float64."""
+    wanted = interpret(graph, feed, seed=ctx.seed)
+    for each in passes:
+        after = run_passes(graph, (each,), ctx)
+        if after is graph:
+            yield Verdict(each.name, 0.0, "", False)
+            continue
+        error, output = distance(interpret(after, feed, seed=ctx.seed), wanted)
+        yield Verdict(each.name, error, output, True)
+        graph = after
+
+
+def compiled(graph: Graph, feed: Arrays) -> Verdict:
+    """The verdict on the code that runs, which computes in float32."""
+    from netc import api
+
+    got = api.compile(graph)(feed)
+    error, output = distance(got, interpret(graph, feed))
+    return Verdict("the compiled code", error, output, True)
+
+
+def tolerance(graph: Graph) -> float:
+    """What float32 may cost a whole net: 1e-5 of the largest value, more for a deep one."""
+    return max(1e-5, 1e-6 * math.sqrt(len(graph.nodes)))

@@ -1,0 +1,62 @@
+"""Image files as arrays for a net's input: the header is judged before a pixel is decoded."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netc.errors import InputError, clean
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+MAX_PIXELS = 64_000_000
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def is_image(path: Path) -> bool:
+    """Whether the name says that the file is an image."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def read_image(path: Path, shape: tuple[int | str, ...], what: str) -> NDArray[np.uint8]:
+    """An image as [C, H, W] bytes (RGB) with the channels of `shape`, resized where it is fixed.
+
+    `shape` is [N, C, H, W]; `what` names the input in errors.
+    """
+    if len(shape) != 4 or shape[1] not in _MODES:
+        help = "an image fits an input of shape [N, C, H, W] with 1, 3 or 4 channels"
+        raise InputError(f"{what} does not take an image", help=help)
+    pixels = _decode(path, _MODES[int(shape[1])], shape[2], shape[3])
+    planes = pixels if pixels.ndim == 3 else pixels[:, :, None]
+    return np.ascontiguousarray(planes.transpose(2, 0, 1))
+
+
+def _decode(path: Path, mode: str, height: int | str, width: int | str) -> NDArray[Any]:
+    from PIL import Image, ImageOps
+
+    name = clean(path.name)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as image:
+                pixels = image.width * image.height
+                if pixels > MAX_PIXELS:
+                    size = f"{image.width}×{image.height}"
+                    raise InputError(f"{name} is {size}; at most {MAX_PIXELS:,} pixels are read")
+                upright = ImageOps.exif_transpose(image).convert(mode)
+        wanted = (
+            width if isinstance(width, int) else upright.width,
+            height if isinstance(height, int) else upright.height,
+        )
+        if wanted != upright.size:
+            upright = upright.resize(wanted, Image.Resampling.BILINEAR)
+        return np.asarray(upright)
+    except InputError:
+        raise
+    except Exception as e:  # decoders raise anything at all on damaged files
+        reason = "it is not an image netc reads" if "identify" in str(e) else clean(e)
+        raise InputError(f"cannot read {name}: {reason}") from None

@@ -1,0 +1,123 @@
+"""Options that several commands share, and the values they take."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import click
+
+from netc.errors import clean
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+if TYPE_CHECKING:
+    ParamType: TypeAlias = click.ParamType[Any]
+else:
+    ParamType = click.ParamType  # generic since click 8.4 only
+
+EXISTING = click.Path(path_type=Path)
+WRITTEN = click.Path(path_type=Path)
+
+
+class ShapeType(ParamType):
+    """`data=1,3,224,224`, with a symbol for a size left open: `data=N,3,H,W`."""
+
+    name = "BLOB=N,C,H,W"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[int | str, ...]]:
+        """The name and the sizes."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, sizes = str(value).rpartition("=")
+        words = [w.strip() for w in re.split(r"[,x×]" if "," not in sizes else ",", sizes)]
+        if not (name and equals and all(re.fullmatch(r"\d{1,10}|[A-Za-z_]\w*", w) for w in words)):
+            self.fail(f"{clean(value)!r} is not a shape such as data=1,3,224,224", param, ctx)
+        return name, tuple(int(w) if w.isdigit() else w for w in words)
+
+
+class NumbersType(ParamType):
+    """`104,117,123`: numbers; or a file, where one is allowed."""
+
+    name = "NUMBERS"
+
+    def __init__(self, or_file: bool = False) -> None:
+        self.or_file = or_file
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...] | Path:
+        """The numbers, or the path."""
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return]
+        try:
+            return tuple(float(w) for w in value.split(","))
+        except ValueError:
+            if self.or_file:
+                return Path(value)
+            self.fail(f"{clean(value)!r} is not a list of numbers such as 104,117,123", param, ctx)
+
+
+class SizeType(ParamType):
+    """`256` or `256x320`: height and width in pixels."""
+
+    name = "HxW"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Height and width."""
+        if isinstance(value, tuple):
+            return value
+        m = re.fullmatch(r"(\d{1,6})(?:[x×,](\d{1,6}))?", str(value))
+        if m is None or 0 in (int(m[1]), int(m[2] or m[1])):
+            self.fail(f"{clean(value)!r} is not a size such as 256 or 256x320", param, ctx)
+        return int(m[1]), int(m[2] or m[1])
+
+
+def _many(*names: str, **more: Any) -> Callable[[F], F]:
+    return click.option(*names, multiple=True, **more)
+
+
+_SOURCE = (
+    click.option("--weights", type=EXISTING, help="Weights: caffemodel, .h5, safetensors or npz."),
+    click.option("--phase", type=click.Choice(["test", "train"]), default="test"),
+    click.option("--level", type=int, default=0, help="Caffe's NetState level."),
+    _many("--stage", help="Caffe's NetState stage; may be repeated."),
+    _many("--shape", type=ShapeType(), help="The shape of an input; may be repeated."),
+    _many("--output", help="A value to give, inside the net or not; may be repeated."),
+    click.option("--strict", is_flag=True, help="Weights that do not match are errors."),
+)
+_PREPARE = (
+    click.option("--resize", type=SizeType(), help="Resize images to this size first."),
+    click.option("--crop", type=SizeType(), help="Then cut this size from the middle."),
+    click.option("--mean", type=NumbersType(True), help="Subtract: one number a channel, or file."),
+    click.option("--scale", type=float, help="Multiply by this after the mean."),
+    click.option("--channels", type=click.Choice(["RGB", "BGR"]), help="What the net expects."),
+    click.option("--labels", type=EXISTING, help="Names of the classes, one a line."),
+)
+
+
+def source_options(command: F) -> F:
+    """The options that say how a net is read."""
+    return _apply(_SOURCE, command)
+
+
+def prepare_options(command: F) -> F:
+    """The options that put preprocessing at the head of a net."""
+    return _apply(_PREPARE, command)
+
+
+def _apply(options: tuple[Callable[[F], F], ...], command: F) -> F:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+threads_option = click.option(
+    "--threads", type=click.IntRange(1, 1024), help="Threads; one a core where not given."
+)

@@ -1,0 +1,131 @@
+"""How the command line prints: tables on standard output, progress on standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netc.errors import clean
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_TOP = 5
+_FEW = 8  # values of an output that are printed
+
+
+def console() -> Console:
+    """Standard output: plain text where it is not a terminal, never cut to its width."""
+    from rich.console import Console
+
+    out = Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    if not out.is_terminal:
+        out = Console(
+            file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=True, width=200
+        )
+    return out
+
+
+def say(text: str = "") -> None:
+    """A line on standard output."""
+    print(text, file=sys.stdout)
+
+
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "", numbers: int = 0
+) -> None:
+    """A table; the last `numbers` columns stand at the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for i, name in enumerate(columns):
+        right = i >= len(columns) - numbers
+        shown.add_column(name, justify="right" if right else "left", no_wrap=True)
+    for row in rows:
+        shown.add_row(*(Text(clean(cell)) for cell in row))
+    console().print(shown)
+
+
+def amount(value: float, unit: str = "") -> str:
+    """`3.17 G`, `512`: three digits and a prefix."""
+    for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}".rstrip()
+
+
+def size(count: float) -> str:
+    """Bytes for people: `26.7 MB`."""
+    return amount(count, "B")
+
+
+def milliseconds(seconds: float) -> str:
+    """`0.153`: three digits that matter."""
+    ms = seconds * 1e3
+    return f"{ms:.1f}" if ms >= 100 else f"{ms:.3g}" if ms >= 1 else f"{ms:.3f}"
+
+
+@contextmanager
+def progress(text: str) -> Iterator[Callable[[str], None]]:
+    """A spinner with a text that may change, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status(Text(text)) as status:
+        yield lambda text: status.update(Text(text))
+
+
+def top(scores: NDArray[Any], labels: Sequence[str]) -> list[str]:
+    """The best classes of one row of scores, best first, as a person reads them."""
+    flat = np.asarray(scores, np.float64).ravel()
+    best = np.argsort(-flat, kind="stable")[:_TOP]
+    share = is_probability(flat)
+    names = [clean(labels[i]) if i < len(labels) else f"class {i}" for i in best]
+    wide = max(map(len, names))
+    marks = [f"{flat[i] * 100:6.2f} %" if share else f"{flat[i]:10.4g}" for i in best]
+    return [f"  {name:<{wide}}  {mark}" for name, mark in zip(names, marks, strict=True)]
+
+
+def is_probability(row: NDArray[Any]) -> bool:
+    """Whether a row of scores is a distribution over at least two classes."""
+    inside = row.size > 1 and np.isfinite(row).all() and (row >= 0).all()
+    return bool(inside and abs(float(row.sum()) - 1) < 1e-3)
+
+
+def outputs(results: Mapping[str, NDArray[Any]], labels: Sequence[str]) -> None:
+    """Every output: the best classes where it is scores, a few values where it is not."""
+    for name, array in results.items():
+        say(f"{clean(name)}  {array.dtype}{list(array.shape)}")
+        rows = array.reshape(array.shape[0], -1) if array.ndim >= 2 else array.reshape(1, -1)
+        classes = rows.shape[1]
+        scores = classes == len(labels) or (
+            not labels and 1 < classes <= 100_000 and len(rows) > 0 and is_probability(rows[0])
+        )
+        if scores and len(rows) <= 16:
+            for i, row in enumerate(rows):
+                if len(rows) > 1:
+                    say(f" [{i}]")
+                say("\n".join(top(row, labels)))
+        else:
+            say("  " + _few(array))
+
+
+def _few(array: NDArray[Any]) -> str:
+    flat = array.reshape(-1)
+    if not flat.size:
+        return "empty"
+    shown = " ".join(f"{v:.5g}" for v in flat[:_FEW].tolist())
+    if flat.size <= _FEW:
+        return shown
+    low, high, mean = flat.min(), flat.max(), flat.mean(dtype=np.float64)
+    return f"{shown} …  (min {low:.5g}, max {high:.5g}, mean {mean:.5g})"

@@ -1,0 +1,102 @@
+"""The net or model a command is given, read with the options of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from netc.errors import UsageError, clean
+
+if TYPE_CHECKING:
+    from netc.ir.graph import Graph
+
+NETS = (".net", ".prototxt", ".ir", ".txt", ".pt")
+
+# What a reader calls each option of the command line.
+_NET = {"weights": "weights", "shape": "shapes", "strict": "strict"}
+_PREPARE = ("resize", "crop", "mean", "scale", "channels")
+_CAFFE = {
+    "weights": "caffemodel",
+    "phase": "phase",
+    "level": "level",
+    "stage": "stages",
+    "shape": "shapes",
+    "strict": "strict",
+    **{name: name for name in _PREPARE},
+}
+_DEFAULTS = {"phase": "test", "level": 0, "strict": False}
+_KNOWN = {*_CAFFE, "output", "labels"}
+
+
+def is_model(path: Path) -> bool:
+    """Whether a file is a compiled model, by its first bytes or else its suffix."""
+    from netc.runtime.container import MAGIC
+
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(len(MAGIC)) if path.is_file() else b""
+    except (OSError, ValueError):
+        head = b""
+    return head == MAGIC or path.suffix == ".bin"
+
+
+def read_source(path: Path, options: Mapping[str, Any]) -> Graph:
+    """The graph of a net file, or the one inside a compiled model."""
+    from netc import api
+
+    given = {k: v for k, v in options.items() if k in _KNOWN and _is_given(k, v)}
+    outputs, labels = given.pop("output", ()), given.pop("labels", None)
+    if is_model(path):
+        if given:
+            raise UsageError(f"--{next(iter(given))} says how a net is read; this is a model")
+        graph = _inside(path)
+    else:
+        graph = api.read(path, **_named(path, given))
+    if labels is not None:
+        graph = replace(graph, labels=read_labels(labels))
+    return graph.with_outputs(list(outputs)) if outputs else graph
+
+
+def _is_given(name: str, value: Any) -> bool:
+    return value not in (None, (), _DEFAULTS.get(name))
+
+
+def _named(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    suffix = path.suffix.lower()
+    names: Mapping[str, str] = _CAFFE if suffix in (".prototxt", ".txt", ".pt") else _NET
+    if suffix == ".ir":
+        names = {}
+    out = {}
+    for option, value in given.items():
+        if option not in names:
+            kind = clean(path.suffix) or "file without a suffix"
+            raise UsageError(f"--{option} does not go with a {kind}")
+        out[names[option]] = dict(value) if option == "shape" else value
+    return out
+
+
+def _inside(path: Path) -> Graph:
+    """The graph a model was lowered to, without its weights."""
+    from netc.ir.text import parse
+    from netc.runtime.artifact import open_artifact
+
+    file = open_artifact(path)
+    return replace(parse(file.ir, file.name), labels=file.labels)
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """One name a line; a leading WordNet id (`n02123045 tabby`) is left out."""
+    from netc.frontend.files import decoded, display, mapped
+
+    text = decoded(mapped(path, UsageError), display(path), UsageError)
+    lines = [line.strip() for line in text.splitlines()]
+    while lines and not lines[-1]:
+        lines.pop()
+    names = []
+    for line in lines:
+        head, _, rest = line.partition(" ")
+        is_id = len(head) == 9 and head[0] == "n" and head[1:].isdigit()
+        names.append(rest if is_id and rest else line)
+    return tuple(names)

@@ -1,0 +1,157 @@
+"""dump, opt, bisect: the stops between a net and its code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from netc.cli.options import EXISTING, WRITTEN, source_options
+from netc.cli.show import progress, say, table
+from netc.errors import UsageError, VerifyError, clean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from netc.ir.graph import Graph
+    from netc.passes.base import Context, Pass
+
+
+def standard_passes(optimize: bool = True) -> tuple[Pass, ...]:
+    """The passes that `netc compile` runs."""
+    from netc.codegen.cpu.accept import why_not
+    from netc.passes.pipelines import pipeline
+
+    return tuple(pipeline(optimize, why_not))
+
+
+def prepared(graph: Graph) -> tuple[Graph, Context]:
+    """A graph with every parameter drawn, and a context with the checks of NETC_CHECK."""
+    from dataclasses import replace
+
+    from netc import api
+    from netc.ir.interpret import initial_weights
+    from netc.passes.base import Context
+
+    options = api.compile_options(True, "native", None)
+    weights = initial_weights(graph, options.seed)
+    return replace(graph, weights=weights), Context(check=options.check, seed=options.seed)
+
+
+@click.command("dump")
+@click.argument("source", type=EXISTING)
+@click.option("--after", "after", help="The pass to stop after; none: the net as it was read.")
+@click.option("--list", "listing", is_flag=True, help="List the passes in their order.")
+@click.option("-o", "--out", type=WRITTEN, help="Write here instead of printing.")
+@click.option("--no-optimize", is_flag=True, help="The passes of an unoptimized compilation.")
+@source_options
+def dump_command(
+    source: Path,
+    after: str | None,
+    listing: bool,
+    out: Path | None,
+    no_optimize: bool,
+    **options: Any,
+) -> None:
+    """Print SOURCE as IR text, as it is after a pass."""
+    from netc.cli.sources import is_model, read_source
+    from netc.passes.base import run_passes
+
+    passes = standard_passes(not no_optimize)
+    if listing:
+        say("\n".join(p.name for p in passes))
+        return
+    chosen = _until(passes, after) if after else ()
+    graph = read_source(source, options)
+    if chosen and not is_model(source):
+        graph, context = prepared(graph)
+        with progress(f"running {len(chosen)} passes"):
+            graph = run_passes(graph, chosen, context)
+    elif chosen:
+        raise UsageError("a compiled model has had its passes", help="dump it without --after")
+    _give(graph, out)
+
+
+def _until(passes: Sequence[Pass], name: str) -> tuple[Pass, ...]:
+    from netc.passes.base import until
+
+    try:
+        return until(passes, name)
+    except VerifyError as e:
+        raise UsageError(e.diagnostics[0].message) from None
+
+
+def _give(graph: Graph, out: Path | None) -> None:
+    from netc.ir.text import show
+    from netc.runtime.atomic import write_file
+
+    if out is None:
+        say(show(graph).rstrip())
+    else:
+        write_file(out, [show(graph).encode()])
+
+
+@click.command("opt")
+@click.argument("source", type=EXISTING)
+@click.option(
+    "-p",
+    "--passes",
+    "wanted",
+    multiple=True,
+    help='Passes with their options: "fuse{max_inputs=8}"; several by commas or repeated.',
+)
+@click.option("-o", "--out", type=WRITTEN, help="Write here instead of printing.")
+@source_options
+def opt_command(source: Path, wanted: tuple[str, ...], out: Path | None, **options: Any) -> None:
+    """Run passes on SOURCE, usually a .ir file, and print the graph; with none named, all."""
+    from netc.cli.pipeline_text import passes_named
+    from netc.cli.sources import read_source
+    from netc.passes.base import run_passes
+
+    standard = standard_passes()
+    chosen = passes_named(",".join(wanted), standard) if wanted else standard
+    graph, context = prepared(read_source(source, options))
+    with progress(f"running {len(chosen)} passes"):
+        graph = run_passes(graph, chosen, context)
+    _give(graph, out)
+
+
+@click.command("bisect")
+@click.argument("source", type=EXISTING)
+@click.option("--seed", type=int, default=0, help="Of the inputs that are tried.")
+@click.option("--batch", type=click.IntRange(1, 1 << 20), default=2, help="Their batch size.")
+@source_options
+def bisect_command(source: Path, seed: int, batch: int, **options: Any) -> None:
+    """Find the pass of SOURCE's compilation that first changes results.
+
+    The graph after each pass is interpreted in float64 and compared with the net as it was read;
+    then the compiled code is run and compared too.
+    """
+    from netc.cli.bisection import BOUND, compiled, seeded_feed, tolerance, walk
+    from netc.cli.sources import read_source
+
+    graph, context = prepared(read_source(source, options))
+    context.check = 0
+    feed = seeded_feed(graph, seed, batch)
+    passes = standard_passes()
+    verdicts = []
+    with progress("interpreting the net") as step:
+        for verdict in walk(graph, passes, feed, context):
+            step(f"after {verdict.name}: {verdict.error:.1e}")
+            verdicts.append((verdict, verdict.error <= BOUND))
+            if not verdicts[-1][1]:
+                break
+        else:
+            step("running the compiled net")
+            final = compiled(graph, feed)
+            verdicts.append((final, final.error <= tolerance(graph)))
+    rows = [
+        (v.name, "" if v.changed else "no change", f"{v.error:.2e}", "ok" if fine else "DIFFERS")
+        for v, fine in verdicts
+    ]
+    table(("after", "", "error", ""), rows)
+    last, fine = verdicts[-1]
+    if not fine:
+        raise VerifyError(f"{last.name} changes output {clean(last.output)!r} by {last.error:.2e}")
+    say("no pass changes results, nor does the compiled code")
