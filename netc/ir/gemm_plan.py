@@ -78,7 +78,7 @@ def plan_gemm(
     widest = max(count for count, _ in sizes)
     block = min(60, SCRATCH // (64 * widest))
     weights = panels * steps * BLOCK * PANEL * 4
-    chunks = max(1, round(steps / 36))
+    chunks = max(1, round(steps / 72))
     outer = weights > (1 << 19) and weights > input_bytes
     return GemmPlan(cover_panels(panels, sizes), block, -(-steps // chunks) or 1, outer)
 

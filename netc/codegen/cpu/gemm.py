@@ -96,7 +96,8 @@ def _unit(module: Module, table: Val) -> Function:
     shift = f.add(shift, f.mul(group, slots.size(Slot.GROUP_STRIDE)))
     source = f.gep(slots.ptr(Slot.INPUT), shift, 4)
     offsets = f.gep(slots.ptr(Slot.PIXELS), p0, 4)
-    tiles = _ceil_div(f, pixels, most)
+    enough = f.smin(panels, f.lshr(pixels, 2))  # a tile for each panel to be asked for ahead
+    tiles = f.smax(_ceil_div(f, pixels, most), enough)
     thin, fat = f.sdiv(pixels, tiles), f.srem(pixels, tiles)  # the first `fat` have one more
     kernels = f.gep(table, f.mul(panels, 16), 4)
     chunks = f.smax(_ceil_div(f, n8, slots.size(Slot.CHUNK)), 1)

@@ -19,7 +19,7 @@ PANEL_ROW = 4 * PANEL  # bytes of one panel for one k
 
 # in, pixel offsets, taps, n8, n1, weights, panel stride in bytes, scratch, accumulate, ahead
 PARAMS = ("ptr", "ptr", "ptr", "i64", "i64", "ptr", "i64", "ptr", "i64", "i64")
-_LOCALITY = 3  # weights asked for ahead of time go to the second-level cache
+_LOCALITY = 2  # weights asked for ahead of time go to the second-level cache
 
 
 def tile_pixels(target: Target) -> dict[int, int]:
