@@ -4,8 +4,9 @@
 offset, so a tile may cross image rows. One turn of the main loop reads one tap offset from a
 table and does the eight channels that lie there; a second loop does single channels (planar
 input, and what is left of K beyond a multiple of eight). The main loop also asks for the eight
-lines `ahead` bytes beyond its own first panel: weights of a later chunk, shared out over tiles. Every pixel sums over K in the same
-order whatever tile it is in, so results do not depend on how pixels are cut into tiles.
+lines `ahead` bytes beyond its own first panel: weights of a later chunk, shared out over tiles.
+Every pixel sums over K in the same order whatever tile it is in, so results do not depend on how
+pixels are cut into tiles.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ def _microkernel(module: Module, nv: int, t: int) -> Function:
         later = f.gep(w, ahead)
         for c in range(BLOCK):
             f.prefetch(f.gep(later, c * PANEL_ROW), _LOCALITY)
+        for c in range(BLOCK):
             acc = _step(tile, acc, bases, w, c)
         turn.next([f.gep(w, BLOCK * PANEL_ROW), *acc])
     one_end = f.gep(eight_end, n1, 4)
