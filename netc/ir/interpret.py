@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 
 from netc.errors import InputError, clean
+from netc.ir.attributes import bound
 from netc.ir.dims import symbols
-from netc.ir.graph import Graph, Node
+from netc.ir.graph import Graph, Node, Value
 from netc.ir.op import Array, as_tuple
-from netc.ir.ops.sources import Const, Input, Param
+from netc.ir.ops.fused import Fused
+from netc.ir.ops.shape import Reshape
+from netc.ir.ops.sources import Const, Param
 from netc.ir.types import DType, TensorType
 
 SEED = 0  # of the initializers of parameters without weights
@@ -25,21 +28,50 @@ def interpret(
     Raises InputError where the feed does not fit the graph's inputs.
     """
     sizes: dict[str, int] = {}
-    values: dict[Any, Array] = {}
-    given = {n.name: _checked(n, feed, sizes) for n in graph.inputs}
+    given = {
+        n.results[0]: _convert(_checked(n, feed, sizes), n.types[0], dtype) for n in graph.inputs
+    }
     weights = initial_weights(graph, seed)
+    for node in graph.params:
+        given[node.results[0]] = np.asarray(weights[node.name], dtype)
+    return run(graph, given, sizes, dtype)
+
+
+def run(
+    graph: Graph, given: Mapping[Value, Array], sizes: Mapping[str, int], dtype: Any
+) -> dict[str, Array]:
+    """The outputs of `graph`, its inputs' and parameters' arrays and its symbols given."""
+    values = dict(given)
+    last = {v: node for node in graph.nodes for v in node.inputs}
+    kept = {*graph.outputs.values(), *values}
     for node in graph.nodes:
-        if isinstance(node.op, Input):
-            outs: tuple[Array, ...] = (_convert(given[node.name], node.types[0], dtype),)
-        elif isinstance(node.op, Param):
-            outs = (np.asarray(weights[node.name], dtype),)
-        elif isinstance(node.op, Const):
-            shape = node.types[0].sizes(sizes)
-            outs = (np.full(shape, np.float32(node.op.value), dtype),)
+        if isinstance(node.op, Const):
+            number = np.full(node.types[0].sizes(sizes), np.float32(node.op.value))
+            outs: tuple[Array, ...] = (_convert(number, node.types[0], dtype),)
+        elif node.results[0] in values:
+            continue
         else:
-            outs = as_tuple(node.op.reference(*(values[v] for v in node.inputs)))
+            outs = _results(node, [values[v] for v in node.inputs], sizes, dtype)
         values.update(zip(node.results, outs, strict=True))
+        for v in node.inputs:
+            if last[v] is node and v not in kept:
+                values.pop(v, None)
     return {name: values[v] for name, v in graph.outputs.items()}
+
+
+def _results(
+    node: Node, xs: list[Array], sizes: Mapping[str, int], dtype: Any
+) -> tuple[Array, ...]:
+    """A node's results, its floats in the precision asked for."""
+    if isinstance(node.op, Reshape):  # whose own sizes may be symbols
+        return (xs[0].reshape(node.types[0].sizes(sizes)),)
+    if isinstance(node.op, Fused):
+        body = node.op.body
+        given = dict(zip((n.results[0] for n in body.inputs), xs, strict=True))
+        return tuple(run(body, given, sizes, dtype).values())
+    outs = as_tuple(bound(node.op, sizes).reference(*xs))
+    typed_outs = zip(outs, node.types, strict=True)
+    return tuple(o.astype(dtype, copy=False) if t.dtype is DType.F32 else o for o, t in typed_outs)
 
 
 def initial_weights(graph: Graph, seed: int = SEED) -> dict[str, Array]:

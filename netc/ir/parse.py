@@ -13,22 +13,27 @@ from typing import Any, cast
 
 from lark import Token
 
-from netc.errors import GraphError, Source, Span, clean
+from netc.errors import NOWHERE, GraphError, ParseError, Source, Span, clean
 from netc.ir.attributes import declared, misfit
 from netc.ir.device import Device
 from netc.ir.graph import Builder, Graph, Node, Value
 from netc.ir.op import REGISTRY, Array, Op
 from netc.ir.ops.sources import KINDS, Initializer, Input, Param
-from netc.ir.tree import Call, Line, Tree, Word, at, read_name, read_tree, split_reference
+from netc.ir.tree import Call, Line, Tree, Word, at, placed, read_name, read_tree, split_reference
 
 
 def parse(text: str, name: str = "<ir>", weights: Mapping[str, Array] | None = None) -> Graph:
     """The graph a text stands for, with the given arrays for its parameters.
 
+    Nodes are located where they stand in this text, unless it says `at "file":line:column`.
     Raises ParseError or GraphError, each with its place in `name`.
     """
     source = Source(name, text)
-    return _Reader(source, weights or {}).graph(read_tree(source))
+    tree = read_tree(source)
+    try:
+        return _Reader(source, weights or {}).graph(tree)
+    except ParseError as e:
+        raise placed(e, source) from None
 
 
 class _Reader:
@@ -36,12 +41,14 @@ class _Reader:
 
     def __init__(self, source: Source, weights: Mapping[str, Array]) -> None:
         self.source, self.weights = source, weights
+        self.located = False  # the text says itself where its nodes come from
 
     def span(self, t: Token) -> Span:
         return Span(self.source.name, t.line or 0, t.column or 0, self.source)
 
     def graph(self, tree: Tree) -> Graph:
         b, nodes = Builder(), dict[str, Node]()
+        self.located |= any(line.loc for line in tree.lines)
         for line in tree.lines:
             node = self.node(b, line, nodes)
             nodes[node.name] = node
@@ -71,7 +78,7 @@ class _Reader:
         if list(node.types) != line.types:
             gives, said = (", ".join(map(str, ts)) for ts in (node.types, line.types))
             raise GraphError(f"%{clean(name)} is written as {said}, {op.name} gives {gives}", here)
-        return node if line.loc is None else replace(node, loc=line.loc)
+        return replace(node, loc=line.loc or NOWHERE) if self.located else node
 
     def value(self, t: Token, nodes: Mapping[str, Node]) -> Value:
         name, index = at(t, split_reference, t)

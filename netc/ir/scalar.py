@@ -6,14 +6,16 @@ back ends for code, `Count` for the cost model. A back end is a `Scalars` implem
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from functools import cache
+from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 
 from netc.ir.dims import Dim, product
 from netc.ir.op import Array, Op, require
-from netc.ir.types import TensorType
+from netc.ir.types import DType, TensorType
 
 UNARY = ("neg", "abs", "sqrt", "exp", "expm1", "log", "log1p", "tanh", "floor")
 BINARY = ("+", "-", "*", "/", "max", "min", "pow")
@@ -228,6 +230,14 @@ def _show(shape: tuple[Dim, ...]) -> str:
     return "[" + ",".join(map(str, shape)) + "]"
 
 
+@cache
+def _arity(op: Any) -> int | None:
+    """How many operands a formula takes; None for any number."""
+    parameters = list(inspect.signature(op.scalar).parameters.values())
+    fixed = all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
+    return len(parameters) - 1 if fixed else None
+
+
 class Elementwise(Op):
     """An op whose meaning is one scalar formula; operands broadcast as in NumPy."""
 
@@ -238,8 +248,11 @@ class Elementwise(Op):
         raise NotImplementedError
 
     def infer(self, *xs: TensorType) -> TensorType:
-        require(len({x.dtype for x in xs}) == 1, f"element types differ: {', '.join(map(str, xs))}")
-        return TensorType(xs[0].dtype, broadcast(*(x.shape for x in xs)))
+        takes = _arity(cast(Any, type(self)))
+        require(takes in (None, len(xs)), f"{takes} operands are needed, not {len(xs)}")
+        for i, x in enumerate(xs):
+            require(x.dtype is DType.F32, f"input {i} is {x}; f32 is needed here (see cast)")
+        return TensorType(DType.F32, broadcast(*(x.shape for x in xs)))
 
     def reference(self, *xs: Array) -> Array:
         dtype = np.result_type(*xs) if xs else np.dtype(np.float32)

@@ -33,10 +33,15 @@ def read_tree(source: Source) -> Tree:
     except UnexpectedInput as e:
         raise ParseError(_unexpected(e, source)) from None
     except NetcError as e:
-        d = e.diagnostics[0]
-        span = Span(source.name, d.span.line, d.span.column, source)
-        raise ParseError(Diagnostic(d.message, span, d.help)) from None
+        raise placed(e, source) from None
     return tree
+
+
+def placed(e: NetcError, source: Source) -> ParseError:
+    """An error that knows its line and column, now in its source."""
+    d = e.diagnostics[0]
+    span = Span(source.name, d.span.line, d.span.column, source)
+    return ParseError(Diagnostic(d.message, span, d.help))
 
 
 def at(t: Token, read: Callable[[str], T], text: str) -> T:

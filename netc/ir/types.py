@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -88,7 +89,7 @@ class TensorType:
         """The names of the sizes that are known only at run time."""
         return frozenset().union(*(symbols(d) for d in self.shape))
 
-    def sizes(self, known: dict[str, int]) -> tuple[int, ...]:
+    def sizes(self, known: Mapping[str, int]) -> tuple[int, ...]:
         """The shape when each symbol has the given size."""
         return tuple(evaluate(d, known) for d in self.shape)
 
