@@ -13,6 +13,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 STEP_BYTES = 16  # function address, argument block address
+NO_BARRIER = 1  # added to a function address: threads go on to the next step at once
 
 
 class Job(IntEnum):

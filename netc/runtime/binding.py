@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from netc.errors import ArtifactError, ResourceError, clean
 from netc.ir.dims import Dim, evaluate
-from netc.ir.native_abi import STEP_BYTES, Job
+from netc.ir.native_abi import NO_BARRIER, STEP_BYTES, Job
 from netc.ir.plan import (
     ALIGN,
     Affine,
@@ -202,7 +202,9 @@ class Binder:
         slots = _Slots(image, layout, address(self.arena), known, tables, address(filled))
         blocks, starts, patches = slots.of(plan)
         steps = np.zeros(2 * len(plan.steps), np.int64)
-        steps[0::2] = [image.symbol(step.kernel) for step in plan.steps]
+        steps[0::2] = [
+            image.symbol(step.kernel) | (0 if step.barrier else NO_BARRIER) for step in plan.steps
+        ]
         steps[1::2] = np.array(starts, np.int64) * _WORD + address(blocks)
         job = aligned(Job.SIZE, "job").view(np.int64)
         job[:] = 0

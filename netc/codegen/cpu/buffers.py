@@ -145,7 +145,7 @@ class _Placer:
         self.done = Placement()
         self.at: dict[Value, Operand] = {}
         self.haloed: dict[Value, Operand] = {}  # copies with zeros around, of values without
-        self.output_of = {v: name for name, v in reversed(graph.outputs.items())}
+        self.output_of = {v: name for name, v in reversed(list(graph.outputs.items()))}
         self.parent = self._concat_parents()
 
     def _concat_parents(self) -> dict[Value, tuple[Node, int]]:
@@ -275,7 +275,7 @@ class _Placer:
             raise AssertionError("a C8 slice must begin and end at a channel block")
         if source.array is not None:
             index = [slice(None)] * source.type.rank
-            index[op.axis] = slice(start, start + int(type.shape[op.axis]))
+            index[op.axis] = slice(start, start + type.sizes({})[op.axis])
             array = source.array[tuple(index)]
             self.at[node.out] = Operand(type, WEIGHTS, 0, row_major(type.shape), array=array.copy())
             return

@@ -205,7 +205,7 @@ class Lowering:
 
 def lower(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     """The calls of a kernel, by the rule of its anchor. Raises UnsupportedError without one."""
-    from netc.codegen.cpu.anchors.elementwise import lower_elementwise
+    from netc.codegen.cpu.anchors import lower_elementwise  # registers every rule
 
     made = RULES.get(type(k.anchor.op)) if k.anchor is not None else lower_elementwise
     if made is None:

@@ -10,7 +10,7 @@ the rows of the job's threads only, and returns when all of them have left the j
 from __future__ import annotations
 
 from netc.codegen.cpu.emit import Function, Module, Val
-from netc.ir.native_abi import STEP_BYTES, Job, Pool, Row
+from netc.ir.native_abi import NO_BARRIER, STEP_BYTES, Job, Pool, Row
 
 _FACING = 4  # threads at most that watch one another directly
 _SYSCALLS = {"x86_64": {"futex": 202, "yield": 24}, "aarch64": {"futex": 98, "yield": 124}}
@@ -123,7 +123,9 @@ def _steps(module: Module, wait: Function) -> Function:
             skip.otherwise()
             _stamp(f, times, tid, turn.index)
             step = f.gep(steps, turn.index, STEP_BYTES)
-            f.call(_address(f, step, 0), _address(f, step, 8), tid, nthreads)
+            kernel = _word(f, step, 0)
+            code = f.cast("inttoptr", f.and_(kernel, ~NO_BARRIER), "ptr")
+            f.call(code, _address(f, step, 8), tid, nthreads)
             done = f.add(turn.index, 1)
             with f.if_(first) as asked:
                 flag = f.atomic_load("i64", f.gep(job, Job.CANCEL), "monotonic")
@@ -134,7 +136,9 @@ def _steps(module: Module, wait: Function) -> Function:
             with f.if_(alone) as kind:
                 kind.give([cancel])
                 kind.otherwise()
-                kind.give([_together(f, wait, cancel, turn.index, last)])
+                open_end = f.icmp("eq", f.and_(kernel, NO_BARRIER), 0)
+                meets = f.and_(f.icmp("slt", turn.index, last), open_end)
+                kind.give([_together(f, wait, cancel, turn.index, meets)])
             skip.give(kind.results)
         turn.next(skip.results)
     ended = turn.results[0]
@@ -144,15 +148,15 @@ def _steps(module: Module, wait: Function) -> Function:
     return f
 
 
-def _together(f: Function, wait: Function, cancel: Val, index: Val, last: Val) -> Val:
-    """Meet after a step that is not the last; the steps done if the job ends here, else 0."""
+def _together(f: Function, wait: Function, cancel: Val, index: Val, meets: Val) -> Val:
+    """Meet after a step where the threads do; the steps done if the job ends here, else 0."""
     _, pool, tid, nthreads, base = f.args
     done = f.add(index, 1)
     sequence = f.add(base, done)
     stop = f.gep(pool, Pool.STOP)
-    with f.if_(f.icmp("ne", cancel, 0)):
+    with f.if_(f.and_(meets, f.icmp("ne", cancel, 0))):
         f.atomic_store(sequence, stop, "monotonic")
-    with f.if_(f.icmp("slt", index, last)) as inner:
+    with f.if_(meets) as inner:
         _meet(f, wait, pool, tid, nthreads, sequence)
         named = f.icmp("eq", f.atomic_load("i64", stop, "monotonic"), sequence)
         inner.give([f.select(named, done, f.const(0))])

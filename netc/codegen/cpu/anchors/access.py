@@ -119,11 +119,12 @@ def pack_blocks(array: Array) -> Array:
 
 
 def collapse(
-    sizes: Shape, accesses: Sequence[Access], inner: bool = False
+    sizes: Shape, accesses: Sequence[Access], inner: bool = False, unit: int = 1
 ) -> tuple[Shape, list[Access]]:
     """Without axes of size 1, and with neighbours merged where every operand runs on evenly.
 
-    At least one axis is left; with `inner`, the last one stays even where its size is 1.
+    At least one axis is left, of stride `unit`; with `inner`, the last one stays even where its
+    size is 1.
     """
     kept = [i for i, d in enumerate(sizes) if d != 1 or (inner and i == len(sizes) - 1)]
     out: list[Dim] = []
@@ -136,6 +137,6 @@ def collapse(
             out.append(sizes[i])
             columns.append(own)
     if not out:
-        out, columns = [1], [[0] * len(accesses)]
+        out, columns = [1], [[unit] * len(accesses)]
     rows = [tuple(c[j] for c in columns) for j in range(len(accesses))]
     return tuple(out), [replace(a, strides=r) for a, r in zip(accesses, rows, strict=True)]

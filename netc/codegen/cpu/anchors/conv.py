@@ -56,16 +56,17 @@ class Matrix:
 @rule(Conv)
 def lower_conv(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
     """The matrix kernel, or the depthwise or the direct one."""
-    from netc.codegen.cpu.anchors.depthwise import lower_depthwise
-    from netc.codegen.cpu.anchors.direct import lower_direct_conv
-
     assert k.anchor is not None
     assert isinstance(k.anchor.op, Conv)
     out = k.outs[0]
     if not out.is_c8:
+        from netc.codegen.cpu.anchors.direct import lower_direct_conv
+
         return lower_direct_conv(ctx, k)
     x, w = k.anchor_operands()[:2]
     if k.anchor.op.groups > 1 and w.type.shape[1] == 1 and x.is_c8:
+        from netc.codegen.cpu.anchors.depthwise import lower_depthwise
+
         return lower_depthwise(ctx, k)
     return _call(ctx, k, _convolution(k.anchor.op, x, w, out))
 
@@ -90,6 +91,7 @@ def _convolution(op: Conv, x: Operand, w: Operand, out: Operand) -> Matrix:
     image, plane, row, column = x.strides
     down, across = op.dilation[0] * row, op.dilation[1] * column
     kh, kw = kernel
+    taps: tuple[Affine, ...]
     if x.is_c8:
         full, rest = divmod(channels, BLOCK)
         taps = (
@@ -286,9 +288,10 @@ def _output(m: Matrix, out: Operand) -> list[Arg]:
 def _place(m: Matrix, o: Operand) -> list[Arg]:
     """Address, pixel offsets, image stride and plane of the output or of a tail's operand."""
     together = _together(m)
-    if o.type.layout is Layout.PLAIN:
-        image, plane, steps = m.channels, BLOCK, ()
-    else:
+    image: Dim = m.channels
+    plane: Dim = BLOCK
+    steps: tuple[Dim, ...] = ()
+    if o.type.layout is not Layout.PLAIN:
         strides = [0 if d == 1 else s for d, s in zip(o.sizes, o.strides, strict=True)]
         image, plane, *rest = strides
         steps = tuple(rest)

@@ -23,8 +23,9 @@ from netc.codegen.cpu.anchors.formula import Formula, LlvmScalars, Tail
 from netc.codegen.cpu.anchors.streams import Port, Ports, Stream, blocked_port, plain_port
 from netc.codegen.cpu.anchors.units import ceil_div, units
 from netc.codegen.cpu.emit import Function, Val, vec
-from netc.codegen.cpu.lowering import BLOCK, Call, Kernel, Lowering, Operand
+from netc.codegen.cpu.lowering import BLOCK, Call, Kernel, Lowering, Operand, rule
 from netc.ir.dims import ceil_div as dim_ceil_div
+from netc.ir.ops.elementwise import Cast
 from netc.ir.plan import IntArg
 from netc.ir.types import DType
 
@@ -49,6 +50,7 @@ class Rows:
         return self.ports[: -self.outputs]
 
 
+@rule(Cast)
 def lower_elementwise(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     """One call for each shape among the body's outputs."""
     results = tuple(k.body.outputs.values())
@@ -107,7 +109,7 @@ def _blocked(
     if padded:
         # The first channel of a block, walked like an operand: axes across it do not merge.
         walked.append(Access(IntArg(0), DType.U8, (0, BLOCK, 0, 0)))
-    sizes, walked = collapse(over, walked, inner=padded)
+    sizes, walked = collapse(over, walked, padded, BLOCK)
     counted = walked[: len(accesses)]
     rows = Rows(tuple(blocked_port(a) for a in counted), outputs, len(sizes) - 1, True, padded)
     args = Args()

@@ -10,6 +10,7 @@ from netc.codegen.cpu.emit import Function, Val, const_int, vec
 from netc.codegen.cpu.lowering import Kernel, Operand
 from netc.errors import UnsupportedError
 from netc.ir.graph import Node, Value
+from netc.ir.ops.elementwise import Cast
 from netc.ir.ops.sources import Const, Input, Param
 from netc.ir.scalar import Elementwise, S
 from netc.ir.types import DType
@@ -82,7 +83,7 @@ class Formula:
                 continue
             if isinstance(v.op, Input | Param):
                 leaves[v] = None
-            elif not isinstance(v.op, Elementwise | Const):
+            elif not isinstance(v.op, Elementwise | Cast | Const):
                 raise UnsupportedError(f"{v.op.name} is not element-wise", v.node.loc)
             elif ready:
                 done.add(v.node)
@@ -127,9 +128,9 @@ def _emit_node(f: Function, b: LlvmScalars, node: Node, xs: list[Val]) -> Val:
     if isinstance(node.op, Const):
         value = node.op.value
         return b.const(value) if out is DType.F32 else const_int(int(value), _type(out, b.lanes))
-    assert isinstance(node.op, Elementwise)
-    if node.op.name == "cast":
+    if isinstance(node.op, Cast):
         return convert(f, xs[0], node.inputs[0].type.dtype, out)
+    assert isinstance(node.op, Elementwise)
     if out is not DType.F32:
         raise UnsupportedError(f"{node.op.name} of {out} has no kernel", node.loc)
     made: Val = node.op.scalar(*(S(b, x) for x in xs)).h
@@ -140,20 +141,27 @@ def _type(dtype: DType, lanes: int) -> str:
     return vec(lanes, ELEMENTS[dtype])
 
 
+_LIMITS = {DType.U8: (0, 255), DType.I32: (-(1 << 31), (1 << 31) - 1)}
+
+
 def convert(f: Function, x: Val, source: DType, to: DType) -> Val:
-    """Another element type; floats are cut toward zero, wider integers keep their low bits."""
+    """Another element type: floats are cut toward zero, what is out of range is held, NaN is 0."""
     type = _type(to, x.lanes)
     if source is to:
         return x
     if to is DType.F32:
         return f.cast("uitofp" if source is DType.U8 else "sitofp", x, type)
     if source is DType.F32:
-        wide = DType.I64 if to is DType.I64 else DType.I32
-        whole = f.cast("fptosi", x, _type(wide, x.lanes))
-        return convert(f, whole, wide, to)
-    if source.size > to.size:
-        return f.cast("trunc", x, type)
-    return f.cast("zext" if source is DType.U8 else "sext", x, type)
+        kind = "llvm.fptoui.sat" if to is DType.U8 else "llvm.fptosi.sat"
+        names = [_type(d, x.lanes).replace("float", "f32") for d in (to, source)]
+        suffix = ".".join(n.replace("<", "v").replace(" x ", "").replace(">", "") for n in names)
+        full = f.module.declare(f"{kind}.{suffix}", type, [x.type])
+        return f.value(type, f"call {type} @{full}({x})")
+    if source.size < to.size:
+        return f.cast("zext" if source is DType.U8 else "sext", x, type)
+    low, high = (const_int(limit, x.type) for limit in _LIMITS[to])
+    held = f.select(f.icmp("slt", x, low), low, x)
+    return f.cast("trunc", f.select(f.icmp("sgt", held, high), high, held), type)
 
 
 class Tail:
