@@ -39,6 +39,20 @@ def prepared(graph: Graph) -> tuple[Graph, Context]:
     return replace(graph, weights=weights), Context(check=options.check, seed=options.seed)
 
 
+def graph_after(graph: Graph, name: str, optimize: bool = True) -> Graph:
+    """A net as it is after the standard passes up to the one called `name`."""
+    from netc.errors import GraphError
+    from netc.ir.graph import Stage
+    from netc.passes.base import run_passes
+
+    chosen = _until(standard_passes(optimize), name)
+    if graph.stage is not Stage.NET:
+        raise GraphError("a compiled model has had its passes", help="leave out --after")
+    graph, context = prepared(graph)
+    with progress(f"running {len(chosen)} passes"):
+        return run_passes(graph, chosen, context)
+
+
 @click.command("dump")
 @click.argument("source", type=EXISTING)
 @click.option("--after", "after", help="The pass to stop after; none: the net as it was read.")
@@ -55,22 +69,13 @@ def dump_command(
     **options: Any,
 ) -> None:
     """Print SOURCE as IR text, as it is after a pass."""
-    from netc.cli.sources import is_model, read_source
-    from netc.passes.base import run_passes
+    from netc.cli.sources import read_source
 
-    passes = standard_passes(not no_optimize)
     if listing:
-        say("\n".join(p.name for p in passes))
+        say("\n".join(p.name for p in standard_passes(not no_optimize)))
         return
-    chosen = _until(passes, after) if after else ()
     graph = read_source(source, options)
-    if chosen and not is_model(source):
-        graph, context = prepared(graph)
-        with progress(f"running {len(chosen)} passes"):
-            graph = run_passes(graph, chosen, context)
-    elif chosen:
-        raise UsageError("a compiled model has had its passes", help="dump it without --after")
-    _give(graph, out)
+    _give(graph_after(graph, after, not no_optimize) if after else graph, out)
 
 
 def _until(passes: Sequence[Pass], name: str) -> tuple[Pass, ...]:

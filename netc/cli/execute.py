@@ -1,0 +1,125 @@
+"""run and time: a compiled model at work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from netc.cli.options import EXISTING, WRITTEN, threads_option
+from netc.cli.show import milliseconds, outputs, progress, say, table
+from netc.errors import clean
+
+_trust_options = (
+    click.option("--sha256", help="The file's SHA-256; its code is then used as it is."),
+    click.option(
+        "--trust/--no-trust", default=None, help="Use the file's native code, or never do."
+    ),
+)
+
+
+def _loading(command: Any) -> Any:
+    for option in reversed(_trust_options):
+        command = option(command)
+    return threads_option(command)
+
+
+@click.command("run")
+@click.argument("model", type=EXISTING)
+@click.option(
+    "-i",
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="NAME=FILE",
+    help=".npy, .npz or image; several images of one input make a batch.",
+)
+@click.option("-o", "--output", "out", type=WRITTEN, help="Write the outputs to this .npz.")
+@click.option("--labels", type=EXISTING, help="Names of the classes, one a line.")
+@click.option("--trace", "trace_to", type=WRITTEN, help="Write a trace for Perfetto, as JSON.")
+@_loading
+def run_command(
+    model: Path,
+    inputs: tuple[str, ...],
+    out: Path | None,
+    labels: Path | None,
+    trace_to: Path | None,
+    threads: int | None,
+    sha256: str | None,
+    trust: bool | None,
+) -> None:
+    """Run MODEL once and print what it gives; with labels, the best five classes.
+
+    An image is given as numbers from 0 to 255, RGB; what else a net wants of it belongs in the
+    net (netc compile --resize --mean --scale --channels).
+
+    \b
+    netc run model.bin --input data=x.npy --output out.npz
+    netc run model.bin --input data=cat.jpg
+    """
+    from netc import api
+    from netc.cli.feeds import read_feed, write_arrays
+    from netc.cli.sources import read_labels
+
+    names = read_labels(labels) if labels else None
+    with progress(f"loading {clean(model.name)}"):
+        exe = api.load(model, threads, trust, sha256)
+    feed = read_feed(inputs, exe.inputs)
+    with progress("running"):
+        if trace_to is None:
+            got = exe(feed)
+        else:
+            from netc.runtime.trace import traced
+
+            got, trace = traced(exe, feed)
+            _write_trace(trace_to, trace)
+    if out is not None:
+        write_arrays(out, got)
+        say(f"{clean(out)}: {', '.join(f'{clean(k)} {list(v.shape)}' for k, v in got.items())}")
+    else:
+        outputs(got, exe.labels if names is None else names)
+
+
+def _write_trace(path: Path, trace: Any) -> None:
+    from netc.runtime.atomic import write_file
+
+    write_file(path, [json.dumps(trace).encode()])
+
+
+@click.command("time")
+@click.argument("model", type=EXISTING)
+@click.option("--batch", type=click.IntRange(1, 1 << 20), default=1, help="Size of the batch.")
+@click.option("--per-op/--whole", default=True, help="Also a row for every step.")
+@click.option("--seconds", type=click.FloatRange(0.01, 3600), default=1.0, help="How long.")
+@_loading
+def time_command(
+    model: Path,
+    batch: int,
+    per_op: bool,
+    seconds: float,
+    threads: int | None,
+    sha256: str | None,
+    trust: bool | None,
+) -> None:
+    """Time MODEL on random inputs: the median run, and where it goes."""
+    from netc import api
+    from netc.cli.timing import measure, random_feed, step_rows
+
+    with progress(f"loading {clean(model.name)}"):
+        exe = api.load(model, threads, trust, sha256)
+    feed = random_feed(exe, batch)
+    with progress("timing") as step:
+        taken = measure(exe, feed, seconds)
+        step("timing the steps")
+        rows, work = step_rows(exe, feed) if per_op else ([], 0.0)
+    if rows:
+        table(("step", "op", "ms", "%", "GFLOP/s", "GB/s"), rows, numbers=4)
+    median = sorted(taken)[len(taken) // 2]
+    rate = f", {work / median / 1e9:.1f} GFLOP/s" if work else ""
+    say(
+        f"{clean(model.name)}: batch {batch}, {exe.threads} threads, {exe.level}: "
+        f"median {milliseconds(median)} ms, best {milliseconds(min(taken))} ms "
+        f"of {len(taken)} runs{rate}"
+    )

@@ -1,0 +1,168 @@
+"""What is known of a net, a model and this machine, as lines and rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from netc.cli.show import amount, size
+from netc.errors import NetcError, clean
+from netc.ir.dims import evaluate
+from netc.ir.graph import Graph, Node
+from netc.ir.ops.sources import Const, Input, Param
+from netc.runtime import host
+from netc.runtime.artifact import ArtifactFile
+
+Row = tuple[object, ...]
+_IMAGE = 224  # pixels assumed for a height or width left open
+_MANY = 12  # outputs that are listed
+
+
+def sizes_for(graph: Graph, batch: int) -> dict[str, int]:
+    """A size for every symbol of the inputs: the batch in front, an image's usual size inside."""
+    from netc.ir.dims import symbols
+
+    sizes: dict[str, int] = {}
+    for node in graph.inputs:
+        for axis, dim in enumerate(node.types[0].shape):
+            for name in symbols(dim):
+                sizes.setdefault(name, batch if axis == 0 else _IMAGE)
+    return sizes
+
+
+def net_lines(graph: Graph, sizes: Mapping[str, int]) -> list[str]:
+    """Name, inputs, outputs, parameters, work."""
+    lines = [f"net {clean(graph.name)}"]
+    lines += [f"  input   {clean(n.name)}: {n.types[0]}" for n in graph.inputs]
+    outputs = list(graph.outputs.items())
+    lines += [f"  output  {clean(name)}: {v.type}" for name, v in outputs[:_MANY]]
+    if len(outputs) > _MANY:
+        lines.append(f"  …       {len(outputs) - _MANY} more outputs")
+    count = sum(int(evaluate(n.types[0].count, {})) for n in graph.params)
+    lines.append(f"  params  {len(graph.params)} arrays, {count:,} numbers, {size(4 * count)}")
+    work = sum(flops(n, sizes) for n in graph.nodes)
+    at = ", ".join(f"{clean(k)} = {v}" for k, v in sizes.items())
+    lines.append(f"  work    {amount(work, 'FLOP')} a run" + (f" with {at}" if at else ""))
+    devices = sorted({str(n.device) for n in graph.nodes if n.device})
+    lines.append(f"  devices {', '.join(devices) or 'any'}")
+    if graph.labels:
+        lines.append(f"  labels  {len(graph.labels)}, from {clean(graph.labels[0])!r}")
+    return lines + [f"  note    {clean(note)}" for note in graph.notes]
+
+
+def flops(node: Node, sizes: Mapping[str, int]) -> int:
+    """Floating-point operations of a node; 0 where its sizes are not known."""
+    try:
+        return int(evaluate(node.op.flops(*(v.type for v in node.inputs)), sizes))
+    except (NetcError, KeyError):
+        return 0
+
+
+def op_rows(graph: Graph, sizes: Mapping[str, int]) -> list[Row]:
+    """Per op: how many, FLOPs, share."""
+    counts: dict[str, list[int]] = {}
+    for node in graph.nodes:
+        if not isinstance(node.op, Input | Param):
+            seen = counts.setdefault(node.op.name, [0, 0])
+            seen[0] += 1
+            seen[1] += flops(node, sizes)
+    total = sum(work for _, work in counts.values()) or 1
+    ordered = sorted(counts.items(), key=lambda item: (-item[1][1], item[0]))
+    return [
+        (name, count, amount(work), f"{100 * work / total:.1f}") for name, (count, work) in ordered
+    ]
+
+
+def node_rows(graph: Graph, sizes: Mapping[str, int]) -> list[Row]:
+    """Per node: name, op, type, device, FLOPs."""
+    return [
+        (n.name, n.op.name, ", ".join(map(str, n.types)), n.device or "", amount(flops(n, sizes)))
+        for n in graph.nodes
+        if not isinstance(n.op, Param)
+    ]
+
+
+def model_lines(file: ArtifactFile, sizes: Mapping[str, int]) -> list[str]:
+    """What a compiled file holds: code, weights, memory of a run, whether its code is trusted."""
+    from netc.runtime.binding import plan_layout
+    from netc.runtime.trust import judge
+
+    lines = [f"model made by netc {clean(file.compiler)}, sha256 {file.sha256()}"]
+    for info in file.levels:
+        level = file.level(info.name)
+        arena = plan_layout(level.plan, dict(sizes)).arena
+        tuned = f", tuned for {clean(info.tuning)}" if info.tuning else ""
+        lines.append(
+            f"  {info.name}: {len(level.plan.steps)} steps, {size(len(level.code))} of code, "
+            f"{size(arena)} of memory a run{tuned}"
+        )
+    lines.append(f"  weights {size(len(file.weights))}")
+    for condition in file.level(file.levels[0].name).plan.conditions if file.levels else ():
+        lines.append(f"  needs   {condition.size} ≥ {condition.minimum}: {clean(condition.why)}")
+    verdict = judge(file, None, None)
+    trusted = "trusted" if verdict.trusted else f"made again at load: {clean(verdict.why)}"
+    return [*lines, f"  code    {trusted}"]
+
+
+def kernel_rows(order: Sequence[Node]) -> list[Row]:
+    """Per kernel: name, what is in it, device."""
+    rows: list[Row] = []
+    for node in order:
+        if isinstance(node.op, Input | Param | Const):
+            continue
+        rows.append((node.name, _does(node), node.device or "cpu:0"))
+    return rows
+
+
+def _does(node: Node) -> str:
+    if node.op.name != "fused":
+        return node.op.name
+    body = cast(Any, node.op).body
+    return " + ".join(n.op.name for n in body.nodes if not isinstance(n.op, Input | Const))
+
+
+def device_rows() -> list[Row]:
+    """This machine's devices."""
+    threads = host.thread_count(None)
+    kind = f"{_processor()}, {host.core_count()} cores, {threads} threads by default"
+    rows: list[Row] = [("cpu:0", kind, size(host.available_memory()), f"code for {_levels()}")]
+    for name, what, memory in _gpus():
+        rows.append((name, what, memory, "not in this version"))
+    for i, name in enumerate(filter(None, os.environ.get("NETC_DEVICES", "").split(","))):
+        rows.append((name.strip(), f"logical device {i} of NETC_DEVICES", "", ""))
+    return rows
+
+
+def _processor() -> str:
+    """The processor's own name."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return host.architecture()
+    names = [line.split(":", 1)[1].strip() for line in text.splitlines() if "model name" in line]
+    return clean(names[0]) if names else host.architecture()
+
+
+def _levels() -> str:
+    """The levels whose code this processor runs."""
+    from netc.codegen.cpu.target import LEVELS, required_features
+
+    able = [
+        name
+        for name, target in LEVELS.items()
+        if target.arch == host.architecture() and required_features(name) <= host.cpu_features()
+    ]
+    return ", ".join(able) or "no level"
+
+
+def _gpus() -> list[tuple[str, str, str]]:
+    """NVIDIA GPUs, by what the kernel's driver says."""
+    found = []
+    folders = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    for i, path in enumerate(folders):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        lines = [line.split(":", 1)[1].strip() for line in text.splitlines() if "Model:" in line]
+        found.append((f"cuda:{i}", clean(lines[0]) if lines else "NVIDIA GPU", ""))
+    return found

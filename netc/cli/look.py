@@ -1,0 +1,105 @@
+"""inspect, explain, draw, devices: what shows and changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from netc.cli.options import EXISTING, WRITTEN, prepare_options, source_options
+from netc.cli.show import progress, say, size, table
+from netc.errors import UsageError, clean
+
+
+@click.command("inspect")
+@click.argument("source", type=EXISTING)
+@click.option("--batch", type=click.IntRange(1, 1 << 20), default=1, help="For FLOPs and memory.")
+@click.option("--ops", "each", is_flag=True, help="One line for every node, not for every op.")
+@source_options
+@prepare_options
+def inspect_command(source: Path, batch: int, each: bool, **options: Any) -> None:
+    """Show the inputs, outputs, ops, FLOPs, memory and devices of a net or a compiled model."""
+    from netc.cli.facts import model_lines, net_lines, node_rows, op_rows, sizes_for
+    from netc.cli.sources import is_model, read_source
+
+    graph = read_source(source, options)
+    sizes = sizes_for(graph, batch)
+    say("\n".join(net_lines(graph, sizes)))
+    if is_model(source):
+        from netc.runtime.artifact import open_artifact
+
+        say("\n".join(model_lines(open_artifact(source), sizes)))
+    if each:
+        table(("node", "op", "shape", "device", "FLOP"), node_rows(graph, sizes), numbers=1)
+    else:
+        table(("op", "count", "FLOP", "%"), op_rows(graph, sizes), numbers=3)
+
+
+@click.command("explain")
+@click.argument("source", type=EXISTING)
+@click.option("--rules", is_flag=True, help="Also every rewrite that was done.")
+@source_options
+@prepare_options
+def explain_command(source: Path, rules: bool, **options: Any) -> None:
+    """Show where each kernel of SOURCE runs, what was fused into it, and why not more."""
+    from netc import api
+    from netc.cli.facts import kernel_rows
+    from netc.cli.sources import is_model, read_source
+    from netc.compiler import lower
+
+    if is_model(source):
+        raise UsageError("a compiled model has no journal", help="explain the net it was made from")
+    graph = read_source(source, options)
+    with progress(f"lowering {clean(graph.name)}"):
+        lowered = lower(graph, api.compile_options(True, "native", None))
+    for note in lowered.graph.notes:
+        say(f"note: {clean(note)}")
+    table(("kernel", "does", "on"), kernel_rows(lowered.order))
+    refusals = lowered.context.refusals
+    if refusals:
+        rows = [(r.node, r.pass_name, r.reason) for r in refusals]
+        table(("node", "pass", "why not more"), rows)
+    if rules:
+        rows = [(f.node, f.pass_name, f.rule) for f in lowered.context.fired]
+        table(("node", "pass", "rule"), rows, title=f"{len(rows)} rewrites")
+    merged = len(graph.nodes) - len(graph.params) - len(lowered.order)
+    say(
+        f"{len(lowered.order)} kernels; {merged} nodes fewer than the net; {len(refusals)} refusals"
+    )
+
+
+@click.command("draw")
+@click.argument("source", type=EXISTING)
+@click.option("-o", "--out", type=WRITTEN, help="The .svg to write; SOURCE.svg where not given.")
+@click.option("--devices", is_flag=True, help="Colour by device, not by kind of op.")
+@click.option("--after", help="Draw the graph as it is after this pass.")
+@source_options
+def draw_command(
+    source: Path, out: Path | None, devices: bool, after: str | None, **options: Any
+) -> None:
+    """Draw a net or a compiled model as SVG, which any browser shows."""
+    from netc.cli.sources import read_source
+    from netc.draw import draw
+    from netc.runtime.atomic import write_file
+
+    out = out or source.with_suffix(".svg")
+    if out.suffix.lower() != ".svg":
+        raise UsageError(f"cannot write {clean(out.name)}", help="a drawing is a .svg file")
+    graph = read_source(source, options)
+    if after:
+        from netc.cli.stages import graph_after
+
+        graph = graph_after(graph, after)
+    with progress(f"drawing {clean(graph.name)}"):
+        text = draw(graph, devices)
+    write_file(out, [text.encode()])
+    say(f"{clean(out)}: {len(graph.nodes)} nodes, {size(len(text))}")
+
+
+@click.command("devices")
+def devices_command() -> None:
+    """List the devices of this machine, and what netc can do with each."""
+    from netc.cli.facts import device_rows
+
+    table(("device", "what", "memory", "netc"), device_rows())
