@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from netc.errors import Diagnostic, ParseError, Source, Span, clean
+from netc.errors import NOWHERE, Diagnostic, NetcError, ParseError, Source, Span, UsageError, clean
+from netc.frontend.files import display, mapped
 from netc.frontend.net import ast
 from netc.frontend.net.parse import MAX_BYTES, parse
 
@@ -20,38 +21,49 @@ class Loader:
 
     files: dict[Path, ast.File] = field(default_factory=dict)
 
-    def load(self, path: Path, name: str) -> list[ast.File]:
-        """The file and everything it imports, imported files first."""
-        source = _read(path, name, Span())
-        return self.resolve(parse(source), path)
-
-    def resolve(self, file: ast.File, path: Path) -> list[ast.File]:
-        """A parsed file after everything it imports. Iterative: chains of imports may be long."""
+    def load(self, path: str | os.PathLike[str]) -> list[ast.File]:
+        """The file after everything it imports. Iterative: chains of imports may be long."""
+        try:
+            real = Path(path).resolve()
+        except (OSError, ValueError, RuntimeError):
+            raise UsageError(f"cannot open {clean(display(path))}") from None
+        main = parse(_read(real, display(path), NOWHERE))
         order: list[ast.File] = []
-        real = path.resolve()
-        self.files[real] = file
-        stack = [(real, file, path.parent, iter(_imports(file)))]
+        self.files[real] = main
+        stack = [_Open(real, display(path), main, iter(_imports(main)))]
         while stack:
-            _, current, folder, rest = stack[-1]
-            statement = next(rest, None)
+            statement = next(stack[-1].rest, None)
             if statement is None:
-                stack.pop()
-                order.append(current)
-                continue
-            target = _beneath(folder, statement)
-            key = target.resolve()
-            if any(key == open_path for open_path, *_ in stack):
-                chain = " imports ".join(clean(p.name) for p, *_ in stack)
-                message = f"{chain} imports {clean(key.name)}: a cycle"
-                raise ParseError(message, statement.span)
-            if key in self.files:
-                continue
-            if len(self.files) >= MAX_FILES:
-                raise ParseError(f"more than {MAX_FILES} files are imported", statement.span)
-            child = parse(_read(target, statement.path, statement.span))
-            self.files[key] = child
-            stack.append((key, child, target.parent, iter(_imports(child))))
+                order.append(stack.pop().file)
+            elif (found := self._follow(stack, statement)) is not None:
+                stack.append(found)
         return order
+
+    def _follow(self, stack: list[_Open], statement: ast.Import) -> _Open | None:
+        """The imported file, unless it has been read before."""
+        importer = stack[-1]
+        target = _beneath(importer.path.parent, statement)
+        if any(target == o.path for o in stack):
+            chain = " imports ".join(clean(o.path.name) for o in stack)
+            message = f"{chain} imports {clean(target.name)}: a cycle"
+            raise ParseError(message, statement.span)
+        if target in self.files:
+            return None
+        if len(self.files) >= MAX_FILES:
+            raise ParseError(f"more than {MAX_FILES} files are imported", statement.span)
+        name = str(PurePosixPath(importer.name).parent / statement.path)
+        file = self.files[target] = parse(_read(target, name, statement.span))
+        return _Open(target, name, file, iter(_imports(file)))
+
+
+@dataclass
+class _Open:
+    """A file whose imports are being read."""
+
+    path: Path
+    name: str
+    file: ast.File
+    rest: Iterator[ast.Import]
 
 
 def _imports(file: ast.File) -> list[ast.Import]:
@@ -70,30 +82,25 @@ def _beneath(folder: Path, statement: ast.Import) -> Path:
     walked = folder
     for part in path.parts:
         walked = walked / part
-        if walked.is_symlink():
+        try:
+            linked = walked.is_symlink()
+        except OSError as e:
+            raise ParseError(f"{shown}: {e.strerror}", statement.span) from None
+        if linked:
             raise ParseError(f"{shown}: {clean(part)!r} is a symbolic link", statement.span)
     return walked
 
 
 def _read(path: Path, name: str, span: Span) -> Source:
-    """A regular file's text. Opened once and checked through the open file."""
-
-    def refuse(why: str, help: str = "") -> ParseError:
-        return ParseError(Diagnostic(f"cannot read {clean(name)!r}: {why}", span, help))
-
+    """A file's text. Size and kind are checked on the open file."""
     try:
-        # O_NONBLOCK: opening a FIFO must not wait for its writer.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError) as e:
-        raise refuse(getattr(e, "strerror", None) or str(e)) from None
-    with open(fd, "rb") as f:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise refuse("it is not a regular file")
-        data = f.read(MAX_BYTES + 1)
+        data = mapped(path)
+    except NetcError as e:
+        raise UsageError(Diagnostic(e.diagnostics[0].message, span)) from None
     if len(data) > MAX_BYTES:
-        raise refuse(f"it is larger than {MAX_BYTES} bytes")
+        raise ParseError(f"{clean(name)} has {len(data)} bytes; at most {MAX_BYTES} are read", span)
     try:
-        return Source(name, data.decode("utf-8"))
+        return Source(name, bytes(data).decode("utf-8"))
     except UnicodeDecodeError as e:
-        line = data.count(b"\n", 0, e.start) + 1
-        raise refuse(f"it is not UTF-8 (line {line})") from None
+        line = bytes(data).count(b"\n", 0, e.start) + 1
+        raise ParseError(f"{clean(name)} is not UTF-8 (line {line})", span) from None

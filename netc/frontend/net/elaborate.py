@@ -1,0 +1,336 @@
+"""Tree to graph: statements, blocks and nets, every mistake at the user's line."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from netc.errors import (
+    Diagnostic,
+    GraphError,
+    NetcError,
+    ParseError,
+    ResourceError,
+    Source,
+    Span,
+    UsageError,
+    clean,
+)
+from netc.frontend.net import ast
+from netc.frontend.net.evaluate import Expressions, argument_text
+from netc.frontend.net.fill import with_weights
+from netc.frontend.net.imports import Loader
+from netc.frontend.net.parse import parse
+from netc.frontend.net.scope import Broken, Library, Scope, SilentError, bind
+from netc.frontend.net.words import ArgumentError, near, show
+from netc.ir.device import Device
+from netc.ir.dims import Expr, sym
+from netc.ir.graph import Graph, Value
+from netc.ir.types import DType, TensorType
+
+MAX_REPORTED = 20
+_SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_BLOCK_DEPTH = 4  # what a block within a block adds to the depth
+
+
+def read_net(path: str | os.PathLike[str], **options: Any) -> Graph:
+    """The graph in a `.net` file and the files it imports. Options as for `parse_net`."""
+    return _graph(Loader().load(path), **options)
+
+
+def parse_net(text: str, name: str = "<text>", **options: Any) -> Graph:
+    """The graph in a text.
+
+    Options: `weights`, a file; `phase`, "test" or "train"; `shapes`, input name to shape; `net`,
+    the name of one of several nets; `strict`, weights that do not match are errors; `labels`.
+    Raises a NetcError that lists every mistake found.
+    """
+    if not isinstance(text, str):
+        raise UsageError(f"the language is text, not {type(text).__name__}")
+    file = parse(Source(name, text))
+    for item in file.items:
+        if isinstance(item, ast.Import):
+            raise ParseError("a text that is no file cannot import", item.span)
+    return _graph([file], **options)
+
+
+def _graph(
+    files: Sequence[ast.File],
+    phase: str = "test",
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    net: str | None = None,
+    weights: Any = None,
+    strict: bool = False,
+    labels: Iterable[str] = (),
+) -> Graph:
+    if phase not in ("test", "train"):
+        raise UsageError(f"the phase is test or train, not {clean(phase)!r}")
+    library = Library()
+    for file in files:
+        library.add(file, main=file is files[-1])
+    try:
+        graph = Elaborator(library, phase, shapes or {}).run(net)
+    except RecursionError:
+        raise ResourceError("the net is nested too deeply") from None
+    graph = replace(graph, labels=tuple(labels))
+    return graph if weights is None else with_weights(graph, weights, strict)
+
+
+class Elaborator(Expressions):
+    """Makes the graph of one net."""
+
+    def __init__(self, library: Library, phase: str, shapes: Mapping[str, Sequence[int]]) -> None:
+        super().__init__(library, phase)
+        self.shapes = dict(shapes)
+        self.found: list[Diagnostic] = [*library.wrong]
+        self.open: list[tuple[str, Span]] = []  # the blocks being called, and from where
+
+    def run(self, wanted: str | None) -> Graph:
+        """The graph of the only net, or of the one with this name."""
+        for let in self.library.lets.values():
+            self._statement(let, self.globals)
+        net = self._choose(wanted)
+        scope = Scope(self.globals)
+        for port in net.ports:
+            self._port(port, scope)
+        for name in self.shapes.keys() - {p.name for p in net.ports}:
+            self.report(GraphError(f"the net has no input `{clean(name)}` to shape", net.span))
+        self._statements(net.body, scope)
+        outputs = {o.id: self._output(o, scope) for o in net.outputs}
+        if self.found:
+            raise GraphError(self.found[:MAX_REPORTED])
+        return self.maker.b.graph(net.name, outputs)
+
+    def _choose(self, wanted: str | None) -> ast.Net:
+        nets = [n for n in self.library.nets if wanted is None or n.name == wanted]
+        if len(nets) == 1:
+            return nets[0]
+        names = ", ".join(clean(n.name) for n in self.library.nets)
+        if nets:
+            help = f"choose one of {names}" if wanted is None else ""
+            self.report(GraphError(f"the file has {len(nets)} nets", nets[1].span, help))
+        elif wanted is not None:
+            self.report(GraphError(f"the file has no net `{clean(wanted)}`", help=names))
+        else:
+            help = "such as `net name(data: f32[N, 3, 224, 224]) -> prob { … }`"
+            self.report(GraphError("the file has no net", help=help))
+        raise GraphError(self.found[:MAX_REPORTED])
+
+    def report(self, error: NetcError) -> None:
+        """Note an error; the same one, from another call of a block, counts once."""
+        for d in error.diagnostics:
+            if not any(d.message == k.message and d.span == k.span for k in self.found):
+                self.found.append(self._from_block(d))
+        if len(self.found) >= MAX_REPORTED:
+            raise GraphError(self.found[:MAX_REPORTED])
+
+    def _from_block(self, d: Diagnostic) -> Diagnostic:
+        if not self.open:
+            return d
+        name, at = self.open[-1]
+        called = f"block `{clean(name)}` is called at {at}"
+        return replace(d, help=f"{d.help}\n        {called}" if d.help else called)
+
+    def _port(self, port: ast.Port, scope: Scope) -> None:
+        try:
+            type_ = self._port_type(port, scope)
+            with self.maker.b.at(port.span):
+                scope[port.name] = self.maker.b.input(port.name, type_)
+        except SilentError:
+            scope[port.name] = Broken()
+        except NetcError as e:
+            scope[port.name] = Broken()
+            self.report(e)
+
+    def _port_type(self, port: ast.Port, scope: Scope) -> TensorType:
+        """`f32[N, 3, 227, 227]`, where names not bound yet are symbols."""
+        e = port.type
+        base = self.eval(e.base, scope) if isinstance(e, ast.Index) else None
+        if not isinstance(e, ast.Index) or not isinstance(base, DType):
+            help = "such as `data: f32[N, 3, 224, 224]`"
+            raise GraphError("an input has an element type and a shape", port.type.span, help)
+        for item in e.items:
+            if isinstance(item, ast.Name) and item.id not in scope:
+                if not _SYMBOL.fullmatch(item.id) or item.id in ("min", "max"):
+                    raise GraphError(f"`{clean(item.id)}` is no name for a size", item.span)
+                scope[item.id] = sym(item.id)
+        declared = self.type(base, [self.eval(item, scope) for item in e.items])
+        return self._shaped(port, declared)
+
+    def _shaped(self, port: ast.Port, declared: TensorType) -> TensorType:
+        """The declared type, or with the shape that was asked for."""
+        if port.name not in self.shapes:
+            return declared
+        shape = tuple(self.shapes[port.name])
+        if len(shape) != declared.rank:
+            message = f"`{clean(port.name)}` is {declared}; the shape given is {show(shape)}"
+            raise GraphError(message, port.span)
+        for d, n in zip(declared.shape, shape, strict=True):
+            if not isinstance(d, Expr) and d != n:
+                help = "only symbolic sizes can be chosen"
+                message = f"`{clean(port.name)}` is {declared}; the shape given is {show(shape)}"
+                raise GraphError(message, port.span, help)
+        return declared.with_shape(shape)
+
+    def _output(self, name: ast.Name, scope: Scope) -> Any:
+        value = scope.find(name.id)
+        if isinstance(value, Value | Broken):
+            return value
+        given = [n for n, v in scope.own.items() if isinstance(v, Value)]
+        if value is None:
+            message = f"the net gives `{clean(name.id)}`, but nothing in it has that name"
+            self.report(GraphError(message, name.span, near(name.id, given)))
+        else:
+            message = f"the net gives `{clean(name.id)}`, which is {show(value)}, not a tensor"
+            self.report(GraphError(message, name.span))
+        return None
+
+    def _statements(self, body: Sequence[ast.Statement], scope: Scope) -> tuple[Any, ...]:
+        """Run statements in order; what the last `return` gives."""
+        returned: tuple[Any, ...] = ()
+        for s in body:
+            returned = self._statement(s, scope)
+        return returned
+
+    def _statement(self, s: ast.Statement, scope: Scope) -> tuple[Any, ...]:
+        """Run one statement. A wrong one is noted, and what it binds is then broken."""
+        self.step(s.span)
+        try:
+            match s:
+                case ast.Let(name, value):
+                    scope[name] = self._constant(name, self.eval(value, scope))
+                case ast.Bind(targets, value):
+                    self._bind(s, targets, value, scope)
+                case ast.Repeat():
+                    self._repeat(s, scope)
+                case ast.On(device, body):
+                    with self.maker.b.on(Device.parse(device)):
+                        self._statements(body, scope)
+                case ast.Return(values):
+                    out = []
+                    for v in values:
+                        out.append(self.eval(v, scope))
+                    return tuple(out)
+        except ResourceError:
+            raise
+        except (NetcError, SilentError) as e:
+            _break(s, scope)
+            if isinstance(s, ast.Return):
+                raise
+            if isinstance(e, NetcError):
+                self.report(e)
+        return ()
+
+    def _constant(self, name: str, value: Any) -> Any:
+        if isinstance(value, Value):
+            help = f"write `{clean(name)} = …` without `let`"
+            raise GraphError(f"`let {clean(name)}` is a constant, not a tensor", help=help)
+        return value
+
+    def _bind(self, s: ast.Bind, targets: tuple[ast.Name, ...], e: ast.Expr, scope: Scope) -> None:
+        hint = targets[0].id if len(targets) == 1 else ""
+        value = self.eval(e, scope, hint)
+        values = value if isinstance(value, tuple) and len(targets) > 1 else (value,)
+        if len(values) != len(targets):
+            message = f"{len(targets)} names for {len(values)} value{'s' * (len(values) > 1)}"
+            raise GraphError(message, s.span)
+        for target, v in zip(targets, values, strict=True):
+            if not isinstance(v, Value):
+                name = clean(target.id)
+                help = f"write `let {name} = …`"
+                if isinstance(v, tuple):
+                    help = f"it gives {len(v)} values: write `{name}, … = …`"
+                raise GraphError(f"`{name}` is {show(v)}, not a tensor", target.span, help)
+            scope[target.id] = v
+
+    def _repeat(self, s: ast.Repeat, scope: Scope) -> None:
+        count = self.eval(s.count, scope)
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            message = f"`repeat` takes a count such as 3, not {show(count)}"
+            raise GraphError(message, s.count.span)
+        before = scope.own.get(s.index, self)
+        for i in range(count):
+            self.step(s.span)
+            if s.index:
+                scope[s.index] = i
+            self._statements(s.body, scope)
+        if s.index:
+            scope.own.pop(s.index, None)
+            if before is not self:
+                scope[s.index] = before
+
+    def block(
+        self,
+        block: ast.Block,
+        args: Sequence[Any],
+        keywords: Mapping[str, Any],
+        at: Span,
+        hint: str,
+    ) -> Any:
+        """What a block returns: one value, or a tuple of several."""
+        what = f"block `{clean(block.name)}`"
+        if any(name == block.name for name, _ in self.open):
+            raise GraphError(f"{what} calls itself", at)
+        keywords = dict(keywords)
+        explicit = None
+        if not any(p.name == "name" for p in block.params):
+            explicit = argument_text(keywords.pop("name", None), "name")
+        scope = Scope(self.globals)
+
+        def default(p: ast.Parameter) -> Any:
+            assert p.default is not None
+            return self.eval(p.default, scope)
+
+        for name, value in bind(what, block.params, args, keywords, default).items():
+            scope[name] = value
+        with self.maker.within(self._scope(explicit, hint or block.name)):
+            return self._called(block, scope, at)
+
+    def _called(self, block: ast.Block, scope: Scope, at: Span) -> Any:
+        self.open.append((block.name, at))
+        self.depth += _BLOCK_DEPTH
+        try:
+            returned = self._statements(block.body, scope)
+        except SilentError:
+            raise
+        except ResourceError:
+            raise
+        except NetcError as e:
+            self.report(e)
+            raise SilentError from None
+        finally:
+            self.depth -= _BLOCK_DEPTH
+            self.open.pop()
+        if not returned:
+            raise SilentError
+        return returned[0] if len(returned) == 1 else returned
+
+    def _scope(self, explicit: str | None, otherwise: str) -> str:
+        """The path of a block's nodes: the name given, none for "", or a free one."""
+        maker = self.maker
+        if explicit == "":
+            return maker.scope
+        taken = maker.scopes
+        if explicit is not None:
+            path = maker.path(explicit)
+            if path in taken:
+                raise ArgumentError(f"the name `{clean(path)}` is used twice", argument="name")
+        else:
+            path = base = maker.path(otherwise)
+            n = 1
+            while path in taken or path in maker.b.names:
+                path, n = f"{base}_{n}", n + 1
+        taken.add(path)
+        return path
+
+
+def _break(s: ast.Statement, scope: Scope) -> None:
+    match s:
+        case ast.Let(name):
+            scope[name] = Broken()
+        case ast.Bind(targets):
+            for t in targets:
+                scope[t.id] = Broken()

@@ -1,0 +1,250 @@
+"""Words that own parameters, or stand for several nodes.
+
+Each is a function: its signature is its arguments, `Value` parameters without a default are the
+tensors in front, and those with one may be given as keywords to share parameters by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from netc.errors import GraphError
+from netc.frontend.net.maker import Site
+from netc.ir.dims import Dim, product
+from netc.ir.graph import Value
+from netc.ir.op import REGISTRY
+from netc.ir.ops.sources import Initializer
+from netc.ir.ops.windows import Ints, axis_of
+from netc.ir.types import TensorType
+
+ZERO = Initializer("constant", 0.0)
+ONE = Initializer("constant", 1.0)
+XAVIER = Initializer("xavier")
+QUARTER = Initializer("constant", 0.25)  # PReLU's slope at the start (He et al., 2015)
+
+
+def _op(name: str, **attributes: Any) -> Any:
+    return REGISTRY[name](**attributes)
+
+
+def _weights_shape(
+    x: Value, out: int | None, kernel: Ints | int | None, w: Value | None
+) -> tuple[int, Ints]:
+    """Output channels and kernel, given or read from given weights."""
+    if w is not None:
+        return 0, ()
+    if out is None:
+        raise GraphError("`out`, the number of output channels, is not given")
+    if kernel is None:
+        raise GraphError("`kernel` is not given")
+    if out < 1:
+        raise GraphError(f"`out` is {out}; at least 1 channel is needed")
+    axes = max(0, x.type.rank - 2)
+    return out, (kernel,) * axes if isinstance(kernel, int) else kernel
+
+
+def _grouped(count: Dim, groups: int) -> Dim:
+    if groups < 1:
+        raise GraphError(f"groups {groups} must be at least 1")
+    if isinstance(count, int) and count % groups:
+        raise GraphError(f"{groups} groups do not divide {count} channels")
+    return count // groups
+
+
+def conv(
+    site: Site,
+    x: Value,
+    out: int | None = None,
+    kernel: Ints | None = None,
+    stride: Ints = (),
+    pad: Ints = (),
+    dilation: Ints = (),
+    groups: int = 1,
+    bias: bool = True,
+    w: Value | None = None,
+    b: Value | None = None,
+    init: Initializer = XAVIER,
+    bias_init: Initializer = ZERO,
+) -> Value:
+    """Convolution with weights of its own: w[out, channels/groups, kernel…] and b[out]."""
+    out_, kernel_ = _weights_shape(x, out, kernel, w)
+    shape = (out_, _grouped(x.type.shape[1], groups), *kernel_) if w is None else w.type.shape
+    weights = [site.own("w", shape, init, w)]
+    if bias or b is not None:
+        weights.append(site.own("b", shape[:1], bias_init, b))
+    op = _op("conv", stride=stride, pad=pad, dilation=dilation, groups=groups)
+    return _value(site.node(op, x, *weights))
+
+
+def conv_transpose(
+    site: Site,
+    x: Value,
+    out: int | None = None,
+    kernel: Ints | None = None,
+    stride: Ints = (),
+    pad: Ints = (),
+    dilation: Ints = (),
+    groups: int = 1,
+    bias: bool = True,
+    w: Value | None = None,
+    b: Value | None = None,
+    init: Initializer = XAVIER,
+    bias_init: Initializer = ZERO,
+) -> Value:
+    """Transposed convolution with weights of its own: w[channels, out/groups, kernel…], b[out]."""
+    out_, kernel_ = _weights_shape(x, out, kernel, w)
+    shape = (x.type.shape[1], _grouped(out_, groups), *kernel_) if w is None else w.type.shape
+    weights = [site.own("w", shape, init, w)]
+    if bias or b is not None:
+        weights.append(site.own("b", (shape[1] * groups,), bias_init, b))
+    op = _op("conv_transpose", stride=stride, pad=pad, dilation=dilation, groups=groups)
+    return _value(site.node(op, x, *weights))
+
+
+def fc(
+    site: Site,
+    x: Value,
+    out: int | None = None,
+    axis: int = 1,
+    bias: bool = True,
+    w: Value | None = None,
+    b: Value | None = None,
+    init: Initializer = XAVIER,
+    bias_init: Initializer = ZERO,
+) -> Value:
+    """Inner product with weights of its own: x from `axis` on times w[out, inner], plus b[out]."""
+    if w is None and out is None:
+        raise GraphError("`out`, the number of outputs, is not given")
+    inner = product(x.type.shape[axis_of(axis, x.type.rank) :])
+    if w is None and not isinstance(inner, int):
+        help = "fix the image size, or use a convolution or `global_avg_pool`"
+        raise GraphError(f"fc needs a known number of inputs; x is {x.type}", help=help)
+    shape = (out or 0, inner) if w is None else w.type.shape
+    weights = [site.own("w", shape, init, w)]
+    if bias or b is not None:
+        weights.append(site.own("b", shape[:1], bias_init, b))
+    return _value(site.node(_op("fc", axis=axis), x, *weights))
+
+
+def _per_channel(x: Value, axis: int = 1) -> tuple[Dim, ...]:
+    """[C,1,1…]: one number per channel that joins x[n, c, …]."""
+    at = axis_of(axis, x.type.rank)
+    return (x.type.shape[at], *(1 for _ in x.type.shape[at + 1 :]))
+
+
+def prelu(
+    site: Site,
+    x: Value,
+    shared: bool = False,
+    slope: Value | None = None,
+    init: Initializer = QUARTER,
+) -> Value:
+    """x above zero, slope · x below; one learned slope per channel, or one for all if `shared`."""
+    own = site.own("slope", () if shared else _per_channel(x), init, slope)
+    return _value(site.node(_op("prelu"), x, own))
+
+
+def batch_norm(
+    site: Site,
+    x: Value,
+    eps: float = 1e-5,
+    mean: Value | None = None,
+    variance: Value | None = None,
+) -> Value:
+    """(x − mean) / √(variance + eps) per channel; `scale` after it gives the affine part."""
+    shape = _per_channel(x)
+    centre = site.own("mean", shape, ZERO, mean)
+    spread = site.own("variance", shape, ONE, variance)
+    return _value(site.node(_op("batch_norm", eps=eps), x, centre, spread))
+
+
+def scale(
+    site: Site,
+    x: Value,
+    bias: bool = True,
+    axis: int = 1,
+    w: Value | None = None,
+    b: Value | None = None,
+    init: Initializer = ONE,
+    bias_init: Initializer = ZERO,
+) -> Value:
+    """w · x + b with one learned w and b per channel."""
+    shape = _per_channel(x, axis)
+    factor = site.own("w", shape, init, w)
+    if not bias and b is None:
+        return _value(site.node(_op("mul"), x, factor))
+    y = site.node(_op("mul"), x, factor, inner="mul")
+    return _value(site.node(_op("add"), y, site.own("b", shape, bias_init, b)))
+
+
+def bias(
+    site: Site, x: Value, axis: int = 1, b: Value | None = None, init: Initializer = ZERO
+) -> Value:
+    """x + b with one learned b per channel."""
+    return _value(site.node(_op("add"), x, site.own("b", _per_channel(x, axis), init, b)))
+
+
+def embed(
+    site: Site,
+    x: Value,
+    count: int,
+    out: int,
+    bias: bool = True,
+    w: Value | None = None,
+    b: Value | None = None,
+    init: Initializer = XAVIER,
+    bias_init: Initializer = ZERO,
+) -> Value:
+    """Row x of a learned table w[count, out], + b."""
+    table = site.own("w", (count, out), init, w)
+    if not bias and b is None:
+        return _value(site.node(_op("gather"), table, x))
+    y = site.node(_op("gather"), table, x, inner="gather")
+    return _value(site.node(_op("add"), y, site.own("b", (out,), bias_init, b)))
+
+
+def dropout(site: Site, x: Value, ratio: float = 0.5, seed: int = 0) -> Value:
+    """In training, drops elements and scales the rest; otherwise x itself."""
+    if not 0 <= ratio < 1:
+        raise GraphError(f"ratio {ratio} must be at least 0 and below 1")
+    if site.phase == "test":
+        return x
+    return _value(site.node(_op("dropout", ratio=ratio, seed=seed), x))
+
+
+def split(site: Site, x: Value, parts: int, axis: int = 1) -> tuple[Value, ...]:
+    """Equal parts of x along the axis."""
+    size = x.type.shape[axis_of(axis, x.type.rank)]
+    if parts < 1 or not isinstance(size, int) or size % parts:
+        raise GraphError(f"{parts} parts do not divide an axis of {size}")
+    step = size // parts
+    return tuple(
+        site.node(_op("slice", axis=axis, start=i * step, stop=(i + 1) * step), x, inner=f"{i}")
+        for i in range(parts)
+    )
+
+
+def param(site: Site, type: TensorType, init: Initializer = XAVIER) -> Value:
+    """A parameter by itself, to share between words: `conv(x, w=weights)`."""
+    return site.maker.param(site.name, type, init)
+
+
+def _value(x: Any) -> Value:
+    assert isinstance(x, Value)
+    return x
+
+
+LAYERS: tuple[Callable[..., Any], ...] = (
+    conv,
+    conv_transpose,
+    fc,
+    prelu,
+    batch_norm,
+    scale,
+    bias,
+    embed,
+    dropout,
+    split,
+    param,
+)

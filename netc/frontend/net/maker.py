@@ -1,0 +1,117 @@
+"""What makes nodes for a word: names, scopes, parameters of its own, shared parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from netc.errors import GraphError, clean
+from netc.ir.dims import Dim
+from netc.ir.graph import Builder, Value, frozen
+from netc.ir.op import Op
+from netc.ir.ops.sources import Const, Initializer
+from netc.ir.types import TensorType, f32
+
+
+class Maker:
+    """A graph being made, by a text or by Python calls."""
+
+    def __init__(self, phase: str = "test") -> None:
+        self.b = Builder()
+        self.phase = phase
+        self.params: dict[str, Value] = {}
+        self.scope = ""
+        self.scopes: set[str] = set()
+
+    def path(self, name: str) -> str:
+        """A name within the scope."""
+        return f"{self.scope}/{name}" if self.scope else name
+
+    def free(self, name: str) -> str:
+        """`name` within the scope, or `name_1`, … where it is taken."""
+        path = base = self.path(name)
+        n = 1
+        while path in self.b.names:
+            path, n = f"{base}_{n}", n + 1
+        return path
+
+    def explicit(self, name: str) -> str:
+        """A name the user gave: it must be free."""
+        path = self.path(name)
+        if path in self.b.names:
+            help = "in a `repeat`, `{i}` in the name makes it differ"
+            raise GraphError(f"the name `{clean(path)}` is used twice", help=help)
+        return path
+
+    @contextmanager
+    def within(self, scope: str) -> Iterator[None]:
+        """Names made within are put under this path."""
+        before, self.scope = self.scope, scope
+        try:
+            yield
+        finally:
+            self.scope = before
+
+    def site(self, name: str, owner: str = "") -> Site:
+        """Where one word makes its nodes; `owner` is the layer whose parameters it shares."""
+        return Site(self, name, owner)
+
+    def param(self, name: str, type: TensorType, init: Initializer, value: Any = None) -> Value:
+        """A new parameter."""
+        if any(not isinstance(d, int) for d in type.shape):
+            raise GraphError(f"the size of a parameter must be known, not {type}")
+        made = self.b.param(name, type, init, None if value is None else frozen(value))
+        self.params[made.node.name] = made
+        return made
+
+
+class Site:
+    """One use of a word."""
+
+    def __init__(self, maker: Maker, name: str, owner: str = "") -> None:
+        self.maker, self.name, self.owner = maker, name, owner
+
+    @property
+    def phase(self) -> str:
+        """`test` or `train`."""
+        return self.maker.phase
+
+    def node(self, op: Op, *xs: Value, inner: str = "") -> Any:
+        """The value, or the values, of a node; an `inner` one is named below the word's own."""
+        name = f"{self.name}/{inner}" if inner else self.name
+        results = self.maker.b(op, *xs, name=name).results
+        return results[0] if len(results) == 1 else results
+
+    def own(
+        self, part: str, shape: tuple[Dim, ...], init: Initializer, given: Value | None = None
+    ) -> Value:
+        """The parameter `part` of this word: given, shared with the owner, or new."""
+        type = f32[shape]
+        if given is not None:
+            return given
+        if not self.owner:
+            return self.maker.param(f"{self.name}.{part}", type, init)
+        shared = self.maker.params.get(f"{self.owner}.{part}")
+        owner = clean(self.owner)
+        if shared is None:
+            raise GraphError(f"`{owner}` has no parameter `{part}` to share")
+        if shared.type != type:
+            raise GraphError(f"`{owner}.{part}` is {shared.type}; {type} is needed here")
+        return shared
+
+    def constant(self, x: Any) -> Value:
+        """A tensor as it is; a number as a constant; a list as one number per channel."""
+        if isinstance(x, Value):
+            return x
+        if isinstance(x, tuple):
+            return self._channels(x)
+        return self.maker.b(Const(f32[()], float(x)), name=f"{self.name}/const").out
+
+    def _channels(self, numbers: tuple[Any, ...]) -> Value:
+        if not numbers or not all(isinstance(n, int | float) for n in numbers):
+            raise GraphError("a list that meets a tensor holds one number per channel")
+        array = np.asarray(numbers, np.float32).reshape(-1, 1, 1)
+        return self.maker.param(f"{self.name}.c", f32[array.shape], Initializer(), array)

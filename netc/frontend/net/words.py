@@ -1,0 +1,332 @@
+"""Words: what the language and the Python API call, with one table and one way of binding.
+
+Every op of the registry is a word; its keywords are the op's fields. `layers.py` adds the words
+that own parameters. A word's arguments are bound here: tensors first, then attributes in order,
+then keywords; each mistake says what the word takes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from functools import cache
+from typing import Any, cast, get_args, get_origin, get_type_hints
+
+from netc.errors import GraphError, clean
+from netc.frontend.net.maker import Site
+from netc.ir.dims import Expr
+from netc.ir.graph import Value
+from netc.ir.op import REGISTRY, Op
+from netc.ir.ops.sources import Initializer
+from netc.ir.scalar import Elementwise
+from netc.ir.types import DType, TensorType
+
+SPATIAL = frozenset(("kernel", "stride", "pad", "dilation", "offset", "size", "scale"))
+_HIDDEN = frozenset(("input", "param", "fused", "formula", "to_blocked", "to_plain"))
+_REQUIRED: Any = object()
+
+
+class ArgumentError(GraphError):
+    """A call that does not fit its word. `argument` is the position or keyword at fault."""
+
+    def __init__(self, message: str, help: str = "", argument: int | str | None = None) -> None:
+        super().__init__(message, help=help)
+        self.argument = argument
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One argument that is not a positional tensor."""
+
+    name: str
+    hint: Any
+    default: Any = _REQUIRED
+
+    @property
+    def is_tensor(self) -> bool:
+        """Whether it takes a tensor, as `w=` of conv."""
+        return self.hint is Value or Value in get_args(self.hint)
+
+    def __str__(self) -> str:
+        required = self.default is _REQUIRED
+        return self.name if required else f"{self.name}={show(self.default)}"
+
+
+@dataclass(frozen=True)
+class Word:
+    """Something to call: how many tensors it takes, its slots, and what it makes."""
+
+    name: str
+    tensors: tuple[str, ...]
+    variadic: bool
+    slots: tuple[Slot, ...]
+    make: Callable[..., Any]
+    doc: str
+    owns: bool = False  # parameters of its own
+    mixes: bool = False  # numbers may stand for tensors
+
+    def __str__(self) -> str:
+        rest = ("…",) if self.variadic else ()
+        return f"{self.name}({', '.join([*self.tensors, *rest, *map(str, self.slots)])})"
+
+
+def show(value: Any) -> str:
+    """A value as the language writes it."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case None:
+            return "none"
+        case str():
+            return f'"{clean(value)}"'
+        case Value():
+            return f"a tensor {value.type}"
+        case tuple():
+            inner = ", ".join(map(show, value[:8])) + (", …" if len(value) > 8 else "")
+            return f"({inner}{',' * (len(value) == 1)})"
+    return clean(value)
+
+
+@cache
+def words() -> Mapping[str, Word]:
+    """Every word by name: the ops of the registry, then those that own parameters."""
+    import netc.ir.ops  # noqa: F401 — registers the ops
+    from netc.frontend.net.layers import LAYERS
+
+    table = {name: _of_op(cls) for name, cls in REGISTRY.items() if name not in _HIDDEN}
+    table |= {f.__name__.rstrip("_"): _of_layer(f) for f in LAYERS}
+    return table
+
+
+def _of_op(cls: type[Op]) -> Word:
+    rule = cls.scalar if issubclass(cls, Elementwise) else cls.infer
+    params = [p for p in inspect.signature(rule).parameters.values() if p.name != "self"]
+    tensors = tuple(p.name for p in params if p.kind is p.POSITIONAL_OR_KEYWORD)
+    variadic = any(p.kind is p.VAR_POSITIONAL for p in params)
+    hints = get_type_hints(cls)
+    slots = tuple(
+        Slot(f.name, hints[f.name], _REQUIRED if f.default is MISSING else f.default)
+        for f in fields(cast(Any, cls))
+    )
+
+    def make(site: Site, *xs: Value, **attributes: Any) -> Any:
+        return site.node(cls(**attributes), *xs)
+
+    doc = inspect.cleandoc(cls.__doc__ or "")
+    return Word(cls.name, tensors, variadic, slots, make, doc, mixes=issubclass(cls, Elementwise))
+
+
+def _of_layer(make: Callable[..., Any]) -> Word:
+    hints = get_type_hints(make)
+    tensors, slots = [], []
+    for p in list(inspect.signature(make).parameters.values())[1:]:
+        if hints[p.name] is Value and p.default is p.empty:
+            tensors.append(p.name)
+        else:
+            slots.append(
+                Slot(p.name, hints[p.name], _REQUIRED if p.default is p.empty else p.default)
+            )
+    owns = any(s.is_tensor or s.name == "init" for s in slots)
+    name, doc = make.__name__.rstrip("_"), inspect.cleandoc(make.__doc__ or "")
+    return Word(name, tuple(tensors), False, tuple(slots), make, doc, owns)
+
+
+def near(name: str, known: Sequence[str]) -> str:
+    """`did you mean …?`, or nothing."""
+    found = difflib.get_close_matches(name, known, 3, 0.6)
+    return f"did you mean {' or '.join(f'`{clean(f)}`' for f in found)}?" if found else ""
+
+
+def call(word: Word, site: Site, args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+    """Bind the arguments and make the nodes. Raises ArgumentError where they do not fit."""
+    xs, attributes = _bind(word, site, args, keywords)
+    return word.make(site, *xs, **attributes)
+
+
+def _bind(
+    word: Word, site: Site, args: Sequence[Any], keywords: Mapping[str, Any]
+) -> tuple[list[Value], dict[str, Any]]:
+    wanted = len(word.tensors)
+    count = 0
+    while count < len(args) and _stands_for_tensor(word, args[count], count):
+        count += 1
+    xs = [site.constant(a) for a in args[:count]]
+    given: dict[str, tuple[Any, int | str]] = {}
+    tensor_slots = [s.name for s in word.slots if s.is_tensor]
+    if not word.variadic and count > wanted:
+        extra = dict(zip(tensor_slots, range(wanted, count), strict=False))
+        if len(extra) < count - wanted:
+            raise ArgumentError(f"{word.name} takes {_count(word)}, not {count}", f"{word}", wanted)
+        given |= {name: (args[i], i) for name, i in extra.items()}
+        xs = xs[:wanted]
+    attributes = [s.name for s in word.slots if not s.is_tensor]
+    for i, name in zip(range(count, len(args)), attributes, strict=False):
+        given[name] = (args[i], i)
+    if len(args) - count > len(attributes):
+        at = count + len(attributes)
+        raise ArgumentError(f"{word.name} takes no more arguments", f"{word}", at)
+    xs = _named_tensors(word, xs, keywords, given)
+    if len(xs) < wanted:
+        raise ArgumentError(f"{word.name} takes {_count(word)}, not {len(xs)}", f"{word}")
+    return xs, _coerced(word, xs, given)
+
+
+def _stands_for_tensor(word: Word, arg: Any, position: int) -> bool:
+    if isinstance(arg, Value):
+        return True
+    mixed = word.mixes and 0 < position < len(word.tensors)
+    return mixed and isinstance(arg, int | float | tuple) and not isinstance(arg, bool)
+
+
+def _count(word: Word) -> str:
+    n = len(word.tensors)
+    return f"{n} tensor" + "s" * (n != 1) + " or more" * word.variadic
+
+
+def _named_tensors(
+    word: Word,
+    xs: list[Value],
+    keywords: Mapping[str, Any],
+    given: dict[str, tuple[Any, int | str]],
+) -> list[Value]:
+    """The tensors with those given by name; other keywords go to `given`."""
+    names = [s.name for s in word.slots]
+    found = dict(zip(word.tensors, xs, strict=False)) if not word.variadic else {}
+    for name, value in keywords.items():
+        if name in word.tensors and not word.variadic:
+            if name in found:
+                raise ArgumentError(f"`{name}` of {word.name} is given twice", f"{word}", name)
+            if not isinstance(value, Value):
+                message = f"`{name}` of {word.name} takes a tensor, not {show(value)}"
+                raise ArgumentError(message, f"{word}", name)
+            found[name] = value
+        elif name not in names:
+            help = near(name, [*names, *word.tensors]) or f"{word}"
+            raise ArgumentError(f"{word.name} has no argument `{clean(name)}`", help, name)
+        elif name in given:
+            raise ArgumentError(f"`{name}` of {word.name} is given twice", f"{word}", name)
+        else:
+            given[name] = (value, name)
+    if word.variadic:
+        return xs
+    return [found[t] for t in word.tensors if t in found]
+
+
+def _coerced(
+    word: Word, xs: Sequence[Value], given: Mapping[str, tuple[Any, int | str]]
+) -> dict[str, Any]:
+    axes = max(0, xs[0].type.rank - 2) if xs else 0
+    out: dict[str, Any] = {}
+    for slot in word.slots:
+        if slot.name in given:
+            value, at = given[slot.name]
+            try:
+                out[slot.name] = coerce(value, slot.hint, axes if slot.name in SPATIAL else 1)
+            except _MisfitError as e:
+                message = f"`{slot.name}` of {word.name} takes {e}, not {show(value)}"
+                raise ArgumentError(message, e.help, at) from None
+        elif slot.default is _REQUIRED:
+            raise ArgumentError(f"`{slot.name}` of {word.name} is not given", f"{word}")
+        else:
+            out[slot.name] = slot.default
+    return out
+
+
+def initializer(kind: str, args: Sequence[Any], keywords: Mapping[str, Any]) -> Initializer:
+    """`gaussian(0, 0.01)`: an initializer with its own arguments."""
+    slots = _INITIALIZERS[kind]
+    word = Word(kind, (), False, tuple(Slot(n, h, d) for n, h, d in slots), Initializer, "")
+    given: dict[str, tuple[Any, int | str]] = {}
+    for i, (slot, value) in enumerate(zip(word.slots, args, strict=False)):
+        given[slot.name] = (value, i)
+    if len(args) > len(slots):
+        raise ArgumentError(f"{kind} takes no more arguments", f"{word}", len(slots))
+    _named_tensors(word, [], keywords, given)
+    found = _coerced(word, (), given)
+    if found.get("fan", "fan_in") not in _FANS:
+        raise ArgumentError(f"`fan` of {kind} is one of {', '.join(_FANS)}", f"{word}", "fan")
+    fields_ = {_FIELDS.get(name, name): value for name, value in found.items()}
+    return Initializer(kind, **fields_)
+
+
+_FANS = ("fan_in", "fan_out", "average")
+_FIELDS = {"value": "a", "low": "a", "high": "b", "mean": "a", "std": "b"}
+_INITIALIZERS: Mapping[str, tuple[tuple[str, Any, Any], ...]] = {
+    "constant": (("value", float, 0.0),),
+    "uniform": (("low", float, 0.0), ("high", float, 1.0)),
+    "gaussian": (("mean", float, 0.0), ("std", float, 1.0), ("sparse", int, -1)),
+    "positive_unitball": (),
+    "xavier": (("fan", str, "fan_in"),),
+    "msra": (("fan", str, "fan_in"),),
+    "bilinear": (),
+}
+
+
+class _MisfitError(Exception):
+    """What an attribute takes, said to a user."""
+
+    def __init__(self, takes: str, help: str = "") -> None:
+        super().__init__(takes)
+        self.help = help
+
+
+def coerce(value: Any, hint: Any, axes: int) -> Any:
+    """`value` as an attribute of type `hint`; one number for a tuple stands for `axes` of them."""
+    options = [h for h in get_args(hint) if h is not type(None)]
+    if get_origin(hint) is not tuple and options:
+        return _one_of(value, hint, options, axes)
+    if get_origin(hint) is tuple:
+        items = value if isinstance(value, tuple) else (value,) * axes
+        kind = options[0]
+        try:
+            return tuple(coerce(v, kind, 1) for v in items)
+        except _MisfitError as e:
+            raise _MisfitError(f"{e} or several as `(1, 2)`", e.help) from None
+    return _scalar(value, hint)
+
+
+def _one_of(value: Any, hint: Any, options: Sequence[Any], axes: int) -> Any:
+    """A member of a union."""
+    if value is None and type(None) in get_args(hint):
+        return None
+    takes = []
+    for option in options:
+        try:
+            return coerce(value, option, axes)
+        except _MisfitError as e:
+            takes.append(str(e))
+    raise _MisfitError(" or ".join(dict.fromkeys(takes)))
+
+
+def _scalar(value: Any, hint: Any) -> Any:
+    is_bool = isinstance(value, bool)
+    if hint is bool and not is_bool:
+        raise _MisfitError("true or false")
+    if hint is int and (is_bool or not isinstance(value, int)):
+        whole = isinstance(value, float) and value == value // 1
+        help = "`//` divides sizes" if isinstance(value, float) and not whole else ""
+        takes = "a number known when compiling" if isinstance(value, Expr) else "an int"
+        raise _MisfitError(takes, help)
+    if hint is float:
+        if is_bool or not isinstance(value, int | float):
+            raise _MisfitError("a number")
+        return float(value)
+    if hint is DType and isinstance(value, str) and value in {d.value for d in DType}:
+        return DType(value)
+    for kind, takes in _TAKES.items():
+        if hint is kind and not isinstance(value, kind):
+            raise _MisfitError(takes)
+    if hint is Expr and not isinstance(value, Expr):
+        raise _MisfitError("a size")
+    return value
+
+
+_TAKES: dict[type[Any], str] = {
+    str: "a text",
+    DType: "an element type such as f32",
+    TensorType: "a type such as f32[1, 3]",
+    Initializer: "an initializer such as `gaussian(0, 0.01)`",
+    Value: "a tensor",
+}
