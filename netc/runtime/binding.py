@@ -42,6 +42,7 @@ Words: TypeAlias = npt.NDArray[np.int64]
 Tables: TypeAlias = npt.NDArray[np.int32]
 
 _WORD = 8
+_STEPS, _NSTEPS = Job.STEPS // _WORD, Job.NSTEPS // _WORD
 _THREADS, _POOL = Job.NTHREADS // _WORD, Job.POOL // _WORD
 _TIMES, _CANCEL = Job.TIMES // _WORD, Job.CANCEL // _WORD
 _FLOPS_PER_SECOND = 2e10  # of a slow core
@@ -135,6 +136,11 @@ class Binding:
         """Let the job note the cycle counter before each step and at its end."""
         self.words[_TIMES] = 0 if times is None else address(times)
 
+    def only(self, first: int, count: int) -> None:
+        """Let the job run these steps of the plan and no others."""
+        self.words[_STEPS] = address(self.steps) + first * STEP_BYTES
+        self.words[_NSTEPS] = count
+
     def word(self, buffer: int) -> int:
         """The first eight bytes of an arena buffer, as a number."""
         at = self.layout.offsets[buffer]
@@ -208,7 +214,7 @@ class Binder:
         steps[1::2] = np.array(starts, np.int64) * _WORD + address(blocks)
         job = aligned(Job.SIZE, "job").view(np.int64)
         job[:] = 0
-        job[Job.STEPS // _WORD], job[Job.NSTEPS // _WORD] = address(steps), len(plan.steps)
+        job[_STEPS], job[_NSTEPS] = address(steps), len(plan.steps)
         guess = sum(evaluate(step.flops, known) for step in plan.steps) / _FLOPS_PER_SECOND
         shapes = [port.type.sizes(dict(known)) for port in plan.outputs]
         return Binding(

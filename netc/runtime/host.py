@@ -9,7 +9,7 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
-from netc.errors import UsageError
+from netc.errors import UsageError, clean
 from netc.runtime.limits import DEFAULT
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -107,17 +107,19 @@ def _default_threads() -> int:
 
 
 def thread_count(threads: int | str | None) -> int:
-    """How many threads a run uses: as asked, or one per core that the process may use."""
-    if threads is None or threads == "":
-        return _default_threads()
+    """How many threads a run uses: as asked, as NETC_NUM_THREADS says, or one per usable core."""
+    name = "threads"
+    if threads is None:
+        name, threads = "NETC_NUM_THREADS", os.environ.get("NETC_NUM_THREADS", "")
+        if not threads:
+            return _default_threads()
     try:
         count = int(threads)
     except (TypeError, ValueError):
         count = 0
     if isinstance(threads, bool | float) or not 1 <= count <= DEFAULT.threads:
-        raise UsageError(
-            f"threads is {threads!r}", help=f"a whole number from 1 to {DEFAULT.threads} fits"
-        )
+        fits = f"a whole number from 1 to {DEFAULT.threads} fits"
+        raise UsageError(f"{name} is {clean(repr(threads))}", help=fits)
     return count
 
 

@@ -108,13 +108,16 @@ def usable(
     if verdict.trusted and info is not None:
         return file, file.level(info.name)
     why = verdict.why if not verdict.trusted else f"no code fits: {misfit(file.levels)}"
-    if recompile is None:
+    try:
+        made = recompile(file) if recompile is not None else None
+    except ImportError as error:
+        made, why = None, f"{why} (and the compiler does not import: {clean(error)})"
+    if made is None:
         kind = UnsupportedCPU if verdict.trusted else ArtifactError
         raise kind(f"{file.name}: its native code is not used: {why}", help=_WAYS_OUT)
     import logging  # 4 ms, and said once
 
     logging.getLogger("netc").warning("%s: recompiled: %s", file.name, why)
-    made = recompile(file)
     return made, level_of(made)
 
 

@@ -191,5 +191,3 @@ def byte_plan() -> Plan:
     plan = make_plan()
     inputs = (Port("data", u8[n, WIDTH], 0), *plan.inputs[1:])
     return replace(plan, inputs=inputs)
-
-
