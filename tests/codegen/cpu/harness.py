@@ -23,6 +23,7 @@ from netc.ir.dims import ceil_div, evaluate
 from netc.ir.graph import Builder, Graph, Node
 from netc.ir.interpret import interpret
 from netc.ir.op import Case, Op, as_tuple
+from netc.ir.ops.elementwise import Cast
 from netc.ir.ops.sources import Const, Input, Param
 from netc.ir.plan import BufferArg, CodeArg, IntArg, TableArg, WeightArg
 from netc.ir.scalar import Elementwise
@@ -33,6 +34,7 @@ NAMES = [n for n in LEVELS if LEVELS[n].arch == native().arch]
 LEVELS_HERE = NAMES[: NAMES.index(native().name) + 1]
 MARGIN = 256  # bytes of canary on each side
 _ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+ROUND_ABOUT = (Elementwise, Cast, Input, Param, Const)  # what is no anchor
 KERNELS: dict[Any, Any] = {}
 
 
@@ -208,7 +210,7 @@ class Bench:
             operand, size = placed(v.type, len(self.buffers), where.get(name, Where()))
             self.buffers.append(Memory(size))
             self.outs.append(operand)
-        anchors = [n for n in body.nodes if not isinstance(n.op, Elementwise | Input | Param | Const)]
+        anchors = [n for n in body.nodes if not isinstance(n.op, ROUND_ABOUT)]
         assert len(anchors) <= 1
         loc = next(iter(body.outputs.values())).node
         self.kernel = Kernel(

@@ -5,8 +5,9 @@ import pytest
 
 from netc.ir.graph import Builder
 from netc.ir.op import REGISTRY
+from netc.ir.ops.elementwise import Cast
 from netc.ir.scalar import Elementwise
-from netc.ir.types import f32, u8
+from netc.ir.types import DType, f32, u8
 from tests.codegen.cpu.harness import LEVELS_HERE, Bench, Where, body_of, close, drawn, expected
 
 OPS = [n for n, op in REGISTRY.items() if issubclass(op, Elementwise)]
@@ -99,16 +100,22 @@ def test_bytes(level):
     image = np.random.default_rng(5).integers(0, 256, (2, 3, 9, 21)).astype(np.uint8)
     b = Builder()
     x = b.input("x", u8[image.shape])
-    body = b.graph("g", {"y": b.affine(b.cast(x, to=f32_type()), scale=0.5, shift=1.0), "x": x})
+    body = b.graph("g", {"y": b.affine(b.cast(x, to=DType.F32), scale=0.5, shift=1.0), "x": x})
     got = Bench(body, {"x": image}, {}).run(level)
     np.testing.assert_array_equal(got[0], image * np.float32(0.5) + 1)
     np.testing.assert_array_equal(got[1], image)
 
 
-def f32_type():
-    from netc.ir.types import DType
-
-    return DType.F32
+@pytest.mark.parametrize("level", LEVELS_HERE)
+def test_cast(level):
+    """Cut toward zero, held in range, NaN to 0."""
+    for case in Cast.samples:
+        body = body_of(Cast(**case.attributes), case.inputs)
+        arrays = {f"x{i}": a * 3 for i, a in enumerate(drawn(case))}
+        if arrays["x0"].dtype == np.float32 and arrays["x0"].size > 6:
+            arrays["x0"].reshape(-1)[:6] = [np.nan, np.inf, -np.inf, 3e9, -3e9, 255.9]
+        (got,) = Bench(body, arrays, {}).run(level)
+        np.testing.assert_array_equal(got, expected(body, arrays)[0])
 
 
 @pytest.mark.parametrize("level", LEVELS_HERE)
