@@ -26,6 +26,7 @@ from netc.ir.types import DType, TensorType
 SPATIAL = frozenset(("kernel", "stride", "pad", "dilation", "offset", "size", "scale"))
 _HIDDEN = frozenset(("input", "param", "fused", "formula", "to_blocked", "to_plain"))
 _REQUIRED: Any = object()
+_EVERYWHERE = {"stride": "1", "pad": "0", "dilation": "1"}  # what () stands for
 
 
 class ArgumentError(GraphError):
@@ -50,8 +51,10 @@ class Slot:
         return self.hint is Value or Value in get_args(self.hint)
 
     def __str__(self) -> str:
-        required = self.default is _REQUIRED
-        return self.name if required else f"{self.name}={show(self.default)}"
+        if self.default is _REQUIRED or self.default is None:
+            return self.name
+        default = _EVERYWHERE.get(self.name) if self.default == () else None
+        return f"{self.name}={default or show(self.default)}"
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,9 @@ def show(value: Any) -> str:
             return f'"{clean(value)}"'
         case Value():
             return f"a tensor {value.type}"
+        case Initializer():
+            args = [show(getattr(value, _FIELDS.get(n, n))) for n, *_ in _INITIALIZERS[value.kind]]
+            return f"{value.kind}({', '.join(args)})"
         case tuple():
             inner = ", ".join(map(show, value[:8])) + (", …" if len(value) > 8 else "")
             return f"({inner}{',' * (len(value) == 1)})"

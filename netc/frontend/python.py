@@ -1,0 +1,268 @@
+"""The same graphs built from Python: `@netc.net`, `netc.conv(x, 20, kernel=5)`, `netc.device`.
+
+A function decorated with `net` is run once, with a `Tensor` for each parameter whose annotation is
+a type; the words it calls are those of the language, with the same arguments and defaults.
+"""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from netc.errors import NOWHERE, Diagnostic, GraphError, NetcError, Source, Span, UsageError, clean
+from netc.frontend.net import arithmetic
+from netc.frontend.net.maker import Maker
+from netc.frontend.net.words import call, initializer, near
+from netc.frontend.net.words import words as _table
+from netc.ir.device import Device
+from netc.ir.dims import Expr
+from netc.ir.graph import Graph, Value
+from netc.ir.ops.sources import KINDS
+from netc.ir.types import TensorType
+
+__all__ = ["Tensor", "device", "net", "words"]
+
+_MAKER: ContextVar[Maker | None] = ContextVar("netc.maker", default=None)
+_DEVICE: ContextVar[Device | None] = ContextVar("netc.device", default=None)
+_OURS = str(Path(__file__).parent.parent) + os.sep
+_RENAMED = {"max": "maximum", "min": "minimum"}
+
+
+class Tensor:
+    """A value of the net being built; `+ - * /` make nodes."""
+
+    __slots__ = ("value",)
+    __array_ufunc__ = None  # numpy must not take over `array * tensor`
+
+    def __init__(self, value: Value) -> None:
+        self.value = value
+
+    @property
+    def type(self) -> TensorType:
+        """Element type and shape."""
+        return self.value.type
+
+    @property
+    def shape(self) -> tuple[int | Expr, ...]:
+        """The shape; a size known only at run time is a symbol."""
+        return self.value.type.shape
+
+    @property
+    def name(self) -> str:
+        """The name of the node that gives it."""
+        return self.value.name
+
+    def __repr__(self) -> str:
+        return f"<Tensor {clean(self.name)}: {self.type}>"
+
+    def __bool__(self) -> bool:
+        raise UsageError("a tensor has no value while the net is being built", _caller())
+
+    def __add__(self, other: Any) -> Tensor:
+        return _join("+", self, other)
+
+    def __radd__(self, other: Any) -> Tensor:
+        return _join("+", other, self)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return _join("-", self, other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return _join("-", other, self)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return _join("*", self, other)
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return _join("*", other, self)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return _join("/", self, other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return _join("/", other, self)
+
+    def __neg__(self) -> Tensor:
+        return _join("*", self, -1.0)
+
+
+def net(function: Callable[..., Any]) -> Graph:
+    """The graph that a function describes: `def lenet(data: netc.f32["N", 1, 28, 28]): …`.
+
+    It returns a tensor, a tuple of tensors, or a dict from output names to tensors. Parameters
+    that are no tensors keep their defaults.
+    """
+    maker = Maker()
+    token = _MAKER.set(maker)
+    try:
+        given = function(**dict(_inputs(function, maker)))
+    finally:
+        _MAKER.reset(token)
+    return maker.b.graph(function.__name__, _outputs(given, function))
+
+
+def _inputs(function: Callable[..., Any], maker: Maker) -> Iterator[tuple[str, Tensor]]:
+    hints = _annotations(function)
+    for p in inspect.signature(function).parameters.values():
+        type_ = hints.get(p.name)
+        if isinstance(type_, TensorType):
+            with maker.b.at(_definition(function)):
+                yield p.name, Tensor(maker.b.input(p.name, type_))
+        elif p.default is p.empty:
+            help = f'such as `{p.name}: netc.f32["N", 3, 224, 224]`'
+            message = f"input `{clean(p.name)}` of `{clean(function.__name__)}` has no type"
+            raise UsageError(message, _definition(function), help)
+
+
+def _annotations(function: Callable[..., Any]) -> Mapping[str, Any]:
+    """The annotations, evaluated where the module postpones them."""
+    try:
+        return inspect.get_annotations(function, eval_str=True)
+    except Exception as e:
+        message = f"the annotations of `{clean(function.__name__)}` do not evaluate: {clean(e)}"
+        raise UsageError(message, _definition(function)) from None
+
+
+def _outputs(given: Any, function: Callable[..., Any]) -> dict[str, Value]:
+    if isinstance(given, Tensor):
+        given = {given.name: given}
+    elif isinstance(given, tuple | list) and all(isinstance(t, Tensor) for t in given):
+        given = {t.name: t for t in given}
+    fits = isinstance(given, Mapping) and given
+    if not fits or not all(isinstance(t, Tensor) and isinstance(k, str) for k, t in given.items()):
+        message = f"`{clean(function.__name__)}` returns {clean(type(given).__name__)}"
+        help = 'return a tensor, several, or `{"prob": x}`'
+        raise UsageError(message, _definition(function), help)
+    return {name: t.value for name, t in given.items()}
+
+
+@contextmanager
+def device(name: str) -> Iterator[None]:
+    """Nodes made within run on this device: `with netc.device("cuda:1"):`."""
+    token = _DEVICE.set(Device.parse(name, _caller()))
+    try:
+        yield
+    finally:
+        _DEVICE.reset(token)
+
+
+def words() -> list[str]:
+    """The names of everything that can be called: ops, layers, initializers."""
+    return sorted([*_table(), *KINDS, *_RENAMED])
+
+
+def __getattr__(name: str) -> Any:
+    """`conv`, `relu`, `gaussian`, …: the words of the language as functions."""
+    if name in KINDS:
+        return _initializer(name)
+    word = _table().get(_RENAMED.get(name, name))
+    if word is None:
+        raise AttributeError(f"netc has no {clean(name)!r}. {near(name, words())}".strip())
+
+    def apply(*args: Any, name: str | None = None, params: Any = None, **keywords: Any) -> Any:
+        return _apply(word.name, args, keywords, name, params)
+
+    apply.__name__ = apply.__qualname__ = name
+    apply.__doc__ = f"{word}\n\n{word.doc}"
+    return apply
+
+
+def _initializer(kind: str) -> Callable[..., Any]:
+    def make(*args: Any, **keywords: Any) -> Any:
+        try:
+            return initializer(kind, args, keywords)
+        except GraphError as e:
+            raise _at_caller(e) from None
+
+    make.__name__ = make.__qualname__ = kind
+    return make
+
+
+def _maker() -> Maker:
+    maker = _MAKER.get()
+    if maker is None:
+        help = "put the calls into a function decorated with `@netc.net`"
+        raise UsageError("no net is being built here", _caller(), help)
+    return maker
+
+
+def _apply(
+    word: str, args: tuple[Any, ...], keywords: dict[str, Any], name: str | None, params: Any
+) -> Any:
+    maker, at = _maker(), _caller()
+    found = _table()[word]
+    plain = {k: _plain(v) for k, v in keywords.items()}
+    try:
+        if params is not None and not found.owns:
+            raise GraphError(f"{word} has no parameters to share")
+        path = maker.free(word) if name is None else maker.explicit(name)
+        owner = params.name if isinstance(params, Tensor) else params or ""
+        with maker.b.at(at), maker.b.on(_DEVICE.get()):
+            out = call(found, maker.site(path, owner), [_plain(a) for a in args], plain)
+    except GraphError as e:
+        raise _at_caller(e) from None
+    return tuple(map(Tensor, out)) if isinstance(out, tuple) else Tensor(out)
+
+
+def _join(sign: str, a: Any, b: Any) -> Tensor:
+    maker, at = _maker(), _caller()
+    a, b = _plain(a), _plain(b)
+    try:
+        with maker.b.at(at), maker.b.on(_DEVICE.get()):
+            site = maker.site(maker.free(arithmetic.node_word(sign, a, b)))
+            return Tensor(arithmetic.tensors(site, sign, a, b))
+    except GraphError as e:
+        raise _at_caller(e) from None
+
+
+def _plain(x: Any) -> Any:
+    """What the words take: values, tuples, and Python's own numbers."""
+    match x:
+        case Tensor():
+            return x.value
+        case tuple() | list():
+            return tuple(map(_plain, x))
+        case bool() | int() | float() | str() | None:
+            return x
+    if hasattr(x, "tolist") and not isinstance(x, Value):  # NumPy scalars and arrays
+        return _plain(x.tolist())
+    return x
+
+
+def _at_caller(e: NetcError) -> NetcError:
+    d = e.diagnostics[0]
+    return type(e)(d) if d.span != NOWHERE else GraphError(Diagnostic(d.message, _caller(), d.help))
+
+
+def _caller() -> Span:
+    """The line outside this package that is being run."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OURS):
+        frame = frame.f_back
+    return _span(frame.f_code.co_filename, frame.f_lineno)
+
+
+def _definition(function: Callable[..., Any]) -> Span:
+    code = inspect.unwrap(function).__code__
+    return _span(code.co_filename, code.co_firstlineno)
+
+
+@lru_cache(maxsize=32)
+def _source(path: str) -> Source:
+    """A Python file; its folders do not belong into a model."""
+    return Source(Path(path).name, "".join(linecache.getlines(path)))
+
+
+def _span(path: str, line: int) -> Span:
+    source = _source(path)
+    text = linecache.getline(path, line)
+    column = len(text) - len(text.lstrip()) + 1 if text.strip() else 1
+    return Span(source.name, line, column, source)
