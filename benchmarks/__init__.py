@@ -1,0 +1,1 @@
+"""Measurements: `python -m benchmarks.nets`, `.kernels`, `.cold`. Ratios of one run count."""

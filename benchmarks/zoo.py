@@ -1,0 +1,97 @@
+"""The nets of the benchmarks: the files in examples/, with seeded weights and inputs."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import netc
+from netc.ir.graph import Graph, Node
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+NAMES = ("lenet", "squeezenet", "googlenet", "resnet50", "mobilenet", "alexnet", "vgg16")
+QUICK = ("lenet", "squeezenet", "googlenet", "resnet50")  # what is run where nothing is said
+_STEMS = {"squeezenet": "squeezenet*", "mobilenet": "mobilenet*", "resnet50": "resnet*50"}
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Net:
+    """A net with weights and one input."""
+
+    name: str
+    graph: Graph
+    sizes: dict[str, int]
+    feed: Arrays
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of one run."""
+        return sum(node_flops(n, self.sizes) for n in self.graph.nodes)
+
+
+def path_of(name: str) -> Path:
+    """The file of a net."""
+    found = sorted(EXAMPLES.glob(_STEMS.get(name, name) + ".net"))
+    if not found:
+        raise SystemExit(f"examples/ has no net called {name}; there are {', '.join(NAMES)}")
+    return found[0]
+
+
+def read(name: str, batch: int = 1) -> Net:
+    """A net with He-scaled weights drawn by rule, and a standard normal input."""
+    graph = netc.read(path_of(name))
+    graph = replace(graph, weights=seeded(graph))
+    sizes = {s: batch for n in graph.inputs for s in n.types[0].symbols}
+    sizes |= {s: 224 for n in graph.inputs for d in n.types[0].shape[2:] for s in _names(d)}
+    feed = {}
+    for node in graph.inputs:
+        rng = np.random.default_rng(zlib.crc32(node.name.encode()))
+        shape = node.types[0].sizes(sizes)
+        feed[node.name] = rng.standard_normal(shape).astype(np.float32)
+    return Net(name, graph, sizes, feed)
+
+
+def _names(dim: object) -> frozenset[str]:
+    from netc.ir.dims import symbols
+
+    return symbols(dim)  # type: ignore[arg-type]
+
+
+def seeded(graph: Graph) -> Arrays:
+    """Every parameter by its name and use: weights He-scaled, variances and scales near one."""
+    out: Arrays = {}
+    for node in graph.params:
+        rng = np.random.default_rng(zlib.crc32(node.name.encode()))
+        shape = node.types[0].sizes({})
+        out[node.name] = _draw(graph, node, shape, rng).astype(np.float32)
+    return out
+
+
+def _draw(
+    graph: Graph, node: Node, shape: tuple[int, ...], rng: np.random.Generator
+) -> NDArray[Any]:
+    user = next((u for u in graph.uses[node.out] if u is not None), None)
+    name = user.op.name if user else ""
+    place = user.inputs.index(node.out) if user else 0
+    if name == "batch_norm":
+        return rng.normal(0, 0.1, shape) if place == 1 else rng.uniform(0.5, 1.5, shape)
+    if name == "mul":
+        return rng.uniform(0.8, 1.2, shape)
+    if name == "prelu":
+        return rng.uniform(0.1, 0.3, shape)
+    if name in ("conv", "fc", "conv_transpose") and place == 1:
+        return rng.normal(0, np.sqrt(2 / max(1, int(np.prod(shape[1:])))), shape)
+    return rng.normal(0, 0.05, shape)
+
+
+def node_flops(node: Node, sizes: dict[str, int]) -> int:
+    """The floating-point operations of one node."""
+    from netc.ir.dims import evaluate
+
+    return int(evaluate(node.op.flops(*(v.type for v in node.inputs)), sizes))
