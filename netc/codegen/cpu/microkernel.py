@@ -59,6 +59,7 @@ def _microkernel(module: Module, nv: int, t: int) -> Function:
     tile = _Tile(f, nv, t, parts, stride)
     tile.pixels = [f.gep(source, f.sext(f.load("i32", f.gep(offsets, 4 * j))), 4) for j in range(t)]
     sums = _initial(tile, scratch, accumulate)
+    at_once = 2 if module.target.fma else BLOCK  # loads stay on their side: found by spills
     eight_end = f.gep(taps, n8, 4)
     with f.loop(f.sub(0, n8), 0, carry=[weights, *sums]) as turn:
         w, *acc = turn.values
@@ -66,8 +67,9 @@ def _microkernel(module: Module, nv: int, t: int) -> Function:
         bases = [f.gep(p, offset, 4) for p in tile.pixels]
         later = f.gep(w, ahead)
         for c in range(BLOCK):
-            f.prefetch(f.gep(later, c * PANEL_ROW), _LOCALITY)
-        for c in range(BLOCK):
+            if c % at_once == 0:
+                for line in range(c, c + at_once):
+                    f.prefetch(f.gep(later, line * PANEL_ROW), _LOCALITY)
             acc = _step(tile, acc, bases, w, c)
         turn.next([f.gep(w, BLOCK * PANEL_ROW), *acc])
     one_end = f.gep(eight_end, n1, 4)
