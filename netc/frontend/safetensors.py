@@ -35,7 +35,9 @@ def is_safetensors(data: memoryview | bytes) -> bool:
     return len(data) >= 9 and bytes(data[8:9]) == b"{" and bytes(data[4:8]) == bytes(4)
 
 
-def read_safetensors(data: memoryview | bytes, name: str = "<safetensors>") -> Any:
+def read_safetensors(
+    data: memoryview | bytes, name: str = "<safetensors>"
+) -> dict[str, NDArray[Any]]:
     """Every array by name; BF16 and F16 become float32."""
     view = memoryview(data)
     length = int.from_bytes(view[:8], "little")
@@ -43,7 +45,8 @@ def read_safetensors(data: memoryview | bytes, name: str = "<safetensors>") -> A
         raise WeightsError(f"a header of {length:,} bytes does not fit the file", Span(name))
     header = _parse(bytes(view[8 : 8 + length]), name)
     header.pop("__metadata__", None)
-    body, at, found = view[8 + length :], 0, {}
+    body, at = view[8 + length :], 0
+    found: dict[str, NDArray[Any]] = {}
     entries = [(*_entry(key, entry, name), key) for key, entry in header.items()]
     for start, end, dtype, shape, key in sorted(entries, key=lambda e: e[:2]):
         if start != at or end > len(body):

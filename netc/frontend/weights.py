@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from numpy.typing import NDArray
@@ -14,14 +15,14 @@ from netc.frontend.files import display, mapped
 from netc.frontend.npz import is_zip, read_npz
 from netc.frontend.safetensors import is_safetensors, read_safetensors
 
-Arrays = dict[str, NDArray[Any]]
 
-
-def read_params(source: str | os.PathLike[str] | bytes | memoryview, name: str = "") -> Arrays:
+def read_params(
+    source: str | os.PathLike[str] | bytes | memoryview, wanted: Iterable[str], name: str = ""
+) -> dict[str, NDArray[Any]]:
     """Arrays by parameter name. The kind of file is told by its bytes, not its suffix.
 
-    A Caffe file gives `conv1.w` and `conv1.b` for the blobs of layer `conv1`: see
-    `netc.frontend.caffe.params`.
+    npz and safetensors give what they hold. A Caffe file gives the parameters `wanted`: for
+    `conv1.w` and `conv1.b` the blobs of layer `conv1`, in order.
     """
     if isinstance(source, str | os.PathLike):
         name, data = name or display(source), mapped(source, WeightsError)
@@ -31,4 +32,4 @@ def read_params(source: str | os.PathLike[str] | bytes | memoryview, name: str =
         return read_npz(data, name)
     if is_safetensors(data):
         return read_safetensors(data, name)
-    return by_parameter(read_weights(data, name))
+    return by_parameter(read_weights(data, name), wanted)

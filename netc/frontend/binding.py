@@ -1,0 +1,27 @@
+"""Arrays from files, brought to the type and shape a parameter has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netc.errors import WeightsError, clean
+
+
+def fitted(array: NDArray[Any], shape: Sequence[int], name: str) -> NDArray[np.float32]:
+    """`array` as float32 of this shape, which may differ in axes of size 1 only.
+
+    So the legacy bias 1×1×1×N fits [N], and [C] fits [C,1,1]. What already is aligned float32
+    is not copied.
+    """
+    if [d for d in array.shape if d != 1] != [d for d in shape if d != 1]:
+        found, wanted = _shown(array.shape), _shown(shape)
+        raise WeightsError(f"{clean(name)} is {wanted} in the net, {found} in the weights")
+    return np.require(array, np.float32, ["C", "A"]).reshape(tuple(shape))
+
+
+def _shown(shape: Sequence[int]) -> str:
+    return f"[{','.join(map(str, shape))}]"

@@ -1,0 +1,144 @@
+"""A Caffe net as a graph: the whole import, stop by stop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from netc.errors import Diagnostic, GraphError, ParseError, UsageError, WeightsError, clean
+from netc.frontend.caffe.binder import Binder
+from netc.frontend.caffe.build import KNOWN, NetBuilder
+from netc.frontend.caffe.message import Message
+from netc.frontend.caffe.netrules import kept, net_of, state_of
+from netc.frontend.caffe.prototxt import MAX_BYTES, read_text
+from netc.frontend.caffe.upgrade import upgraded
+from netc.frontend.caffe.weights import Source, read_weights
+from netc.frontend.caffe.wire import read_binary
+from netc.frontend.files import decoded, display, is_text, mapped
+from netc.frontend.generalize import Shape, generalized
+from netc.ir.dims import Dim, parse_dim
+from netc.ir.graph import Graph
+from netc.ir.interpret import SEED
+
+Warn = Callable[[Diagnostic], None]
+
+
+def from_caffe(
+    prototxt: Source,
+    caffemodel: Source | None = None,
+    phase: str = "test",
+    level: int = 0,
+    stages: Iterable[str] = (),
+    shapes: Mapping[str, Iterable[int | str]] | None = None,
+    strict: bool = False,
+    preprocessing: Any = None,
+    labels: Any = None,
+    warn: Warn | None = None,
+    seed: int = 0,
+) -> Graph:
+    """The net in a prototxt (a path, text or bytes), with weights from a caffemodel.
+
+    `shapes` gives inputs the shapes the file lacks, or others. Batch, height and width vary from
+    run to run where the net allows it. Warnings go to `warn`, or to the log; `strict` makes
+    errors of them. Random layers draw from `seed`.
+    """
+    root = read_net(prototxt)
+    net, state = net_of(root, state_of(phase, level, stages))
+    every = upgraded(net, KNOWN)
+    layers = kept(every, state)
+    given = {name: _shape(name, shape) for name, shape in (shapes or {}).items()}
+    blobs = read_weights(caffemodel) if caffemodel is not None else None
+    name = net.text("name") or _stem(root.document.name)
+
+    def built(sizes: Mapping[str, Shape]) -> tuple[Graph, Binder]:
+        builder = NetBuilder(layers, state, {**given, **sizes}, blobs, seed)
+        return builder.graph(name, every), builder.binder
+
+    graph, binder = built({})
+    _unknown_shapes(given, graph)
+    graph = generalized(graph, lambda sizes: built(sizes)[0])
+    tell = _teller(warn)
+    _report(root.document.warnings, ParseError, strict, tell)
+    _report(_about_weights(graph, binder), WeightsError, strict, tell)
+    return graph
+
+
+def read_net(source: Source) -> Message:
+    """The message in a prototxt or in a binary NetParameter: a path, text or bytes."""
+    if isinstance(source, str) and ("{" in source or "\n" in source):
+        return read_text(source)
+    if isinstance(source, bytes | memoryview):
+        return _read(memoryview(source), "<bytes>")
+    return _read(mapped(source), display(source))
+
+
+def _read(data: memoryview, name: str) -> Message:
+    if not is_text(data):
+        return read_binary(data, "NetParameter", name)
+    if len(data) > 4 * MAX_BYTES:  # even if each character took four bytes
+        return read_text(" " * (MAX_BYTES + 1), name)
+    return read_text(decoded(data, name, ParseError), name)
+
+
+def _stem(name: str) -> str:
+    return Path(name).stem if not name.startswith("<") else "net"
+
+
+def _shape(name: str, shape: Iterable[int | str]) -> Shape:
+    """Sizes as given by a user: whole numbers, or names of sizes such as N."""
+    try:
+        return tuple(_dim(d) for d in shape)
+    except (TypeError, ValueError, GraphError):
+        raise UsageError(f"{shape!r} is not a shape for {clean(name)!r}") from None
+
+
+def _dim(d: int | str) -> Dim:
+    if isinstance(d, str):
+        return parse_dim(d)
+    if int(d) != d or d < 0:
+        raise ValueError
+    return int(d)
+
+
+def _unknown_shapes(given: Mapping[str, Shape], graph: Graph) -> None:
+    inputs = {n.name for n in graph.inputs}
+    for name in given:
+        if name not in inputs:
+            fits = f"its inputs are {', '.join(map(clean, sorted(inputs)))}"
+            raise UsageError(f"a shape is given for {clean(name)!r}, not an input", help=fits)
+
+
+def _teller(warn: Warn | None) -> Warn:
+    return warn or (lambda d: logging.getLogger("netc").warning("%s", d))
+
+
+def _report(found: list[Diagnostic], error: type[ParseError] | type[WeightsError], strict: bool,
+            warn: Warn) -> None:  # fmt: skip
+    if strict and found:
+        raise error([replace(d, severity="error") for d in found])
+    for d in found:
+        warn(d)
+
+
+def _about_weights(graph: Graph, binder: Binder) -> list[Diagnostic]:
+    """What the weights lack, and what they have that the net does not."""
+    drawn = [n.name for n in graph.params if n.name not in graph.weights]
+    if binder.blobs is None:
+        what = f"no weights are given: {len(drawn)} parameters are drawn with seed {SEED}"
+        return [Diagnostic(what, severity="warning")] if drawn else []
+    out = []
+    if drawn:
+        what = f"the weights lack {_listed(drawn)}: drawn with seed {SEED}"
+        out.append(Diagnostic(what, severity="warning"))
+    unused = [name for name in binder.blobs if name not in binder.owner]
+    if unused:
+        what = f"the net has no layer for these weights: {_listed(unused)}"
+        out.append(Diagnostic(what, severity="warning"))
+    return out
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(map(clean, names))

@@ -1,0 +1,187 @@
+"""What the rule of a layer type is given: the layer's message, its inputs, and a builder.
+
+A rule is a function `rule(c: Layer) -> Value | list of Values`, one value per top, entered into
+`RULES` by `@layer("Type")`. It builds nodes with `c.b.relu(x, …)` and parameters with
+`c.weight(…)`, and raises `c.fail(…)` where the layer is wrong, `c.unsupported(…)` where it is
+right but beyond netc.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from netc.errors import Diagnostic, GraphError, Span, UnsupportedError, clean
+from netc.frontend.caffe.binder import Binder
+from netc.frontend.caffe.fillers import initializer
+from netc.frontend.caffe.message import Message
+from netc.ir.dims import Dim
+from netc.ir.graph import Builder, Node, Value
+from netc.ir.op import Array, Op
+from netc.ir.ops.sources import Initializer
+from netc.ir.types import DType, TensorType
+
+Result: TypeAlias = "Value | Sequence[Value]"
+Rule: TypeAlias = "Callable[[Layer], Result]"
+Count: TypeAlias = "int | tuple[int, int | None]"
+
+
+@dataclass(frozen=True)
+class LayerType:
+    """A rule, and how many bottoms and tops its layers may have."""
+
+    rule: Rule
+    bottoms: tuple[int, int | None]
+    tops: tuple[int, int | None]
+
+
+RULES: dict[str, LayerType] = {}
+
+
+def layer(*names: str, bottoms: Count = 1, tops: Count = 1) -> Callable[[Rule], Rule]:
+    """Enter a rule for the layer types `names`; counts are exact, or (least, most or None)."""
+
+    def enter(rule: Rule) -> Rule:
+        for name in names:
+            assert name not in RULES, f"layer type {name} has two rules"
+            RULES[name] = LayerType(rule, _range(bottoms), _range(tops))
+        return rule
+
+    return enter
+
+
+def _range(count: Count) -> tuple[int, int | None]:
+    return (count, count) if isinstance(count, int) else count
+
+
+class ScopedBuilder(Builder):
+    """A builder that names nodes `<layer>/<op>` unless told otherwise."""
+
+    scope = ""
+
+    def __call__(self, op: Op, *inputs: Value, name: str = "") -> Node:
+        return super().__call__(op, *inputs, name=name or f"{self.scope}/{op.name}")
+
+
+class Layer:
+    """One layer while its rule runs."""
+
+    def __init__(
+        self, message: Message, b: ScopedBuilder, xs: list[Value], binder: Binder, phase: str
+    ) -> None:
+        self.message, self.b, self.xs, self.binder = message, b, xs, binder
+        self.name, self.type = message.text("name"), message.text("type")
+        self.tops: list[str] = message.all("top")
+        self.train = phase == "TRAIN"
+        self.count = 0  # parameters made so far
+        self.seed = 0
+
+    @property
+    def x(self) -> Value:
+        """The first bottom."""
+        return self.xs[0]
+
+    @property
+    def shape(self) -> tuple[Dim, ...]:
+        """The shape of the first bottom."""
+        return self.x.type.shape
+
+    def param(self, name: str) -> Message:
+        """The layer's own parameters, with their defaults."""
+        return self.message.sub(name)
+
+    def fail(self, what: str, at: Message | None = None, field: str = "", help: str = "") -> Any:
+        """The error that this layer is wrong, at a field of one of its messages."""
+        span = (at or self.message).span(field or None)
+        return GraphError(Diagnostic(f"layer {clean(self.name)}: {what}", span, help))
+
+    def unsupported(self, what: str, help: str = "") -> UnsupportedError:
+        """The error that netc does not do what this layer asks for."""
+        return UnsupportedError(unsupported(self.message, what, help))
+
+    def check(
+        self, good: bool, what: str, at: Message | None = None, field: str = "", help: str = ""
+    ) -> None:
+        """Raise `fail` unless `good`."""
+        if not good:
+            raise self.fail(what, at, field, help)
+
+    def axis(
+        self, axis: int, at: Message | None = None, field: str = "axis", extra: int = 0
+    ) -> int:
+        """An axis of the first bottom counted from the front; `extra` allows one past the end."""
+        rank = self.x.type.rank + extra
+        self.check(-rank <= axis < rank, f"axis {axis} is outside {self.x.type}", at, field)
+        return axis % rank
+
+    def size(self, axis: int) -> int:
+        """A size of the first bottom that has to be a number."""
+        d = self.shape[axis]
+        if not isinstance(d, int):
+            raise self.fail(f"the size of axis {axis} must be a number, not {d}")
+        return d
+
+    def weight(
+        self,
+        name: str,
+        shape: Sequence[Dim],
+        filler: Message | None = None,
+        default: float = 0.0,
+    ) -> Value:
+        """The layer's next parameter, `<layer>.<name>`, its values from the weights file."""
+        index, self.count = self.count, self.count + 1
+        init = initializer(filler, default)
+        return self.binder.param(self, index, name, self._sizes(shape), init)
+
+    def derived(self, name: str, shape: Sequence[Dim], value: Array | None, fill: float) -> Value:
+        """A parameter computed at import; `fill` where the weights have none."""
+        init = Initializer("constant", fill)
+        return self.binder.derived(self, name, self._sizes(shape), init, value)
+
+    def _sizes(self, shape: Sequence[Dim]) -> tuple[int, ...]:
+        for d in shape:
+            if not isinstance(d, int):
+                raise self.fail(f"a parameter would have the size {d}, which varies between runs")
+        return tuple(int(str(d)) for d in shape)
+
+    def constant(self, value: float, shape: tuple[Dim, ...] = ()) -> Value:
+        """One number spread over a shape."""
+        return self.b.const(type=TensorType(DType.F32, shape), value=value)
+
+    def reshape(self, x: Value, shape: Sequence[Dim]) -> Value:
+        """x in another shape; a size that varies is written 0 (as it was) or -1 (what is left)."""
+        old = x.type.shape
+        new: list[Dim] = [
+            0 if not isinstance(d, int) and i < len(old) and d == old[i] else d
+            for i, d in enumerate(shape)
+        ]
+        loose = [i for i, d in enumerate(new) if not isinstance(d, int)]
+        if loose and -1 not in new:
+            new[loose.pop(0)] = -1
+        self.check(not loose, f"more than one size of {x.type} varies between runs")
+        return self.b.reshape(x, shape=tuple(new))
+
+    def stored(self) -> list[Array]:
+        """The blobs the weights file has for this layer."""
+        return self.binder.stored(self)
+
+    def specs(self) -> list[Message]:
+        """The layer's `param { }` messages."""
+        return self.message.messages("param")
+
+    def per_channel(self, count: Dim, axis: int = 1) -> tuple[Dim, ...]:
+        """The shape of a parameter with one number per index of `axis` of the first bottom."""
+        return (count, *(1 for _ in self.shape[axis + 1 :]))
+
+
+def unsupported(message: Message, what: str = "", help: str = "") -> Diagnostic:
+    """The line of the list of unsupported layers for this one."""
+    name, kind = clean(message.text("name")), clean(message.text("type"))
+    text = f"layer {name} of type {kind} is not supported"
+    return Diagnostic(f"{text}: {what}" if what else text, message.span("type"), help)
+
+
+def location(message: Message) -> Span:
+    """Where nodes of a layer say they come from."""
+    return message.span()

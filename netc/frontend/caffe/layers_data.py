@@ -1,0 +1,160 @@
+"""Data layers: what they would read becomes inputs of the net, after their own preprocessing.
+
+Shapes come from the user (`shapes`), from the layer, or not at all, which is an error that says
+what to give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from netc.frontend.caffe.layer import Layer, Result, layer
+from netc.frontend.caffe.layers_loss import euclidean_loss
+from netc.frontend.caffe.message import Message
+from netc.ir.graph import Value
+
+Shapes = list[tuple[int, ...] | None]
+DATA: dict[str, Callable[[Message], Shapes]] = {}
+
+
+def data(*names: str) -> Callable[[Callable[[Message], Shapes]], Callable[[Message], Shapes]]:
+    """Enter a function that tells what shapes a data layer's tops have, None where unknown."""
+
+    def enter(shapes: Callable[[Message], Shapes]) -> Callable[[Message], Shapes]:
+        DATA.update(dict.fromkeys(names, shapes))
+        return shapes
+
+    return enter
+
+
+@data("Input")
+def input_shapes(m: Message) -> Shapes:
+    """One shape for all tops, or one each."""
+    shapes = [tuple(s.all("dim")) for s in m.sub("input_param").messages("shape")]
+    return _spread(shapes, len(m.all("top")))
+
+
+def _spread(shapes: list[tuple[int, ...]], count: int) -> Shapes:
+    if len(shapes) == 1:
+        return [*shapes] * count
+    return [*shapes[:count], *[None] * (count - len(shapes))]
+
+
+def _with_labels(m: Message, image: tuple[int, ...] | None, batch: int) -> Shapes:
+    labels: Shapes = [(batch,) if batch else None] * (len(m.all("top")) - 1)
+    return [image, *labels]
+
+
+def _cropped(
+    m: Message, batch: int, channels: int, size: tuple[int, int]
+) -> tuple[int, ...] | None:
+    """The shape of a batch, when all of it is known: 0 stands for unknown."""
+    crop = m.sub("transform_param").whole("crop_size")
+    shape = (batch, channels, crop or size[0], crop or size[1])
+    return shape if all(shape) else None
+
+
+@data("Data", "AnnotatedData")
+def data_shapes(m: Message) -> Shapes:
+    """The crop gives height and width, one mean per channel the channels; else unknown."""
+    transform, batch = m.sub("transform_param"), m.sub("data_param").whole("batch_size")
+    means = len(transform.all("mean_value"))
+    colour = 3 if transform.flag("force_color") else 1 if transform.flag("force_gray") else 0
+    resize = transform.sub("resize_param")
+    size = (resize.whole("height"), resize.whole("width"))
+    return _with_labels(m, _cropped(m, batch, colour or (means if means > 1 else 0), size), batch)
+
+
+@data("ImageData")
+def image_shapes(m: Message) -> Shapes:
+    """The size images are brought to, three channels unless grey."""
+    p = m.sub("image_data_param")
+    batch, channels = p.whole("batch_size"), 3 if p.flag("is_color") else 1
+    image = _cropped(m, batch, channels, (p.whole("new_height"), p.whole("new_width")))
+    return _with_labels(m, image, batch)
+
+
+@data("WindowData")
+def window_shapes(m: Message) -> Shapes:
+    """Windows of three channels, brought to the crop size."""
+    batch = m.sub("window_data_param").whole("batch_size")
+    return _with_labels(m, _cropped(m, batch, 3, (0, 0)), batch)
+
+
+@data("MemoryData")
+def memory_shapes(m: Message) -> Shapes:
+    """All four sizes are in the layer."""
+    p = m.sub("memory_data_param")
+    batch = p.whole("batch_size")
+    image = (batch, *(p.whole(f) for f in ("channels", "height", "width")))
+    return _with_labels(m, image if all(image) else None, batch)
+
+
+@data("VideoData")
+def video_shapes(m: Message) -> Shapes:
+    """C3D's clips: batch, 3 channels, frames, height, width."""
+    p = m.sub("video_data_param")
+    batch, frames = p.whole("batch_size"), p.whole("new_length")
+    image = _cropped(m, batch, 3, (p.whole("new_height"), p.whole("new_width")))
+    clip = (batch, 3, frames, *image[2:]) if image and frames else None
+    return _with_labels(m, clip, batch)
+
+
+@data("HDF5Data")
+def hdf5_shapes(m: Message) -> Shapes:
+    """Only the file's own datasets tell."""
+    return [None] * len(m.all("top"))
+
+
+@layer("DummyData", bottoms=0, tops=(1, None))
+def dummy_data(c: Layer) -> list[Value]:
+    """Constants, or random numbers drawn anew at each run from the seed."""
+    p = c.param("dummy_data_param")
+    shapes, count = _dummy_shapes(c, p), len(c.tops)
+    fillers = p.messages("data_filler")
+    c.check(
+        len(fillers) in (0, 1, count),
+        f"{len(fillers)} data_filler for {count} tops",
+        p,
+        "data_filler",
+    )
+    many = fillers if len(fillers) == count else fillers * count
+    return [
+        _drawn(c, shape, many[i] if many else None, c.seed + i) for i, shape in enumerate(shapes)
+    ]
+
+
+def _dummy_shapes(c: Layer, p: Message) -> list[tuple[int, ...]]:
+    count = len(c.tops)
+    shapes = [tuple(s.all("dim")) for s in p.messages("shape")]
+    if not shapes:
+        sides = [p.all(f) for f in ("num", "channels", "height", "width")]
+        good = len({len(s) for s in sides}) == 1 and sides[0]
+        c.check(bool(good), "give a shape, or num, channels, height and width", p)
+        shapes = list(zip(*sides, strict=True))
+    c.check(len(shapes) in (1, count), f"{len(shapes)} shapes for {count} tops", p, "shape")
+    return shapes if len(shapes) == count else shapes * count
+
+
+def _drawn(c: Layer, shape: tuple[int, ...], filler: Message | None, seed: int) -> Value:
+    kind = filler.text("type") if filler is not None else "constant"
+    base = c.constant(filler.real("value") if filler is not None else 0.0, shape)
+    if filler is None or kind == "constant":
+        return base
+    if kind == "uniform":
+        return c.b.random_uniform(base, low=filler.real("min"), high=filler.real("max"), seed=seed)
+    if kind == "gaussian":
+        mean, std = filler.real("mean"), filler.real("std")
+        return c.b.random_normal(base, mean=mean, std=std, seed=seed)
+    raise c.unsupported(f"data drawn by the filler {kind}", "constant, uniform and gaussian are")
+
+
+@layer("Python", bottoms=(0, None), tops=(0, None))
+def python(c: Layer) -> Result:
+    """Code in another file, which is never run; a few known layers are built in."""
+    p = c.param("python_param")
+    module, name = p.text("module"), p.text("layer")
+    if module == "pyloss" and name == "EuclideanLossLayer" and len(c.xs) == 2:
+        return euclidean_loss(c)
+    what = f"it runs {module}.{name}, and netc runs no code that a net names"
+    raise c.unsupported(what, "cut the net before it and do that step in Python around the net")

@@ -1,0 +1,161 @@
+"""Layers of Caffe's forks: SSD, PSPNet, SegNet, SENet, ShuffleNet, YOLO, waifu2x."""
+
+from __future__ import annotations
+
+from netc.frontend.caffe.layer import Layer, layer
+from netc.frontend.caffe.message import Message
+from netc.ir.dims import Dim
+from netc.ir.graph import Value
+
+
+@layer("Permute")
+def permute(c: Layer) -> Value:
+    """Axes in the order given; the rest follow as they are."""
+    p = c.param("permute_param")
+    rank, order = c.x.type.rank, p.all("order")
+    good = len(set(order)) == len(order) and all(i < rank for i in order)
+    c.check(good, f"order {order} does not order {rank} axes", p, "order")
+    return c.b.transpose(c.x, perm=(*order, *(i for i in range(rank) if i not in order)))
+
+
+@layer("PriorBox", bottoms=2)
+def prior_box(c: Layer) -> Value:
+    """SSD's default boxes for each cell of the first bottom, and their variances."""
+    p = c.param("prior_box_param")
+    smallest, largest = tuple(p.all("min_size")), tuple(p.all("max_size"))
+    c.check(len(smallest) > 0 and min(smallest) > 0, "min_size must be above 0", p, "min_size")
+    c.check(
+        len(largest) in (0, len(smallest)),
+        "give no max_size, or one for each min_size",
+        p,
+        "max_size",
+    )
+    variance = tuple(p.all("variance")) or (0.1,)
+    c.check(len(variance) in (1, 4), "give 1 variance, or 4", p, "variance")
+    return c.b.prior_box(
+        *c.xs,
+        min_size=smallest,
+        max_size=largest,
+        aspect_ratio=tuple(p.all("aspect_ratio")),
+        flip=p.flag("flip"),
+        clip=p.flag("clip"),
+        variance=variance,
+        img_size=_pair(p, "img_size", "img_h", "img_w", int),
+        step=_pair(p, "step", "step_h", "step_w", float),
+        offset=p.real("offset"),
+    )
+
+
+def _pair(p: Message, both: str, tall: str, wide: str, kind: type) -> tuple[float, ...]:
+    """(height, width) from one field or two; () where the shapes of the blobs tell."""
+    if both in p:
+        return (kind(p.get(both)),) * 2
+    return (kind(p.get(tall)), kind(p.get(wide))) if tall in p and wide in p else ()
+
+
+@layer("Axpy", bottoms=3)
+def axpy(c: Layer) -> Value:
+    """a · x + y, a number per item and channel (SENet)."""
+    a, x, y = c.xs
+    c.check(x.type == y.type, f"x is {x.type}, y is {y.type}")
+    c.check(a.type.shape[:2] == x.type.shape[:2], f"a is {a.type}, x is {x.type}")
+    if a.type.rank == 2:
+        a = c.b.reshape(a, shape=(0, 0, 1, 1))
+    return c.b.add(c.b.mul(x, a), y)
+
+
+@layer("ShuffleChannel")
+def shuffle_channel(c: Layer) -> Value:
+    """Channels as a (group, C/group) table, read by columns."""
+    p = c.param("shuffle_channel_param")
+    groups, channels = p.whole("group"), c.size(1)
+    c.check(
+        groups > 0 and channels % groups == 0,
+        f"group {groups} does not divide {channels} channels",
+        p,
+        "group",
+    )
+    rest = c.shape[2:]
+    y = c.reshape(c.x, (c.shape[0], groups, channels // groups, *rest))
+    y = c.b.transpose(y, perm=(0, 2, 1, *range(3, 3 + len(rest))))
+    return c.reshape(y, (c.shape[0], channels, *rest))
+
+
+@layer("Interp")
+def interp(c: Layer) -> Value:
+    """Bilinear resizing, corner to corner (DeepLab, PSPNet)."""
+    p = c.param("interp_param")
+    c.check(c.x.type.rank == 4, f"Interp needs 4 axes, not {c.x.type}")
+    before, after = -p.whole("pad_beg"), -p.whole("pad_end")
+    c.check(
+        before >= 0 and after >= 0,
+        "pad_beg and pad_end crop: they must be 0 or less",
+        p,
+        "pad_beg" if before < 0 else "pad_end",
+    )
+    x = _cropped(c, c.x, before, after)
+    size = tuple(_interp_size(c, p, i, x.type.shape[2 + i]) for i in range(2))
+    return c.b.resize_bilinear(x, size=size, align_corners=True)
+
+
+def _cropped(c: Layer, x: Value, before: int, after: int) -> Value:
+    if not before and not after:
+        return x
+    for axis in (2, 3):
+        x = c.b.slice(x, axis=axis, start=before, stop=c.size(axis) - after)
+    return x
+
+
+def _interp_size(c: Layer, p: Message, i: int, d: Dim) -> int:
+    field = ("height", "width")[i]
+    if field in p:
+        c.check(p.whole(field) > 0, f"{field} must be at least 1", p, field)
+        return p.whole(field)
+    shrink, zoom = p.whole("shrink_factor"), p.whole("zoom_factor")
+    for name, factor in (("shrink_factor", shrink), ("zoom_factor", zoom)):
+        c.check(factor >= 1, f"{name} must be at least 1", p, name)
+    c.check("shrink_factor" in p or "zoom_factor" in p, f"{field} is missing", p)
+    if not isinstance(d, int):
+        raise c.fail(f"its size {d} varies between runs")
+    d = (d - 1) // shrink + 1
+    return d + (d - 1) * (zoom - 1)
+
+
+@layer("Upsample", bottoms=(1, 2))
+def upsample(c: Layer) -> Value:
+    """Two forks' layer of one name: YOLO's repeats pixels, SegNet's puts them where a Pooling
+    layer found them (its second bottom)."""
+    p = c.param("upsample_param")
+    if len(c.xs) == 1:
+        scale = p.whole("scale")
+        c.check(scale >= 1, "scale must be at least 1", p, "scale")
+        return c.b.resize_nearest(c.x, scale=(scale, scale))
+    return c.b.unpool(*c.xs, size=_unpooled(c, p))
+
+
+def _unpooled(c: Layer, p: Message) -> tuple[int, ...]:
+    """SegNet's size: given, or scaled and less one where `pad_out` says so."""
+    if "upsample_h" in p or "upsample_w" in p:
+        c.check("upsample_h" in p and "upsample_w" in p, "give upsample_h and upsample_w", p)
+        return (p.whole("upsample_h"), p.whole("upsample_w"))
+    out: list[int] = []
+    for i, side in enumerate("hw"):
+        field = f"scale_{side}"
+        scale = p.whole(field) if field in p else p.whole("scale")
+        c.check(scale >= 1, f"{field} must be at least 1", p, field)
+        out.append(c.size(2 + i) * scale - int(p.flag(f"pad_out_{side}")))
+    return tuple(out)
+
+
+@layer("CropCenter")
+def crop_center(c: Layer) -> Value:
+    """The middle of every axis that has a size given (waifu2x)."""
+    p = c.param("crop_center_param")
+    sizes = p.all("crop_size") or [0, 0, *p.all("crop_h"), *p.all("crop_w")]
+    x = c.x
+    for axis, size in enumerate(sizes[: c.x.type.rank]):
+        if size:
+            room = c.size(axis) - size
+            c.check(room >= 0, f"{size} does not fit axis {axis} of {c.x.type}", p)
+            x = c.b.slice(x, axis=axis, start=room // 2, stop=room // 2 + size)
+    return x

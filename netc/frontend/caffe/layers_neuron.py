@@ -1,0 +1,139 @@
+"""Element-wise layers."""
+
+from __future__ import annotations
+
+import math
+
+from netc.frontend.caffe.layer import Layer, layer
+from netc.ir.graph import Value
+
+
+@layer("ReLU")
+def relu(c: Layer) -> Value:
+    """max(x, 0) + slope · min(x, 0)."""
+    return c.b.relu(c.x, slope=c.param("relu_param").real("negative_slope"))
+
+
+@layer("ReLU6")
+def relu6(c: Layer) -> Value:
+    """min(max(x, 0), 6)."""
+    return c.b.clip(c.x, low=0.0, high=6.0)
+
+
+@layer("PReLU")
+def prelu(c: Layer) -> Value:
+    """x above zero, slope · x below, a slope per channel or one for all."""
+    p = c.param("prelu_param")
+    c.check(c.x.type.rank >= 2, f"PReLU needs at least 2 axes, not {c.x.type}")
+    shape = () if p.flag("channel_shared") else c.per_channel(c.size(1))
+    return c.b.prelu(c.x, c.weight("slope", shape, p.get("filler"), 0.25))
+
+
+@layer("ELU")
+def elu(c: Layer) -> Value:
+    """x above zero, α(eˣ − 1) below."""
+    return c.b.elu(c.x, alpha=c.param("elu_param").real("alpha"))
+
+
+@layer("Sigmoid")
+def sigmoid(c: Layer) -> Value:
+    """1 / (1 + e⁻ˣ)."""
+    return c.b.sigmoid(c.x)
+
+
+@layer("TanH")
+def tanh(c: Layer) -> Value:
+    """The hyperbolic tangent."""
+    return c.b.tanh(c.x)
+
+
+@layer("AbsVal")
+def absolute(c: Layer) -> Value:
+    """|x|."""
+    return c.b.abs(c.x)
+
+
+@layer("BNLL")
+def bnll(c: Layer) -> Value:
+    """log(1 + eˣ)."""
+    return c.b.softplus(c.x)
+
+
+@layer("Power")
+def power(c: Layer) -> Value:
+    """(shift + scale · x)^power; a constant, whatever x is, where power · scale = 0."""
+    p = c.param("power_param")
+    exponent, scale, shift = p.real("power"), p.real("scale"), p.real("shift")
+    if exponent * scale == 0:
+        value = 1.0 if exponent == 0 else _constant_power(c, shift, exponent)
+        return c.b.affine(c.b.pow(c.x, exponent=0.0), scale=value, shift=0.0)
+    y = c.b.affine(c.x, scale=scale, shift=shift)
+    return y if exponent == 1 else c.b.pow(y, exponent=exponent)
+
+
+def _constant_power(c: Layer, shift: float, exponent: float) -> float:
+    try:
+        return float(math.pow(shift, exponent))
+    except (ValueError, OverflowError, ZeroDivisionError):
+        raise c.fail(f"{shift} to the power {exponent} is not a number") from None
+
+
+def _log_base(c: Layer, name: str) -> float:
+    """The natural logarithm of `base`, where −1 stands for e."""
+    p = c.param(name)
+    base = p.real("base")
+    c.check(base == -1 or base > 0, f"base {base} must be positive, or -1 for e", p, "base")
+    return 1.0 if base == -1 else math.log(base)
+
+
+@layer("Exp")
+def exp(c: Layer) -> Value:
+    """base^(shift + scale · x)."""
+    p = c.param("exp_param")
+    log = _log_base(c, "exp_param")
+    inner = c.b.affine(c.x, scale=log * p.real("scale"), shift=log * p.real("shift"))
+    return c.b.exp(inner)
+
+
+@layer("Log")
+def log(c: Layer) -> Value:
+    """log_base(shift + scale · x)."""
+    p = c.param("log_param")
+    base = _log_base(c, "log_param")
+    c.check(base != 0, "base 1 has no logarithm", p, "base")
+    y = c.b.log(c.b.affine(c.x, scale=p.real("scale"), shift=p.real("shift")))
+    return y if base == 1 else c.b.affine(y, scale=1 / base, shift=0.0)
+
+
+@layer("Threshold")
+def threshold(c: Layer) -> Value:
+    """1 where x > threshold, else 0."""
+    return c.b.threshold(c.x, level=c.param("threshold_param").real("threshold"))
+
+
+@layer("Clip")
+def clip(c: Layer) -> Value:
+    """x held between min and max, both of which must be given."""
+    p = c.param("clip_param")
+    for field in ("min", "max"):
+        c.check(field in p, f"clip_param needs {field}", p)
+    return c.b.clip(c.x, low=p.real("min"), high=p.real("max"))
+
+
+@layer("Swish")
+def swish(c: Layer) -> Value:
+    """x · σ(βx)."""
+    return c.b.swish(c.x, beta=c.param("swish_param").real("beta"))
+
+
+@layer("Dropout")
+def dropout(c: Layer) -> Value:
+    """TEST: x itself. TRAIN: x with a share dropped, the rest scaled up."""
+    p = c.param("dropout_param")
+    ratio = p.real("dropout_ratio")
+    c.check(0 <= ratio < 1, f"dropout_ratio {ratio} must lie in 0 to 1", p, "dropout_ratio")
+    scaled = p.flag("scale_train")
+    if not c.train:
+        return c.x if scaled else c.b.affine(c.x, scale=1 - ratio, shift=0.0)
+    y = c.b.dropout(c.x, ratio=ratio, seed=c.seed)
+    return y if scaled else c.b.affine(y, scale=1 - ratio, shift=0.0)

@@ -1,0 +1,107 @@
+"""Batch normalization of Caffe and of the forks, MVN and SSD's Normalize."""
+
+from __future__ import annotations
+
+from netc.frontend.caffe.layer import Layer, layer
+from netc.frontend.caffe.message import Message
+from netc.frontend.caffe.params import Arrays, statistics
+from netc.ir.dims import Dim
+from netc.ir.graph import Value
+from netc.ir.op import Array
+
+
+@layer("BatchNorm")
+def batch_norm(c: Layer) -> Value:
+    """(x − mean) / √(variance + eps); NVIDIA's `scale_bias` adds a scale and a bias.
+
+    The statistics are the stored sums over their factor, or those of the batch.
+    """
+    p = c.param("batch_norm_param")
+    stored = c.stored()
+    stored_scale = len(stored) == 5 or p.flag("scale_bias")
+    shape = _channels(c)
+    uses_stored = p.flag("use_global_stats") if "use_global_stats" in p else not c.train
+    if uses_stored:
+        y = _with_stored(c, shape, stored, p.real("eps"))
+    else:
+        y = with_batch_statistics(c, c.x, p.real("eps"))
+    c.count = 3
+    if not stored_scale:
+        return y
+    y = c.b.mul(y, c.weight("w", shape, p.get("scale_filler"), 1.0))
+    return c.b.add(y, c.weight("b", shape, p.get("bias_filler")))
+
+
+def _channels(c: Layer) -> tuple[Dim, ...]:
+    """The shape of a statistic, laid along axis 1; one number where there is no axis 1."""
+    return c.per_channel(c.size(1)) if c.x.type.rank > 1 else (1,)
+
+
+def _with_stored(c: Layer, shape: tuple[Dim, ...], stored: Arrays, eps: float) -> Value:
+    known: list[Array | None] = [None, None]
+    if len(stored) >= 3:
+        c.check(stored[2].size == 1, f"the factor has {stored[2].size} values, not 1")
+        known = [*statistics(stored)]
+    mean = c.derived("mean", shape, known[0], 0.0)
+    return c.b.batch_norm(c.x, mean, c.derived("variance", shape, known[1], 0.0), eps=eps)
+
+
+def with_batch_statistics(c: Layer, x: Value, eps: float) -> Value:
+    """(x − mean) / √(variance + eps), with the batch's own biased statistics."""
+    axes = (0, *range(2, x.type.rank))
+    centred = c.b.sub(x, c.b.reduce_mean(x, axes=axes, keep=True))
+    variance = c.b.reduce_mean(c.b.mul(centred, centred), axes=axes, keep=True)
+    return c.b.div(centred, c.b.sqrt(c.b.affine(variance, scale=1.0, shift=eps)))
+
+
+@layer("BN")
+def bn(c: Layer) -> Value:
+    """Two forks' layer of one name: SegNet's (scale, shift) and PSPNet's (+ mean, variance).
+
+    SegNet's LEARN mode takes the batch's statistics in TEST too.
+    """
+    p = c.param("bn_param")
+    segnet = {"bn_mode", "scale_filler", "shift_filler"}
+    if segnet & p.fields.keys() or len(c.stored()) == 2:
+        return _segnet(c, p)
+    shape = c.per_channel(c.size(1))
+    w = c.weight("w", shape, p.get("slope_filler"), 1.0)
+    b = c.weight("b", shape, p.get("bias_filler"))
+    mean, variance = c.weight("mean", shape), c.weight("variance", shape, None, 1.0)
+    if c.train and not p.flag("frozen"):
+        y = with_batch_statistics(c, c.x, p.real("eps"))
+    else:
+        y = c.b.batch_norm(c.x, mean, variance, eps=p.real("eps"))
+    return c.b.add(c.b.mul(y, w), b)
+
+
+def _segnet(c: Layer, p: Message) -> Value:
+    shape = c.per_channel(c.size(1))
+    w = c.weight("w", shape, p.get("scale_filler"), 1.0)
+    b = c.weight("b", shape, p.get("shift_filler"))
+    x = c.x if p.text("bn_mode") == "INFERENCE" else with_batch_statistics(c, c.x, 1e-9)
+    return c.b.add(c.b.mul(x, w), b)
+
+
+@layer("MVN")
+def mvn(c: Layer) -> Value:
+    """(x − mean) / (√variance + eps) per item and channel, or per item: eps outside the root."""
+    p = c.param("mvn_param")
+    c.check(c.x.type.rank == 4, f"MVN needs 4 axes, not {c.x.type}")
+    axes = (1, 2, 3) if p.flag("across_channels") else (2, 3)
+    y = c.b.sub(c.x, c.b.reduce_mean(c.x, axes=axes, keep=True))
+    if not p.flag("normalize_variance"):
+        return y
+    variance = c.b.reduce_mean(c.b.mul(y, y), axes=axes, keep=True)
+    return c.b.div(y, c.b.affine(c.b.sqrt(variance), scale=1.0, shift=p.real("eps")))
+
+
+@layer("Normalize")
+def normalize(c: Layer) -> Value:
+    """scale · x / √(Σx² + eps) over the channels, or over channels, height and width (SSD)."""
+    p = c.param("norm_param")
+    axes = (1, 2, 3) if p.flag("across_spatial") else (1,)
+    total = c.b.reduce_sum(c.b.mul(c.x, c.x), axes=axes, keep=True)
+    y = c.b.div(c.x, c.b.sqrt(c.b.affine(total, scale=1.0, shift=p.real("eps"))))
+    shape = () if p.flag("channel_shared") else c.per_channel(c.size(1))
+    return c.b.mul(y, c.weight("w", shape, p.get("scale_filler"), 1.0))

@@ -1,0 +1,86 @@
+"""Kernel, stride, pad and dilation from the many fields Caffe keeps them in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from netc.frontend.caffe.layer import Layer
+from netc.frontend.caffe.message import Message
+from netc.ir.dims import product
+from netc.ir.graph import Value
+from netc.ir.ops.windows import Ints
+
+MAX_SIZE = 1 << 20  # of a kernel, stride, pad or dilation
+
+
+def conv_window(c: Layer, p: Message, axes: int) -> tuple[Ints, dict[str, Ints]]:
+    """The kernel, and `stride`, `pad`, `dilation`, one number per spatial axis each."""
+    kernel = _per_axis(c, p, "kernel", "kernel_size", axes, None)
+    rest = {
+        "stride": _per_axis(c, p, "stride", "stride", axes, 1),
+        "pad": _per_axis(c, p, "pad", "pad", axes, 0),
+        "dilation": _list(c, p, "dilation", axes, 1),
+    }
+    for field, sizes in (("kernel_size", kernel), *rest.items()):
+        _positive(c, p, field, sizes, 0 if field == "pad" else 1)
+    return kernel, rest
+
+
+def pool_window(c: Layer, p: Message) -> dict[str, Any]:
+    """The attributes of a pooling op over height and width."""
+    kernel = _per_axis(c, p, "kernel", "kernel_size", 2, None)
+    stride = _per_axis(c, p, "stride", "stride", 2, 1)
+    pad = _per_axis(c, p, "pad", "pad", 2, 0)
+    _positive(c, p, "kernel_size", kernel, 1)
+    _positive(c, p, "stride", stride, 1)
+    _positive(c, p, "pad", pad, 0)
+    up = p.flag("ceil_mode") if "ceil_mode" in p else p.text("round_mode") == "CEIL"
+    return {"kernel": kernel, "stride": stride, "pad": pad, "ceil": up}
+
+
+def _per_axis(c: Layer, p: Message, name: str, field: str, axes: int, default: int | None) -> Ints:
+    """From `field`, or from `name`_h and `name`_w, which are for two axes and come together."""
+    tall, wide = f"{name}_h", f"{name}_w"
+    given = [f for f in (tall, wide) if f in p]
+    if not given:
+        return _list(c, p, field, axes, default)
+    c.check(field not in p, f"give {field}, or {tall} and {wide}, not both", p, given[0])
+    c.check(axes == 2, f"{given[0]} is for two spatial axes; here are {axes}", p, given[0])
+    other = tall if given[0] == wide else wide
+    c.check(
+        len(given) == 2,
+        f"{given[0]} is given without {other}",
+        p,
+        given[0],
+        f"add {other}; Caffe would take 0",
+    )
+    return (p.whole(tall), p.whole(wide))
+
+
+def _list(c: Layer, p: Message, field: str, axes: int, default: int | None) -> Ints:
+    """None, one, or one per axis."""
+    found = p.all(field)
+    if not found:
+        c.check(default is not None or axes == 0, f"{field} is missing", p)
+        return (default or 0,) * axes
+    if len(found) == 1:
+        return (found[0],) * axes
+    c.check(len(found) == axes, f"{len(found)} {field} for {axes} spatial axes", p, field)
+    return tuple(found)
+
+
+def _positive(c: Layer, p: Message, field: str, sizes: Ints, least: int) -> None:
+    shown = field if field in p else field.split("_")[0] + "_h"
+    for n in sizes:
+        c.check(n >= least, f"{field} {n} must be at least {least}", p, shown)
+        c.check(n <= MAX_SIZE, f"{field} {n} is too large", p, shown)
+
+
+def flat_batch(c: Layer, x: Value, axis: int, rule: Callable[[Value], Value]) -> Value:
+    """`rule` over x with the axes before `axis` as one batch axis, and put back after."""
+    if axis == 1:
+        return rule(x)
+    shape = x.type.shape
+    y = rule(c.reshape(x, (product(shape[:axis]), *shape[axis:])))
+    return c.reshape(y, (*shape[:axis], *y.type.shape[1:]))

@@ -1,0 +1,63 @@
+"""From the sizes a file gives to the sizes a net can take: batch, and height and width.
+
+A net is built with fixed sizes first, which finds every mistake. Then it is built again with the
+batch as a symbol, and height and width too; the most general form in which every shape rule holds
+is kept, and what stood in the way of a more general one is noted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from netc.errors import GraphError
+from netc.ir.dims import Dim, sym
+from netc.ir.graph import Graph
+
+Shape = tuple[Dim, ...]
+Build = Callable[[Mapping[str, Shape]], Graph]
+
+
+def generalized(graph: Graph, build: Build) -> Graph:
+    """`graph`, built with fixed sizes, in its most general form; `build` makes it for others."""
+    fixed = {n.name: n.types[0].shape for n in graph.inputs}
+    reasons: list[str] = []
+    for what, shapes in _forms(fixed):
+        try:
+            found = build(shapes)
+            return replace(found, notes=(*graph.notes, _sizes(fixed), *reasons))
+        except (GraphError, TypeError) as e:  # TypeError: a rule compared a symbol with a number
+            reasons.append(f"{what} fixed: {_reason(e)}")
+    return replace(graph, notes=(*graph.notes, *reasons))
+
+
+def _forms(fixed: Mapping[str, Shape]) -> list[tuple[str, Mapping[str, Shape]]]:
+    """Batch, height and width as symbols; the batch alone."""
+    first = next((s for s in fixed.values() if s), None)
+    image = next((s[2:] for s in fixed.values() if len(s) == 4), None)
+    if first is None:
+        return []
+    batch = {name: _with_batch(s, first[0]) for name, s in fixed.items()}
+    if image is None:
+        return [("the batch is", batch)]
+    sized = {
+        name: (*s[:-2], sym("H"), sym("W")) if len(s) > 2 and fixed[name][-2:] == image else s
+        for name, s in batch.items()
+    }
+    return [("height and width are", sized), ("the batch is", batch)]
+
+
+def _with_batch(shape: Shape, batch: Dim) -> Shape:
+    return (sym("N"), *shape[1:]) if shape and shape[0] == batch else shape
+
+
+def _sizes(fixed: Mapping[str, Shape]) -> str:
+    """The sizes in the file, as `--shape` takes them."""
+    return "sizes given: " + " ".join(f"{n}={','.join(map(str, s))}" for n, s in fixed.items())
+
+
+def _reason(e: Exception) -> str:
+    if isinstance(e, GraphError):
+        d = e.diagnostics[0]
+        return f"{d.message} ({d.span})" if d.span.line else d.message
+    return "a rule needs the size as a number"
