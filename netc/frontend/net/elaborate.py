@@ -275,9 +275,8 @@ class Elaborator(Expressions):
         if any(name == block.name for name, _ in self.open):
             raise GraphError(f"{what} calls itself", at)
         keywords = dict(keywords)
-        explicit = None
-        if not any(p.name == "name" for p in block.params):
-            explicit = argument_text(keywords.pop("name", None), "name")
+        named = any(p.name == "name" for p in block.params)
+        explicit = None if named else keywords.pop("name", None)
         scope = Scope(self.globals)
 
         def default(p: ast.Parameter) -> Any:
@@ -286,6 +285,7 @@ class Elaborator(Expressions):
 
         for name, value in bind(what, block.params, args, keywords, default).items():
             scope[name] = value
+        explicit = argument_text(scope.find("name") if named else explicit, "name")
         with self.maker.within(self._scope(explicit, hint or block.name)):
             return self._called(block, scope, at)
 

@@ -247,8 +247,8 @@ class Expressions(ABC):
         given = argument_text(explicit, "name")
         if given is None:
             return self.maker.free(otherwise)
-        if not given:
-            raise ArgumentError("a name is empty", argument="name")
+        if not given and not self.maker.scope:
+            raise ArgumentError("a name is empty outside blocks", argument="name")
         return self.maker.explicit(given)
 
     def _user_op(

@@ -27,8 +27,8 @@ class Maker:
         self.scopes: set[str] = set()
 
     def path(self, name: str) -> str:
-        """A name within the scope."""
-        return f"{self.scope}/{name}" if self.scope else name
+        """A name within the scope; "" is the scope's own."""
+        return f"{self.scope}/{name}" if self.scope and name else name or self.scope
 
     def free(self, name: str) -> str:
         """`name` within the scope, or `name_1`, … where it is taken."""
