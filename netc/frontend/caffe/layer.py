@@ -140,10 +140,9 @@ class Layer:
         return self.binder.derived(self, name, self._sizes(shape), init, value)
 
     def _sizes(self, shape: Sequence[Dim]) -> tuple[int, ...]:
-        for d in shape:
-            if not isinstance(d, int):
-                raise self.fail(f"a parameter would have the size {d}, which varies between runs")
-        return tuple(int(str(d)) for d in shape)
+        fixed = tuple(d for d in shape if isinstance(d, int))
+        self.check(len(fixed) == len(shape), "its parameters depend on the size of its input")
+        return fixed
 
     def constant(self, value: float, shape: tuple[Dim, ...] = ()) -> Value:
         """One number spread over a shape."""
@@ -179,7 +178,7 @@ def unsupported(message: Message, what: str = "", help: str = "") -> Diagnostic:
     """The line of the list of unsupported layers for this one."""
     name, kind = clean(message.text("name")), clean(message.text("type"))
     text = f"layer {name} of type {kind} is not supported"
-    return Diagnostic(f"{text}: {what}" if what else text, message.span("type"), help)
+    return Diagnostic(f"{text}: {what}" if what else text, message.span(), help)
 
 
 def location(message: Message) -> Span:
