@@ -17,7 +17,7 @@ from netc.version import __version__
 
 INTERNAL = 70  # EX_SOFTWARE: a bug in netc
 INTERRUPTED = 130  # 128 + SIGINT
-CLOSED = 141  # 128 + SIGPIPE: nobody reads the output any more
+CLOSED = 1  # nobody reads the output any more; click's own code for it
 
 COMMANDS = {  # name -> (module, what it does in a line)
     "compile": ("build", "Compile a net into one file that runs."),

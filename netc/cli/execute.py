@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -71,21 +70,18 @@ def run_command(
         if trace_to is None:
             got = exe(feed)
         else:
-            from netc.runtime.trace import traced
+            from netc.runtime.atomic import write_file
+            from netc.runtime.trace import timed, trace_json
 
-            got, trace = traced(exe, feed)
-            _write_trace(trace_to, trace)
+            arrays = exe.accepted(feed, {})
+            exe.run(arrays)
+            got, steps = timed(exe, arrays)
+            write_file(trace_to, [trace_json([steps]).encode()])
     if out is not None:
         write_arrays(out, got)
         say(f"{clean(out)}: {', '.join(f'{clean(k)} {list(v.shape)}' for k, v in got.items())}")
     else:
         outputs(got, exe.labels if names is None else names)
-
-
-def _write_trace(path: Path, trace: Any) -> None:
-    from netc.runtime.atomic import write_file
-
-    write_file(path, [json.dumps(trace).encode()])
 
 
 @click.command("time")
@@ -117,7 +113,8 @@ def time_command(
     if rows:
         table(("step", "op", "ms", "%", "GFLOP/s", "GB/s"), rows, numbers=4)
     median = sorted(taken)[len(taken) // 2]
-    rate = f", {work / median / 1e9:.1f} GFLOP/s" if work else ""
+    speed = work / median / 1e9
+    rate = f", {speed:.1f} GFLOP/s" if speed >= 0.05 else ""
     say(
         f"{clean(model.name)}: batch {batch}, {exe.threads} threads, {exe.level}: "
         f"median {milliseconds(median)} ms, best {milliseconds(min(taken))} ms "

@@ -90,6 +90,7 @@ _SOURCE = (
     _many("--stage", help="Caffe's NetState stage; may be repeated."),
     _many("--shape", type=ShapeType(), help="The shape of an input; may be repeated."),
     _many("--output", help="A value to give, inside the net or not; may be repeated."),
+    click.option("--net", help="Which net of a .net file that has several."),
     click.option("--strict", is_flag=True, help="Weights that do not match are errors."),
 )
 _PREPARE = (

@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 NETS = (".net", ".prototxt", ".ir", ".txt", ".pt")
 
 # What a reader calls each option of the command line.
-_NET = {"weights": "weights", "shape": "shapes", "strict": "strict"}
+_NET = {
+    "weights": "weights",
+    "phase": "phase",
+    "shape": "shapes",
+    "net": "net",
+    "strict": "strict",
+}
 _PREPARE = ("resize", "crop", "mean", "scale", "channels")
 _CAFFE = {
     "weights": "caffemodel",
@@ -27,7 +33,7 @@ _CAFFE = {
     **{name: name for name in _PREPARE},
 }
 _DEFAULTS = {"phase": "test", "level": 0, "strict": False}
-_KNOWN = {*_CAFFE, "output", "labels"}
+_KNOWN = {*_CAFFE, *_NET, "output", "labels"}
 
 
 def is_model(path: Path) -> bool:

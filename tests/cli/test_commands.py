@@ -1,0 +1,140 @@
+"""Every command does what it says on a small net."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from conftest import Invoke
+
+from netc.cli.app import COMMANDS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(netc: Invoke, command: str) -> None:
+    text = netc(command, "--help").output
+    assert "Usage: netc" in text
+    assert "Usage" in netc("--help").output
+
+
+def test_compile_then_run_gives_what_the_reference_gives(
+    netc: Invoke, model: Path, folder: Path
+) -> None:
+    import netc as package
+
+    netc("run", model, "--input", "data=x.npy", "--output", "out.npz", "--threads", "1")
+    graph = package.read("small.net")
+    wanted = package.interpret(graph, {"data": np.load("x.npy")})["prob"]
+    with np.load("out.npz") as got:
+        assert got.files == ["prob"]
+        np.testing.assert_allclose(got["prob"], wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("word", ["data=x.npy", "x.npy", "data=x.npz", "x.npz", "data=x.png"])
+def test_inputs_of_every_kind(netc: Invoke, model: Path, word: str) -> None:
+    assert "prob  float32" in netc("run", model, "-i", word).output
+
+
+def test_labels_make_the_output_readable(netc: Invoke, model: Path) -> None:
+    text = netc("run", model, "-i", "x.png", "--labels", "labels.txt").output
+    assert {"cat", "dog", "owl"} <= set(text.split())
+    assert text.count("%") == 3
+
+
+def test_two_images_are_a_batch(netc: Invoke, model: Path) -> None:
+    assert "float32[2, 3]" in netc("run", model, "-i", "x.png", "-i", "data=x.png").output
+
+
+def test_trace_is_what_perfetto_reads(netc: Invoke, model: Path) -> None:
+    netc("run", model, "-i", "x.npy", "--trace", "t.json")
+    events = json.loads(Path("t.json").read_text())["traceEvents"]
+    assert any(e["ph"] == "X" and e["dur"] >= 0 for e in events)
+
+
+def test_time_has_a_row_per_step(netc: Invoke, model: Path) -> None:
+    text = netc("time", model, "--seconds", "0.05", "--batch", "3", "--threads", "1").output
+    assert "median" in text
+    assert "softmax" in text
+
+
+@pytest.mark.parametrize("source", ["small.net", "small.prototxt", "small.bin"])
+def test_inspect(netc: Invoke, model: Path, source: str) -> None:
+    text = netc("inspect", source).output
+    assert "input   data: f32[" in text
+    assert "output  prob" in text
+
+
+def test_inspect_of_a_model_shows_memory_and_trust(netc: Invoke, model: Path) -> None:
+    text = netc("inspect", model).output
+    assert "of memory a run" in text
+    assert "code    trusted" in text
+
+
+def test_explain(netc: Invoke) -> None:
+    text = netc("explain", "small.net", "--rules").output
+    assert "conv + relu" in text
+
+
+def test_dump_before_and_after_a_pass(netc: Invoke) -> None:
+    names = netc("dump", "small.net", "--list").output.split()
+    assert "graph @small" in netc("dump", "small.net").output
+    for name in names:
+        assert "graph @small" in netc("dump", "small.net", "--after", name).output
+
+
+def test_opt_runs_the_passes_it_is_told(netc: Invoke) -> None:
+    netc("dump", "small.net", "-o", "small.ir")
+    assert "graph @small" in netc("opt", "small.ir", "-p", "canonicalize,cse").output
+
+
+def test_opt_says_what_passes_and_options_there_are(netc: Invoke) -> None:
+    assert "there are" in netc("opt", "small.net", "-p", "nothing", code=2).output
+    assert "no option 'x'" in netc("opt", "small.net", "-p", "cse{x=1}", code=2).output
+    assert "cannot read passes" in netc("opt", "small.net", "-p", "cse{", code=2).output
+
+
+def test_draw(netc: Invoke, model: Path, folder: Path) -> None:
+    for source in ("small.net", "small.prototxt", "small.bin"):
+        netc("draw", source, "-o", "net.svg", "--devices")
+        ElementTree.fromstring((folder / "net.svg").read_text())
+
+
+def test_convert_round_trips(netc: Invoke) -> None:
+    netc("convert", "small.prototxt", "-o", "again.net")
+    netc("convert", "small.prototxt", "-o", "again.ir")
+    netc("compile", "again.net", "-o", "again.bin")
+    assert "prob" in netc("inspect", "again.bin").output
+
+
+def test_verify(netc: Invoke, model: Path) -> None:
+    assert "byte for byte" in netc("verify", model).output
+
+
+def test_every_level_is_compiled_and_verified(netc: Invoke) -> None:
+    levels = ("x86-64-v2", "x86-64-v3", "aarch64")
+    netc("compile", "small.net", "-o", "l.bin", *(w for name in levels for w in ("--cpu", name)))
+    text = netc("inspect", "l.bin").output
+    assert all(name in text for name in levels)
+    netc("verify", "l.bin")
+
+
+def test_bisect_finds_nothing_in_a_good_net(netc: Invoke) -> None:
+    assert "no pass changes results" in netc("bisect", "small.net").output
+
+
+def test_devices(netc: Invoke) -> None:
+    assert "cpu:0" in netc("devices").output
+
+
+def test_compile_names_the_file_after_the_source(netc: Invoke, folder: Path) -> None:
+    netc("compile", "small.net")
+    assert (folder / "small.bin").exists()
+
+
+def test_shape_and_output_options(netc: Invoke, folder: Path) -> None:
+    text = netc("inspect", "small.prototxt", "--shape", "data=4,1,8,8", "--output", "c").output
+    assert "input   data: f32[4,1,8,8]" in text
+    assert "output  c" in text

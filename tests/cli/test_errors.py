@@ -1,0 +1,253 @@
+"""Mistakes and hostile files end in a message and an exit code, never in a traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Invoke
+from PIL import Image
+
+from netc.errors import NetcError
+
+Shell = Callable[..., "subprocess.CompletedProcess[str]"]
+JUNK = bytes(range(256)) * 16
+READERS = ("compile", "inspect", "explain", "dump", "draw", "bisect")
+
+
+def plant(folder: Path, kind: str, suffix: str) -> str:
+    """A file that is not what its suffix says, or nothing at all."""
+    path = folder / f"bad{suffix}"
+    match kind:
+        case "empty":
+            path.write_bytes(b"")
+        case "junk":
+            path.write_bytes(JUNK)
+        case "folder":
+            path.mkdir()
+        case "fifo":
+            os.mkfifo(path)
+        case "text":
+            path.write_text("Lorem { ipsum: dolor\n")
+    return path.name
+
+
+@pytest.mark.parametrize("suffix", [".net", ".prototxt", ".ir", ".bin", ".xyz", ""])
+@pytest.mark.parametrize("kind", ["missing", "empty", "junk", "folder", "fifo", "text"])
+@pytest.mark.parametrize("command", READERS)
+def test_hostile_sources(folder: Path, netc: Invoke, command: str, kind: str, suffix: str) -> None:
+    name = plant(folder, kind, suffix)
+    words = ("-o", "out.svg") if command == "draw" else ()
+    from click.testing import CliRunner
+
+    from netc.cli import main
+
+    result = CliRunner().invoke(main, [command, name, *words])
+    legal = kind == "empty" and suffix in (".prototxt", ".net", ".ir")
+    assert result.exit_code in {c.exit_code for c in all_errors()} | ({0} if legal else set())
+    assert result.exit_code != 70, result.output
+    assert "Traceback" not in result.output
+    assert "error" in result.output.lower() or legal
+
+
+def all_errors() -> list[type[NetcError]]:
+    found, todo = [], [NetcError]
+    while todo:
+        kind = todo.pop()
+        found.append(kind)
+        todo += kind.__subclasses__()
+    return found
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "junk", "folder", "fifo", "text"])
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".png", ".jpg", ".gif", ".tif", ".xyz"])
+def test_hostile_inputs(folder: Path, netc: Invoke, model: Path, kind: str, suffix: str) -> None:
+    name = plant(folder, kind, suffix)
+    result = netc("run", model, "--input", f"data={name}", code=7)
+    assert "error: " in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", ["run", "time", "verify", "inspect"])
+@pytest.mark.parametrize("kind", ["missing", "empty", "junk", "folder", "fifo", "text"])
+def test_hostile_models(folder: Path, netc: Invoke, command: str, kind: str) -> None:
+    name = plant(folder, kind, ".bin")
+    code = 2 if kind in ("missing", "folder", "fifo") else 8
+    assert "error: " in netc(command, name, code=code).output
+
+
+def test_a_flipped_bit_is_found(netc: Invoke, model: Path) -> None:
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    model.write_bytes(data)
+    netc("run", model, "-i", "x.npy", code=8)
+
+
+def test_a_bomb_of_an_image_is_judged_by_its_header(
+    folder: Path, netc: Invoke, model: Path
+) -> None:
+    Image.new("1", (9000, 9000)).save(folder / "big.png")
+    start = time.perf_counter()
+    text = netc("run", model, "-i", "data=big.png", code=7).output
+    assert "at most 64,000,000 pixels" in text
+    assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize("size", [0.3, 0.6, 0.9, 0.99])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".gif", ".tif", ".bmp", ".npy", ".npz"])
+def test_truncated_inputs(
+    folder: Path, netc: Invoke, model: Path, suffix: str, size: float
+) -> None:
+    path = folder / f"cut{suffix}"
+    pixels = np.random.default_rng(1).integers(0, 255, (8, 8), np.uint8)
+    if suffix == ".npy":
+        np.save(path, pixels)
+    elif suffix == ".npz":
+        np.savez(path, data=pixels)
+    else:
+        Image.fromarray(pixels).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * size)])
+    from click.testing import CliRunner
+
+    from netc.cli import main
+
+    result = CliRunner().invoke(main, ["run", str(model), "-i", f"data={path.name}"])
+    assert result.exit_code in (0, 7), result.output  # decoders mend some truncations
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nonsense=x.npy"], "no input 'nonsense'"),
+        ([], "no value for data"),
+        (["data=labels.txt"], "of no kind netc reads"),
+        (["data=wrong.npy"], "expected f32[N,1,8,8]"),
+        (["data=text.npy"], "error: "),
+        (["data=objects.npy"], "error: "),
+    ],
+)
+def test_inputs_that_do_not_fit(
+    folder: Path, netc: Invoke, model: Path, words: list[str], message: str
+) -> None:
+    np.save("wrong.npy", np.zeros((2, 3, 8, 8), np.float32))
+    np.save("text.npy", np.array(["a", "b"]))
+    np.save("objects.npy", np.array([{}, []], object), allow_pickle=True)
+    pairs = [w for word in words for w in ("-i", word)]
+    assert message in netc("run", model, *pairs, code=7).output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["compile", "small.net", "--cpu", "z80"],
+        ["compile", "small.net", "--shape", "data"],
+        ["compile", "small.net", "--phase", "later"],
+        ["compile", "small.net", "--level", "3"],
+        ["compile", "small.bin"],
+        ["run", "small.bin", "--threads", "0"],
+        ["run", "small.bin", "-i", "x.npy", "--output", "out.txt"],
+        ["convert", "small.prototxt", "-o", "x.doc"],
+        ["draw", "small.net", "-o", "x.png"],
+        ["dump", "small.net", "--after", "nothing"],
+        ["explain", "small.bin"],
+        ["frobnicate"],
+        ["run"],
+        ["--nonsense"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_code_2(netc: Invoke, model: Path, words: list[str]) -> None:
+    assert "rror: " in netc(*words, code=2).output
+
+
+def test_unknown_target_is_unsupported(netc: Invoke) -> None:
+    netc("compile", "small.net", "--target", "abacus", code=5)
+
+
+def test_an_unwritable_place(netc: Invoke, model: Path) -> None:
+    for place in ("nowhere/out.npz", "/proc/out.npz"):
+        result = netc("run", model, "-i", "x.npy", "--output", place, code=2)
+        assert "error: " in result.output
+
+
+@pytest.mark.parametrize("name", ["a b.net", "a\nb.net", "--x.net", "\u202egnp.net", "ü'\".net"])
+def test_odd_names(folder: Path, netc: Invoke, name: str) -> None:
+    (folder / name).write_bytes((folder / "small.net").read_bytes())
+    text = netc("compile", "-o", "odd.bin", "--", name).output
+    assert "\u202e" not in text
+    (folder / name).write_text("net x {")
+    text = netc("compile", "-o", "odd.bin", "--", name, code=3).output
+    assert "\u202e" not in text
+
+
+def test_a_name_that_is_no_text(folder: Path, shell: Shell) -> None:
+    name = b"caf\xe9.net"
+    (Path(os.fsdecode(bytes(folder) + b"/" + name))).write_bytes(
+        (folder / "small.net").read_bytes()
+    )
+    result = shell("compile", name, "-o", "x.bin", env={"LC_ALL": "C.UTF-8"})
+    assert result.returncode == 0, result.stderr
+    result = shell("compile", b"none\xe9.net", env={"LC_ALL": "C.UTF-8"})
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+
+
+def test_an_internal_error_is_one_line_and_a_hint(
+    netc: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("oh")
+
+    monkeypatch.setattr("netc.cli.sources.read_source", broken)
+    text = netc("inspect", "small.net", code=70).output
+    assert "netc failed: KeyError" in text
+    assert "NETC_DEBUG=1" in text
+    assert "Traceback" not in text
+    monkeypatch.setenv("NETC_DEBUG", "1")
+    assert "Traceback" in netc("inspect", "small.net", code=70).output
+
+
+def test_streams_that_are_closed_or_full(folder: Path, shell: Shell) -> None:
+    command = f"{sys.executable} -c 'from netc.cli import main; main()' dump small.net"
+    for tail, codes in (
+        ("| head -c 1", {0, 1}),
+        (">&-", {0}),
+        ("2>&- >&-", {0}),
+        (">/dev/full", {1}),
+    ):
+        done = subprocess.run(
+            ["bash", "-c", f"set -o pipefail; {command} {tail}"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode in codes, (tail, done)
+        assert "Traceback" not in done.stderr
+        assert "Exception ignored" not in done.stderr
+
+
+def test_an_interrupt_is_130(folder: Path) -> None:
+    code = "import netc.cli.sources as s, time; s.read_source = lambda *_: time.sleep(30)\n"
+    code += "from netc.cli import main; print('ready', flush=True); main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "inspect", "small.net"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert errors.strip() == "interrupted"
