@@ -26,7 +26,7 @@ _LOCALITY = 2  # weights asked for ahead of time go to the second-level cache
 def tile_pixels(target: Target) -> dict[int, int]:
     """The most pixels a tile has, by panels: bounded by vector and by address registers."""
     if target.lanes == 16:
-        return {4: 6, 2: 9, 1: 10}
+        return {4: 6, 3: 8, 2: 9, 1: 10}
     if target.lanes == 8:
         return {1: 6}
     return {1: 5 if target.registers == 32 else 2}

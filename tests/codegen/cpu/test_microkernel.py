@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 from gemm_harness import CANARY, Code, Conv, compile_epilogue
 
@@ -154,3 +149,9 @@ def test_tiles_cover_all_panels_once(panels: int) -> None:
         rows = cover_panels(panels, list(tile_pixels(target).items()))
         covered = [p for first, count, _, _ in rows for p in range(first, first + count)]
         assert covered == list(range(panels))
+
+
+def test_no_panel_is_left_alone() -> None:
+    sizes = [(4, 6), (3, 8), (2, 9), (1, 10)]
+    widths = {p: cover_panels(p, sizes)[:, 1].tolist() for p in (1, 2, 5, 9, 13)}
+    assert widths == {1: [1], 2: [2], 5: [3, 2], 9: [4, 3, 2], 13: [4, 4, 3, 2]}

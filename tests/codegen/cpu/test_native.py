@@ -14,7 +14,7 @@ from netc.codegen.cpu.emit import Module
 from netc.codegen.cpu.image import link
 from netc.codegen.cpu.native import emit_run_loop
 from netc.codegen.cpu.target import LEVELS, compile_module, native
-from netc.ir.native_abi import Job
+from netc.ir.native_abi import NO_BARRIER, Job
 from netc.runtime.code import load_image
 from netc.runtime.pool import RunLoop, WorkerPool, aligned_words
 
@@ -99,6 +99,18 @@ def test_jobs_of_any_width_take_turns_on_one_pool(bench: Bench, pool: WorkerPool
         bench.rows[0, :n] = np.arange(n) + 5
         assert pool.run(bench.job(n, 11)) == 11
         np.testing.assert_array_equal(bench.rows[1, :n], bench.expected(np.arange(n) + 5, 11))
+
+
+def test_steps_without_a_barrier_are_done_too(bench: Bench, pool: WorkerPool) -> None:
+    n = pool.threads
+    job = bench.job(n, 8)
+    bench.steps[1:, 1] = bench.args[0].ctypes.data  # all read row 0: none needs another's result
+    bench.steps[:7, 0] += NO_BARRIER
+    for _ in range(20):
+        bench.rows[0, :n] = np.arange(n)
+        bench.rows[1, :n] = -1
+        assert pool.run(job) == 8
+        np.testing.assert_array_equal(bench.rows[1, :n], bench.expected(np.arange(n), 1))
 
 
 def test_sleeping_workers_are_woken(bench: Bench, pool: WorkerPool) -> None:
