@@ -160,8 +160,9 @@ class Clip(Elementwise, name="clip"):
     low: float = 0.0
     high: float = 6.0
 
-    def __post_init__(self) -> None:
-        require(self.low <= self.high, f"clip: low {self.low} is above high {self.high}")
+    def infer(self, *xs: TensorType) -> TensorType:
+        require(self.low <= self.high, f"low {self.low} is above high {self.high}")
+        return super().infer(*xs)
 
     def scalar(self, x: S) -> S:
         return minimum(maximum(x, self.low), self.high)
