@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import re
+
 import numpy as np
 import pytest
-
 from gemm_harness import CANARY, Code, Conv, compile_epilogue
 
 from netc.codegen.cpu.emit import Module
