@@ -1,6 +1,7 @@
 """Kernel rules, one file a family; importing this package registers them all."""
 
 from netc.codegen.cpu.anchors import conv as conv
+from netc.codegen.cpu.anchors import pooling as pooling
 from netc.codegen.cpu.anchors.elementwise import lower_elementwise
 
 __all__ = ["lower_elementwise"]

@@ -1,0 +1,211 @@
+"""Pooling: windows of any size on any number of axes, and 2-D windows unrolled on blocked maps.
+
+Where the whole window lies inside the image, small windows are unrolled and two neighbouring
+pixels may share a vector; at the edges loops run over what is left of the window. A maximum may
+read a row twice, so it needs no edge rows: rows outside are replaced by the nearest inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from netc.codegen.cpu import mathlib
+from netc.codegen.cpu.anchors.access import Access, Args
+from netc.codegen.cpu.anchors.results import Lane, Results, Row, Writer, lanes_of
+from netc.codegen.cpu.anchors.streams import Port, Ports
+from netc.codegen.cpu.anchors.units import units
+from netc.codegen.cpu.anchors.windows import (
+    AXIS_SLOTS,
+    Axis,
+    Span,
+    add_axes,
+    extent,
+    read_axes,
+    span,
+    walk,
+)
+from netc.codegen.cpu.emit import Function, Val, vec
+from netc.codegen.cpu.lowering import BLOCK, Call, Kernel, Lowering, Operand, rule
+from netc.ir.ops.pooling import AvgPool, MaxPool, Pool
+
+_UNROLLED = 12  # taps
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """What the code of a pooling kernel depends on."""
+
+    results: Results = field(compare=False)
+    source: Port
+    mean: bool
+    axes: int
+    taps: tuple[int, int] | None  # unrolled
+    step: int | None  # between pixels, where it is unrolled
+
+
+def input_port(x: Operand) -> tuple[Access, Port]:
+    """An anchor's input with all its strides; the innermost one is an argument too."""
+    access = Access(x.pointer(), x.type.dtype, tuple(x.strides))
+    return access, Port("s", x.type.dtype, len(x.strides) - 1)
+
+
+@rule(MaxPool, AvgPool)
+def lower_pool(ctx: Lowering, k: Kernel) -> Call:
+    """One kernel for maxima and means."""
+    assert k.anchor is not None
+    op, x = k.anchor.op, k.anchor_operands()[0]
+    assert isinstance(op, Pool)
+    kernel, stride, pad = op.window()
+    access, port = input_port(x)
+    results = Results(ctx, k)
+    small = x.is_c8 and kernel[0] * kernel[1] <= _UNROLLED
+    p = Pooling(
+        results,
+        port,
+        isinstance(op, AvgPool),
+        len(kernel),
+        (kernel[0], kernel[1]) if small else None,
+        stride[1] if small else None,
+    )
+    args = Args()
+    args.access(access)
+    add_axes(args, x.type.shape[2:], kernel, stride, pad)
+    results.arguments(args)
+    symbol = ctx.code(("pool", p, results.key), lambda f: _emit(f, p))
+    return Call(symbol, tuple(args.items))
+
+
+def _emit(f: Function, p: Pooling) -> None:
+    source = Ports(f, [p.source], 0)
+    strides = [*source.outer[0], source.steps[0][0]]
+    axes = read_axes(f, source.end, strides[2:])
+    writer = Writer(f, p.results, source.end + AXIS_SLOTS * p.axes)
+    with units(f, writer.sizes[:-1]) as indices:
+        base = source.bases[0]
+        for i, s in zip(indices[:2], strides[:2], strict=True):
+            base = f.gep(base, f.mul(i, s))
+        spans = [span(f, a, i) for a, i in zip(axes[:-1], indices[2:], strict=True)]
+        line = _Line(f, p, axes[-1], spans, base, writer.row(indices), writer.sizes[-1])
+        if p.taps is None:
+            line.edges(f.const(0), f.const(0))
+        else:
+            line.unrolled()
+    f.ret()
+
+
+class _Line:
+    """One row of outputs."""
+
+    def __init__(
+        self,
+        f: Function,
+        p: Pooling,
+        across: Axis,
+        spans: Sequence[Span],
+        base: Val,
+        row: Row,
+        width: Val,
+    ) -> None:
+        self.f, self.p, self.across, self.spans = f, p, across, spans
+        self.base, self.row, self.width = base, row, width
+        self.lanes = lanes_of(f, p.results.blocked)
+        self.count = f.const(1)
+        for s in spans:
+            self.count = f.mul(self.count, extent(f, s))
+
+    def edges(self, first: Val, last: Val) -> None:
+        """All outputs of the row but those from `first` to `last`, window by clipped window."""
+        f = self.f
+        inner = f.sub(last, first)
+        with f.loop(0, f.sub(self.width, inner)) as turn:
+            after = f.icmp("sge", turn.index, first)
+            x = f.select(after, f.add(turn.index, inner), turn.index)
+            here = span(f, self.across, x)
+            zero = [f.f32(0.0 if self.p.mean else -float("inf"), w.count) for w in self.lanes]
+            acc = walk(f, [*self.spans, here], self.base, zero, self._step)
+            if self.p.mean:
+                whole = f.cast("sitofp", f.mul(self.count, extent(f, here)), "float")
+                acc = [f.fdiv(a, f.splat(whole, a.lanes)) for a in acc]
+            at = f.shl(x, 3) if self.p.results.blocked else x
+            for w, a in zip(self.lanes, acc, strict=True):
+                self.row.put(a, at, w.first)
+
+    def _step(self, address: Val, indices: list[Val], acc: list[Val]) -> list[Val]:
+        f = self.f
+        loads = [f.load(vec(w.count), f.gep(address, 4 * w.first)) for w in self.lanes]
+        return [self._join(a, x) for a, x in zip(acc, loads, strict=True)]
+
+    def _join(self, a: Val, x: Val) -> Val:
+        return self.f.fadd(a, x) if self.p.mean else mathlib.maximum(self.f, a, x)
+
+    def unrolled(self) -> None:
+        """Outputs whose window lies inside by straight code, the others by `edges`."""
+        f, a = self.f, self.across
+        (s,) = self.spans
+        low = f.sdiv(f.sub(f.add(a.pad, a.step), 1), a.step)
+        room = f.sub(f.add(a.size, a.pad), a.kernel)
+        high = f.sdiv(f.add(room, a.step), a.step)
+        high = f.smin(f.select(f.icmp("slt", room, 0), f.const(0), high), self.width)
+        if self.p.mean:
+            full = f.icmp("eq", f.sub(s.high, s.low), s.axis.kernel)
+        else:
+            full = f.icmp("slt", s.low, s.high)
+        low, high = f.smin(low, self.width), f.select(full, high, f.const(0))
+        empty = f.icmp("sge", low, high)
+        low = f.select(empty, f.const(0), low)
+        high = f.select(empty, f.const(0), high)
+        self._inner(low, high, self._rows(s))
+        self.edges(low, high)
+
+    def _rows(self, s: Span) -> list[Val]:
+        """Addresses of the window's rows, those outside replaced by the nearest inside."""
+        f, out = self.f, []
+        assert self.p.taps is not None
+        for i in range(self.p.taps[0]):
+            j = f.smin(f.smax(f.const(i), s.low), f.sub(s.high, 1))
+            y = f.add(s.start, j)
+            row = f.gep(self.base, f.mul(y, s.axis.stride))
+            out.append(f.gep(row, f.mul(f.sub(0, self.across.pad), self.across.stride)))
+        return out
+
+    def _inner(self, low: Val, high: Val, rows: Sequence[Val]) -> None:
+        f = self.f
+        start = low
+        wide = f.target.lanes
+        if wide > BLOCK and self.p.results.even:
+            paired = f.add(low, f.and_(f.sub(high, low), -2))
+            with f.loop(low, paired, 2) as turn:
+                self._pixels(rows, turn.index, [Lane(0, wide)])
+            start = paired
+        with f.loop(start, high) as turn:
+            self._pixels(rows, turn.index, self.lanes)
+
+    def _pixels(self, rows: Sequence[Val], x: Val, lanes: Sequence[Lane]) -> None:
+        """One pixel, or two in one vector."""
+        f = self.f
+        assert self.p.taps is not None
+        assert self.p.step is not None
+        at = f.mul(x, self.p.step * 4 * BLOCK)
+        for w in lanes:
+            acc: Val | None = None
+            for row in rows:
+                here = f.gep(f.gep(row, at), 4 * w.first)
+                for j in range(self.p.taps[1]):
+                    tap = f.gep(here, 4 * BLOCK * j)
+                    value = load_pixels(f, tap, w.count, self.p.step)
+                    acc = value if acc is None else self._join(acc, value)
+            assert acc is not None
+            if self.p.mean:
+                size = self.p.taps[0] * self.p.taps[1]
+                acc = f.fmul(acc, f.f32(1.0 / size, w.count))
+            self.row.put(acc, f.shl(x, 3), w.first)
+
+
+def load_pixels(f: Function, address: Val, lanes: int, step: int) -> Val:
+    """A vector of one pixel, or of two that lie `step` pixels apart."""
+    if lanes <= BLOCK or step == 1:
+        return f.load(vec(lanes), address)
+    low = f.load(vec(BLOCK), address)
+    high = f.load(vec(BLOCK), f.gep(address, 4 * BLOCK * step))
+    return f.shuffle(low, high, range(2 * BLOCK))
