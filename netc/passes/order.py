@@ -1,0 +1,170 @@
+"""The order in which kernels run: the least peak of memory found, never more than the default's.
+
+Memory is that of roots: a view has none of its own, the parts of a concat lie in the concat, and
+inputs, parameters and outputs are not the arena's. A root lives from its first writer to its last
+reader. Two greedy orders are tried beside the default: the least peak first (Shin et al., DAC
+2006, §4), and the least growth first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from netc.ir.graph import Graph, Node, Value
+from netc.ir.ops.shape import Concat
+from netc.passes.facts import SOURCES, VIEWS, bytes_of, is_kernel
+
+
+def schedule(graph: Graph, sizes: Mapping[str, int] | None = None) -> tuple[Node, ...]:
+    """Every node, producers first, in the order of the least peak; symbols count as `sizes`."""
+    memory = Memory(graph, sizes)
+    default = [n for n in graph.nodes if is_kernel(n)]
+    orders = [default, memory.greedy(_least_peak), memory.greedy(_least_growth)]
+    best = min(orders, key=memory.peak)
+    return _with_views(graph, best)
+
+
+def peak_bytes(graph: Graph, order: Sequence[Node], sizes: Mapping[str, int] | None = None) -> int:
+    """The most bytes that live values take while the kernels run in this order."""
+    return Memory(graph, sizes).peak([n for n in order if is_kernel(n)])
+
+
+@dataclass(frozen=True)
+class Step:
+    """What running a kernel next would do to memory."""
+
+    live: int  # bytes before
+    taken: int
+    freed: int
+    peak: int  # so far
+    index: int  # in the default order
+
+
+def _least_peak(step: Step) -> tuple[int, ...]:
+    return (max(step.peak, step.live + step.taken), step.taken - step.freed, step.index)
+
+
+def _least_growth(step: Step) -> tuple[int, ...]:
+    return (step.taken - step.freed, step.taken, step.index)
+
+
+class Memory:
+    """Who writes and reads each root, and how large it is."""
+
+    def __init__(self, graph: Graph, sizes: Mapping[str, int] | None = None) -> None:
+        self.graph = graph
+        self.index = {n: i for i, n in enumerate(graph.nodes)}
+        self.root = self._roots()
+        outside = {self.root[v] for v in graph.outputs.values()}
+        self.size = {
+            r: 0 if isinstance(r.op, SOURCES) or r in outside else bytes_of(r.type, sizes)
+            for r in self.root.values()
+        }
+        self.kernels = [n for n in graph.nodes if is_kernel(n)]
+        self.writes = {n: self._distinct(n.results) for n in self.kernels}
+        self.reads = {n: self._distinct(n.inputs) for n in self.kernels}
+        self.needs = self._needs()
+
+    def _roots(self) -> dict[Value, Value]:
+        """Value -> the value in whose memory it lies."""
+        inside: dict[Value, Value] = {}  # a part of a concat -> the concat
+        for node in self.graph.nodes:
+            if isinstance(node.op, Concat):
+                for v in node.inputs:
+                    inside.setdefault(v, node.out)
+        root: dict[Value, Value] = {}
+        for node in reversed(self.graph.nodes):
+            if isinstance(node.op, Concat) or not isinstance(node.op, VIEWS):
+                root.update((v, root[inside[v]] if v in inside else v) for v in node.results)
+        for node in self.graph.nodes:
+            if isinstance(node.op, VIEWS) and not isinstance(node.op, Concat):
+                root[node.out] = root[node.inputs[0]]
+        return root
+
+    def _distinct(self, values: Sequence[Value]) -> tuple[Value, ...]:
+        return tuple(dict.fromkeys(self.root[v] for v in values))
+
+    def _needs(self) -> dict[Node, set[Node]]:
+        """The kernels whose results each node reads, through views too."""
+        behind: dict[Node, set[Node]] = {}
+        for node in self.graph.nodes:
+            made: set[Node] = set()
+            for v in node.inputs:
+                made |= {v.node} if is_kernel(v.node) else behind[v.node]
+            behind[node] = made
+        return {n: behind[n] for n in self.kernels}
+
+    def peak(self, order: Sequence[Node]) -> int:
+        """The most bytes alive at once."""
+        state = State(self)
+        for node in order:
+            state.run(node)
+        return state.peak
+
+    def greedy(self, key: Callable[[Step], tuple[int, ...]]) -> list[Node]:
+        """Always the ready kernel with the smallest key."""
+        state = State(self)
+        waiting = {n: len(needed) for n, needed in self.needs.items()}
+        readers: dict[Node, list[Node]] = {n: [] for n in self.kernels}
+        for node, needed in self.needs.items():
+            for made in needed:
+                readers[made].append(node)
+        ready = [n for n in self.kernels if not waiting[n]]
+        order: list[Node] = []
+        while ready:
+            best = min(ready, key=lambda n: key(state.look(n)))
+            ready.remove(best)
+            state.run(best)
+            order.append(best)
+            for reader in readers[best]:
+                waiting[reader] -= 1
+                if not waiting[reader]:
+                    ready.append(reader)
+        return order
+
+
+class State:
+    """Memory while kernels run."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+        self.left: dict[Value, int] = dict.fromkeys(memory.size, 0)
+        for roots in (*memory.reads.values(), *memory.writes.values()):
+            for r in roots:
+                self.left[r] += 1
+        self.alive: set[Value] = set()
+        self.live = self.peak = 0
+
+    def look(self, node: Node) -> Step:
+        """What running the kernel would do."""
+        writes, reads = self.memory.writes[node], self.memory.reads[node]
+        taken = sum(self.memory.size[r] for r in writes if r not in self.alive)
+        freed = 0
+        for r in dict.fromkeys((*writes, *reads)):
+            if self.left[r] == (r in writes) + (r in reads):
+                freed += self.memory.size[r]
+        return Step(self.live, taken, freed, self.peak, self.memory.index[node])
+
+    def run(self, node: Node) -> None:
+        """Run the kernel: allocate what it writes first, free what it reads last."""
+        step = self.look(node)
+        self.peak = max(self.peak, self.live + step.taken)
+        self.live += step.taken - step.freed
+        self.alive.update(self.memory.writes[node])
+        for r in (*self.memory.writes[node], *self.memory.reads[node]):
+            self.left[r] -= 1
+
+
+def _with_views(graph: Graph, kernels: Sequence[Node]) -> tuple[Node, ...]:
+    """Sources first, then the kernels, each view where the first kernel needs it."""
+    done = dict.fromkeys(n for n in graph.nodes if isinstance(n.op, SOURCES))
+    for target in (*kernels, *(n for n in graph.nodes if isinstance(n.op, VIEWS))):
+        stack = [target]
+        while stack:
+            node = stack[-1]
+            missing = [v.node for v in node.inputs if v.node not in done]
+            stack += missing
+            if not missing:
+                done[stack.pop()] = None
+    return tuple(done)
