@@ -28,8 +28,7 @@ def netc_engine(model: str, threads: int) -> Run:
     """netc, from a compiled file."""
     import netc
 
-    exe = netc.load(model, threads=threads, trust=True)
-    return exe
+    return netc.load(model, threads=threads, trust=True)
 
 
 def onnxruntime_engine(model: str, threads: int) -> Run:

@@ -1,0 +1,203 @@
+"""Every convolution shape of three nets: percent of the FMA peak measured in the same run.
+
+    python -m benchmarks.kernels [--nets googlenet] [--threads 1] [--json out.json]
+
+Each shape is compiled as a net of its own (bias and ReLU included) and its step is timed by the
+processor's counter; the peak is taken again before each shape, so that neither a slow machine
+nor a busy moment passes for a bad kernel. The inner products are shown against read bandwidth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+import netc
+from benchmarks import zoo
+from benchmarks.load import Watch
+from benchmarks.peak import Peak
+from netc.codegen.cpu.target import native
+from netc.ir.graph import Builder, Node
+from netc.ir.types import f32
+from netc.runtime.session import Executable
+from netc.runtime.trace import timed
+
+NETS = ("googlenet", "resnet50", "mobilenet")
+SECONDS = 0.25  # a shape is run for
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One convolution as far as its speed goes."""
+
+    channels: int
+    outputs: int
+    height: int
+    width: int
+    kernel: tuple[int, int]
+    stride: int
+    pad: tuple[int, int]
+    groups: int
+
+    def __str__(self) -> str:
+        step = f" /{self.stride}" if self.stride > 1 else ""
+        group = " depthwise" if self.depthwise else f" g{self.groups}" if self.groups > 1 else ""
+        kernel = "×".join(map(str, self.kernel))
+        return f"{kernel}{step} {self.channels}→{self.outputs} @{self.height}{group}"
+
+    @property
+    def depthwise(self) -> bool:
+        """One filter a channel."""
+        return self.groups == self.channels == self.outputs > 1
+
+    @property
+    def floor(self) -> int:
+        """Percent of peak below which something is wrong, on one thread."""
+        if self.depthwise:
+            return 30 if self.stride > 1 else 50
+        if self.channels <= 4 or self.stride > 1 or self.kernel == (1, 1):
+            return 70
+        return 80
+
+    @property
+    def wanted(self) -> int:
+        """What a reasonable requirement asks for."""
+        if self.depthwise:
+            return 40 if self.stride > 1 else 65
+        if self.kernel == (1, 1):
+            return 80 if self.height >= 56 else 85
+        if self.channels <= 4:
+            return 85
+        return 80 if self.stride > 1 else 90
+
+
+def shapes_of(name: str) -> Counter[Shape]:
+    """The convolutions of a net, and how often each comes."""
+    net = zoo.read(name)
+    found: Counter[Shape] = Counter()
+    for node in net.graph.nodes:
+        if node.op.name == "conv":
+            found[_shape(node, net.sizes)] += 1
+    return found
+
+
+def _shape(node: Node, sizes: dict[str, int]) -> Shape:
+    op = cast(Any, node.op)
+    _, channels, height, width = node.inputs[0].type.sizes(sizes)
+    outputs, _, *kernel = node.inputs[1].type.sizes(sizes)
+    stride, pad, _ = op.window(2)
+    return Shape(channels, outputs, height, width, tuple(kernel), stride[0], tuple(pad), op.groups)
+
+
+def compiled(shape: Shape, threads: int) -> tuple[Executable, Any]:
+    """A net of this convolution alone, and its input."""
+    rng = np.random.default_rng(0)
+    depth = shape.channels // shape.groups
+    b = Builder()
+    x = b.input("data", f32["N", shape.channels, shape.height, shape.width])
+    weights = rng.standard_normal((shape.outputs, depth, *shape.kernel)).astype(np.float32)
+    w = b.param("w", f32[weights.shape], value=weights)
+    bias = b.param("b", f32[shape.outputs,], value=np.zeros(shape.outputs, np.float32))
+    attributes = {"stride": (shape.stride,) * 2, "pad": shape.pad, "groups": shape.groups}
+    y = b.relu(b.conv(x, w, bias, **attributes))
+    exe = netc.compile(b.graph("one", {"y": y}), threads=threads)
+    data = rng.standard_normal((1, shape.channels, shape.height, shape.width))
+    return exe, exe.accepted({"data": data.astype(np.float32)}, {})
+
+
+def conv_seconds(exe: Executable, arrays: Any) -> list[float]:
+    """How long the convolution's steps took, run after run."""
+    taken: list[float] = []
+    end = time.perf_counter() + SECONDS
+    while len(taken) < 5 or time.perf_counter() < end:
+        _, steps = timed(exe, arrays)
+        most = max(s.flops for s in steps)
+        taken.append(sum(s.seconds for s in steps if s.flops >= most / 4))
+    return taken
+
+
+def measure(shapes: Counter[Shape], threads: int) -> Iterator[dict[str, Any]]:
+    """One row for each shape."""
+    peak = Peak(native())
+    for shape, count in shapes.items():
+        exe, arrays = compiled(shape, threads)
+        top = peak.gflops() * threads
+        watch = Watch()
+        taken = sorted(conv_seconds(exe, arrays))
+        points = exe.outputs["y"].shape
+        work = 2 * int(np.prod(cast(Any, points[1:]))) * shape.channels // shape.groups
+        work *= shape.kernel[0] * shape.kernel[1]
+        best, median = taken[0], taken[len(taken) // 2]
+        yield {
+            "shape": str(shape),
+            "count": count,
+            "mflop": work / 1e6,
+            "us": best * 1e6,
+            "percent": 100 * work / best / 1e9 / top,
+            "median_percent": 100 * work / median / 1e9 / top,
+            "floor": shape.floor,
+            "wanted": shape.wanted,
+            "peak": top,
+            "foreign": watch.foreign(),
+        }
+
+
+HEAD = ("convolution", "times", "MFLOP", "µs", "% of peak", "median", "floor", "asked", "")
+
+
+def show(row: dict[str, Any]) -> None:
+    """One line of the table."""
+    verdict = "BELOW" if row["percent"] < row["floor"] else ""
+    if row["percent"] >= row["wanted"]:
+        verdict = "good"
+    busy = " (busy)" if row["foreign"] > 0.25 else ""
+    print(
+        f"{row['shape']:<34}{row['count']:>6}{row['mflop']:>9.1f}{row['us']:>10.1f}"
+        f"{row['percent']:>11.0f}{row['median_percent']:>8.0f}{row['floor']:>7}{row['wanted']:>7}"
+        f"  {verdict}{busy}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(prog="benchmarks.kernels", description=__doc__.splitlines()[0])
+    parser.add_argument("--nets", default=",".join(NETS))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="write all figures here")
+    given = parser.parse_args()
+    results: dict[str, Any] = {}
+    for name in given.nets.split(","):
+        widths = (34, 6, 9, 10, 11, 8, 7, 7)
+        print(f"\n{name}, {given.threads} threads")
+        print(
+            HEAD[0].ljust(34)
+            + "".join(h.rjust(w) for h, w in zip(HEAD[1:], widths[1:], strict=False))
+        )
+        rows = []
+        for row in measure(shapes_of(name), given.threads):
+            show(row)
+            rows.append(row)
+        whole = sum(r["mflop"] * r["count"] for r in rows) / sum(r["us"] * r["count"] for r in rows)
+        share = 100 * whole * 1e3 / (sum(r["peak"] for r in rows) / len(rows))
+        below = sum(r["percent"] < r["floor"] for r in rows)
+        good = sum(r["percent"] >= r["wanted"] for r in rows)
+        print(
+            f"all of {name}'s convolutions: {share:.0f} % of peak; of {len(rows)} shapes "
+            f"{good} reach what is asked, {below} are below the floor"
+        )
+        results[name] = rows
+    if given.json:
+        given.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
