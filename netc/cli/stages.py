@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 def standard_passes(optimize: bool = True) -> tuple[Pass, ...]:
     """The passes that `netc compile` runs."""
-    from netc.codegen.cpu.accept import why_not
-    from netc.passes.pipelines import pipeline
+    from netc.codegen.cpu.accept import row_major, why_not
+    from netc.passes.pipelines import INFERENCE, MINIMAL, for_back_end
 
-    return tuple(pipeline(optimize, why_not))
+    return for_back_end(INFERENCE if optimize else MINIMAL, why_not, row_major)
 
 
 def prepared(graph: Graph) -> tuple[Graph, Context]:

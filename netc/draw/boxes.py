@@ -26,6 +26,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
 }
 _SHOWN = 28  # characters of a name in a box
 _BLOCK = 3  # boxes that make a named block
+_PLAIN = {"stride": 1, "dilation": 1, "pad": 0}  # says nothing on any axis
 _WEIGHTED = ("conv", "conv_transpose", "fc")
 
 
@@ -162,12 +163,13 @@ def _details(op: Op) -> str:
     shown: list[str] = []
     defaults = {f.name: f.default for f in fields(cast(Any, op))}
     for name, value in attributes(op):
-        if value == defaults.get(name, MISSING) or isinstance(value, Graph):
+        plain = isinstance(value, tuple) and set(value) == {_PLAIN.get(name)}
+        if plain or value == defaults.get(name, MISSING) or isinstance(value, Graph):
             continue
         if name == "kernel":
             shown.insert(0, "×".join(map(str, value)) if isinstance(value, tuple) else str(value))
         else:
-            shown.append(f"{name} {_plain(value)}")
+            shown.append(name if value is True else f"{name} {_plain(value)}")
     return short(" · ".join(shown), 34)
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from conftest import Invoke
+from click.testing import Result
 
 from netc.cli.app import COMMANDS
+
+Invoke = Callable[..., Result]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

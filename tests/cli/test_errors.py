@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Invoke
+from click.testing import CliRunner, Result
 from PIL import Image
 
+from netc.cli import main
 from netc.errors import NetcError
 
+Invoke = Callable[..., Result]
 Shell = Callable[..., "subprocess.CompletedProcess[str]"]
 JUNK = bytes(range(256)) * 16
 READERS = ("compile", "inspect", "explain", "dump", "draw", "bisect")
@@ -45,10 +47,6 @@ def plant(folder: Path, kind: str, suffix: str) -> str:
 def test_hostile_sources(folder: Path, netc: Invoke, command: str, kind: str, suffix: str) -> None:
     name = plant(folder, kind, suffix)
     words = ("-o", "out.svg") if command == "draw" else ()
-    from click.testing import CliRunner
-
-    from netc.cli import main
-
     result = CliRunner().invoke(main, [command, name, *words])
     legal = kind == "empty" and suffix in (".prototxt", ".net", ".ir")
     assert result.exit_code in {c.exit_code for c in all_errors()} | ({0} if legal else set())
@@ -115,10 +113,6 @@ def test_truncated_inputs(
         Image.fromarray(pixels).save(path)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * size)])
-    from click.testing import CliRunner
-
-    from netc.cli import main
-
     result = CliRunner().invoke(main, ["run", str(model), "-i", f"data={path.name}"])
     assert result.exit_code in (0, 7), result.output  # decoders mend some truncations
 
