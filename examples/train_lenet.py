@@ -95,7 +95,8 @@ def rounded(net) -> dict[str, np.ndarray]:
     """The parameters as float16, by the names lenet.net gives them; `net` keeps the same values."""
     arrays = {}
     for layer in LAYERS:
-        for part, tensor in (("w", net.get_submodule(layer).weight), ("b", net.get_submodule(layer).bias)):
+        made = net.get_submodule(layer)
+        for part, tensor in (("w", made.weight), ("b", made.bias)):
             arrays[f"{layer}.{part}"] = tensor.detach().numpy().astype(np.float16)
             tensor.data.copy_(tensor.data.half().float())
     return arrays
