@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netc.errors import ArtifactError, ResourceError, clean
-from netc.ir.dims import Dim, evaluate
+from netc.ir.dims import Dim
 from netc.ir.native_abi import NO_BARRIER, STEP_BYTES, Job
 from netc.ir.plan import (
     ALIGN,
@@ -37,6 +37,7 @@ from netc.runtime.code import CodeMapping, load_image
 from netc.runtime.limits import Limits
 from netc.runtime.memory import Bytes, address, aligned, require_memory
 from netc.runtime.pool import RunLoop
+from netc.runtime.ports import value_of
 
 Words: TypeAlias = npt.NDArray[np.int64]
 Tables: TypeAlias = npt.NDArray[np.int32]
@@ -47,6 +48,7 @@ _THREADS, _POOL = Job.NTHREADS // _WORD, Job.POOL // _WORD
 _TIMES, _CANCEL = Job.TIMES // _WORD, Job.CANCEL // _WORD
 _FLOPS_PER_SECOND = 2e10  # of a slow core
 _RUN = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
+_MAX_AXES = 16  # of one part of a table
 _INT32 = (-(1 << 31), (1 << 31) - 1)
 
 
@@ -80,16 +82,32 @@ def check_plan(plan: Plan, image: Image) -> None:
         held = {i for i, buffer in enumerate(plan.buffers) if buffer.space is space}
         if {port.buffer for port in ports} != held:
             raise ArtifactError(f"the plan's {space.value}s and buffers differ")
-    count = len(plan.buffers)
+    arena = {i for i, buffer in enumerate(plan.buffers) if buffer.space is Space.ARENA}
+    for port in plan.outputs:
+        if port.count is not None and port.count not in arena:
+            raise ArtifactError(f"output {clean(port.name)} has its count in buffer {port.count}")
     for step in plan.steps:
         image.symbol(step.kernel)
         for arg in step.args:
-            if isinstance(arg, BufferArg) and not 0 <= arg.buffer < count:
-                raise ArtifactError(f"step {clean(step.name)} uses buffer {arg.buffer}")
-            if isinstance(arg, WeightArg) and not 0 <= arg.offset <= len(image.weights):
-                raise ArtifactError(f"step {clean(step.name)} reads beyond the weights")
-            if isinstance(arg, CodeArg):
-                image.symbol(arg.symbol)
+            wrong = _wrong_argument(arg, plan, image)
+            if wrong:
+                raise ArtifactError(f"step {clean(step.name)} of the plan {wrong}")
+
+
+def _wrong_argument(arg: Arg, plan: Plan, image: Image) -> str:
+    """What an argument names that is not there, or nothing."""
+    match arg:
+        case BufferArg(buffer) if not 0 <= buffer < len(plan.buffers):
+            return f"uses buffer {buffer}"
+        case WeightArg(offset) if not 0 <= offset <= len(image.weights):
+            return "reads beyond the weights"
+        case TableArg(parts):
+            for part in parts:
+                if len(part.dims) != len(part.strides) or len(part.dims) > _MAX_AXES:
+                    return f"has a table of {len(part.dims)} axes, {len(part.strides)} strides"
+        case CodeArg(symbol) if symbol not in image.symbols:
+            return f"calls {clean(symbol)}"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -157,7 +175,7 @@ def plan_layout(plan: Plan, known: Mapping[str, int], separate: bool = False) ->
 
     With `separate` no two buffers share bytes: for runs that are watched.
     """
-    sizes = [evaluate(buffer.size, known) for buffer in plan.buffers]
+    sizes = [value_of(buffer.size, known) for buffer in plan.buffers]
     for i, size in enumerate(sizes):
         if not 0 <= size < 1 << 48:
             raise ResourceError(f"buffer {i} of the plan would have {size} bytes")
@@ -215,8 +233,8 @@ class Binder:
         job = aligned(Job.SIZE, "job").view(np.int64)
         job[:] = 0
         job[_STEPS], job[_NSTEPS] = address(steps), len(plan.steps)
-        guess = sum(evaluate(step.flops, known) for step in plan.steps) / _FLOPS_PER_SECOND
-        shapes = [port.type.sizes(dict(known)) for port in plan.outputs]
+        guess = sum(value_of(step.flops, known) for step in plan.steps) / _FLOPS_PER_SECOND
+        shapes = [tuple(value_of(d, known) for d in p.type.shape) for p in plan.outputs]
         return Binding(
             dict(known), layout, self.arena, job, steps, blocks, filled, shapes, patches, guess
         )
@@ -250,7 +268,7 @@ class _TableSet:
                 self.plain[arg] = self.places[key]
 
     def _evaluated(self, part: Affine) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-        value: Callable[[Dim], int] = lambda d: evaluate(d, self.known)  # noqa: E731
+        value: Callable[[Dim], int] = lambda d: value_of(d, self.known)  # noqa: E731
         dims = tuple(map(value, part.dims))
         return dims, tuple(map(value, part.strides)), value(part.base)
 
@@ -311,7 +329,7 @@ class _Slots:
             starts.append(len(words))
             for arg in step.args:
                 if isinstance(arg, BufferArg) and arg.buffer not in self.layout.offsets:
-                    offset = evaluate(arg.offset, self.known)
+                    offset = value_of(arg.offset, self.known)
                     patches.setdefault(arg.buffer, []).append((len(words), offset))
                 words.append(self.word(arg))
             words += [0] * (-len(words) % (ALIGN // _WORD))
@@ -327,11 +345,11 @@ class _Slots:
         match arg:
             case BufferArg(buffer, offset):
                 at = self.layout.offsets.get(buffer)
-                return 0 if at is None else self.arena + at + evaluate(offset, self.known)
+                return 0 if at is None else self.arena + at + value_of(offset, self.known)
             case WeightArg(offset):
                 return address(self.image.weights) + offset
             case IntArg(value):
-                return evaluate(value, self.known)
+                return value_of(value, self.known)
             case TableArg():
                 return self.table_base + 4 * self.tables.plain[arg]
             case CodeArg(symbol):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netc.errors import GraphError, InputError, clean
-from netc.ir.dims import Expr, evaluate, symbols
+from netc.ir.dims import Dim, Expr, evaluate, symbols
 from netc.ir.plan import Plan, Port
 from netc.ir.types import DType, TensorType
 
@@ -151,11 +151,11 @@ def match_sizes(plan: Plan, arrays: Sequence[Array]) -> dict[str, int]:
                 known[name], source[name] = got, clean(port.name)
     for port, array in zip(plan.inputs, arrays, strict=True):
         for want, got in zip(port.type.shape, array.shape, strict=True):
-            if isinstance(want, Expr) and _value(want, known) != got:
+            if isinstance(want, Expr) and value_of(want, known) != got:
                 told = ", ".join(f"{s} is {known[s]} by {source[s]}" for s in sorted(known))
                 raise _unfit(port, array, f"{want} is not {got}: {told}")
     for condition in plan.conditions:
-        value = _value(condition.size, known)
+        value = value_of(condition.size, known)
         if value < condition.minimum:
             raise InputError(
                 f"{condition.why}: {condition.size} is {value}, at least {condition.minimum} fits"
@@ -163,7 +163,10 @@ def match_sizes(plan: Plan, arrays: Sequence[Array]) -> dict[str, int]:
     return known
 
 
-def _value(size: int | Expr, known: Mapping[str, int]) -> int:
+def value_of(size: Dim, known: Mapping[str, int]) -> int:
+    """The number a size stands for. Raises GraphError where no input gives one of its symbols."""
+    if isinstance(size, int):
+        return size
     try:
         return evaluate(size, known)
     except KeyError as error:
