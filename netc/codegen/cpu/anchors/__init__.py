@@ -2,6 +2,7 @@
 
 from netc.codegen.cpu.anchors import conv as conv
 from netc.codegen.cpu.anchors import pooling as pooling
+from netc.codegen.cpu.anchors import reductions as reductions
 from netc.codegen.cpu.anchors.elementwise import lower_elementwise
 
 __all__ = ["lower_elementwise"]

@@ -1,0 +1,331 @@
+"""Sums, means and maxima over axes, with element-wise work before and after.
+
+Axes are merged first. Where the last axis is reduced, a row is folded along it; where it is kept,
+vectors of neighbouring results are folded together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from netc.codegen.cpu.anchors.access import Access, Args, collapse, plain_access
+from netc.codegen.cpu.anchors.folds import Join, across, add, each_vector, fold_row, fold_vectors
+from netc.codegen.cpu.anchors.folds import largest, nest
+from netc.codegen.cpu.anchors.formula import Formula, Tail
+from netc.codegen.cpu.anchors.pooling import input_port
+from netc.codegen.cpu.anchors.results import Results, Writer
+from netc.codegen.cpu.anchors.streams import Port, Ports, Stream, plain_port
+from netc.codegen.cpu.anchors.units import ceil_div, units
+from netc.codegen.cpu.emit import Function, Val, vec
+from netc.codegen.cpu.lowering import BLOCK, Call, Kernel, Lowering, Operand, rule
+from netc.errors import UnsupportedError
+from netc.ir.dims import Dim
+from netc.ir.ops.pooling import Global, GlobalAvgPool, GlobalMaxPool
+from netc.ir.ops.reduction import Reduce, ReduceMax, ReduceMean, ReduceSum
+from netc.ir.types import DType
+
+_CHUNK = 256  # results of a row in one unit
+_TURNS = 64  # elements between additions to the outer sum, where results are vectors
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """What the code depends on: which merged axes are reduced, and how each operand runs."""
+
+    kind: str  # sum mean max
+    reduced: tuple[bool, ...]
+    ports: tuple[Port, ...]  # of the head, then of the tail and the outputs
+    head: Formula = field(compare=False)
+    tail: Tail = field(compare=False)
+
+    @property
+    def join(self) -> Join:
+        """How two values become one."""
+        return largest if self.kind == "max" else add
+
+    @property
+    def start(self) -> float:
+        """The value of nothing."""
+        return -float("inf") if self.kind == "max" else 0.0
+
+
+_KINDS = {ReduceSum: "sum", ReduceMean: "mean", ReduceMax: "max"}
+
+
+@rule(ReduceSum, ReduceMean, ReduceMax)
+def lower_reduce(ctx: Lowering, k: Kernel) -> Call:
+    """One kernel for the three."""
+    assert k.anchor is not None
+    op = k.anchor.op
+    assert isinstance(op, Reduce)
+    type = k.anchor.inputs[0].type
+    return reduce_axes(ctx, k, _KINDS[type_of(op)], op.over(type.rank))
+
+
+def type_of(op: Reduce) -> type[Reduce]:
+    """Its class."""
+    return type(op)
+
+
+def reduce_axes(ctx: Lowering, k: Kernel, kind: str, axes: Sequence[int]) -> Call:
+    """The kernel that reduces these axes of the anchor's first input."""
+    assert k.anchor is not None
+    value = k.anchor.inputs[0]
+    shape, head, tail = value.type.shape, Formula([value]), Tail(k)
+    found = [k.operand(v) for v in head.leaves]
+    heads = [plain_access(ctx, o, shape) for o in found if o is not None]
+    result = k.anchor.types[0].shape
+    rest = [plain_access(ctx, o, result) for o in (*tail.operands, *k.outs)]
+    for o in k.outs:
+        if o.type.shape != result:
+            raise UnsupportedError(f"{o.type} does not end a reduction to {result}", k.node.loc)
+    kept = len(result) == len(shape)
+    spread = [_spread(a, shape, axes, kept) for a in rest]
+    # A pseudo operand marks reduced axes: they never merge with kept ones.
+    mark = Access(heads[0].arg, DType.U8, tuple(int(i in axes) for i in range(len(shape))))
+    sizes, walked = _merged(shape, [*heads, *spread], mark)
+    reduced = tuple(s == 1 for s in walked[-1].strides) if shape else (False,)
+    ports = tuple(plain_port(a) for a in walked[:-1])
+    r = Reduction(kind, reduced, ports, head, tail)
+    args = Args()
+    for d in sizes:
+        args.size(d)
+    for a in walked[:-1]:
+        args.access(a)
+    key = ("reduce", r, head.key, tail.key)
+    return Call(ctx.code(key, lambda f: _emit(f, r)), tuple(args.items))
+
+
+def _merged(
+    shape: tuple[Dim, ...], accesses: list[Access], mark: Access
+) -> tuple[tuple[Dim, ...], list[Access]]:
+    """Neighbouring axes of one kind merged where every operand runs on evenly."""
+    sizes: tuple[Dim, ...] = ()
+    parts: list[list[Access]] = []
+    start = 0
+    for end in range(1, len(shape) + 1):
+        if end < len(shape) and mark.strides[end] == mark.strides[start]:
+            continue
+        cut = [replace(a, strides=a.strides[start:end]) for a in accesses]
+        some, merged = collapse(shape[start:end], cut)
+        if some != (1,):
+            sizes += some
+            flag = replace(mark, strides=(mark.strides[start],) * len(some))
+            parts.append([*merged, flag])
+        start = end
+    if not parts:
+        return (1,), [replace(a, strides=(1,)) for a in (*accesses, replace(mark, strides=(0,)))][
+            :-1
+        ] + [replace(mark, strides=(0,))]
+    joined = [
+        replace(a, strides=tuple(s for part in parts for s in part[i].strides))
+        for i, a in enumerate([*accesses, mark])
+    ]
+    return sizes, joined
+
+
+def _spread(a: Access, shape: Sequence[Dim], axes: Sequence[int], kept: bool) -> Access:
+    """Strides of a result over the shape that was reduced: 0 along reduced axes."""
+    own = iter(a.strides)
+    out: list[Dim] = []
+    for i in range(len(shape)):
+        if i in axes:
+            out.append(0)
+            if kept:
+                next(own)
+        else:
+            out.append(next(own))
+    return replace(a, strides=tuple(out))
+
+
+class _Body:
+    """The kernel's code at one unit of results."""
+
+    def __init__(self, f: Function, r: Reduction) -> None:
+        self.f, self.r = f, r
+        axes = len(r.reduced)
+        self.sizes = [f.slot(f.args[0], i) for i in range(axes)]
+        self.ports = Ports(f, r.ports, axes)
+        self.inner = self.sizes[-1]
+        outer = list(zip(self.sizes, r.reduced, strict=True))[:-1]
+        self.kept = [d for d, reduced in outer if not reduced]
+        self.loops = [d for d, reduced in outer if reduced]
+        self.count = f.const(1)
+        for d, reduced in zip(self.sizes, r.reduced, strict=True):
+            self.count = f.mul(self.count, d) if reduced else self.count
+        self.heads = len(r.head.leaves)
+
+    def indices(self, kept: Sequence[Val], loops: Sequence[Val]) -> list[Val]:
+        """Kept and reduced indices in the order of the outer axes."""
+        some, others = iter(kept), iter(loops)
+        return [next(others) if reduced else next(some) for reduced in self.r.reduced[:-1]]
+
+    def streams(self, kept: Sequence[Val], loops: Sequence[Val], start: Val) -> list[Stream]:
+        """The streams of the head along the last axis."""
+        every = self.ports.streams(self.indices(kept, loops), start)
+        return every[: self.heads]
+
+    def load(self, streams: Sequence[Stream], at: Val, lanes: int, mask: Val | None) -> Val:
+        """The value reduced, at some elements of the last axis."""
+        read = [s.load(at, lanes) if mask is None else s.masked(at, mask) for s in streams]
+        return self.r.head.apply(self.f, lanes, read)[0]
+
+    def finish(self, acc: Val) -> Val:
+        """The result of all joined."""
+        if self.r.kind != "mean":
+            return acc
+        f = self.f
+        return f.fdiv(acc, f.splat(f.cast("sitofp", self.count, "float"), acc.lanes))
+
+    def put(self, streams: Sequence[Stream], acc: Val, at: Val, mask: Val | None) -> None:
+        """A result through the tail to the outputs."""
+        f, tail = self.f, self.r.tail
+        cut = len(tail.operands)
+        read = [
+            s.load(at, acc.lanes) if mask is None else s.masked(at, mask) for s in streams[:cut]
+        ]
+        values = tail.apply(f, acc.lanes, self.finish(acc), read)
+        for s, value in zip(streams[cut:], values, strict=True):
+            if mask is None:
+                s.store(value, at)
+            else:
+                s.masked_store(value, at, mask)
+
+
+def _emit(f: Function, r: Reduction) -> None:
+    body = _Body(f, r)
+    if r.reduced[-1]:
+        _emit_rows(body)
+    else:
+        _emit_vectors(body)
+    f.ret()
+
+
+def _emit_rows(b: _Body) -> None:
+    """The last axis is folded along rows; one result a unit."""
+    f, r = b.f, b.r
+    even = all(p.mode in "c0" and p.dtype is DType.F32 for p in r.ports[: b.heads])
+    with units(f, b.kept) as kept:
+        with nest(f, b.loops, [f.f32(r.start)]) as turn:
+            streams = b.streams(kept, turn.indices, f.const(0))
+            part = fold_row(
+                f,
+                b.inner,
+                lambda at, lanes, mask: b.load(streams, at, lanes, mask),
+                r.join,
+                r.start,
+                even,
+            )
+            turn.next([r.join(f, turn.values[0], part)])
+        zeros = [f.const(0)] * len(b.loops)
+        outs = b.ports.streams(b.indices(kept, zeros), 0)[b.heads :]
+        b.put(outs, turn.results[0], f.const(0), None)
+
+
+def _emit_vectors(b: _Body) -> None:
+    """The last axis is kept: each vector of neighbouring results goes over the reduced axes."""
+    f, r = b.f, b.r
+    even = all(p.mode in "c0" and p.dtype is DType.F32 for p in r.ports)
+    with units(f, [*b.kept, ceil_div(f, b.inner, _CHUNK)]) as indices:
+        *kept, chunk = indices
+        start = f.mul(chunk, _CHUNK)
+        count = f.smin(f.sub(b.inner, start), _CHUNK)
+        zeros = [f.const(0)] * len(b.loops)
+        outs = b.ports.streams(b.indices(kept, zeros), start)[b.heads :]
+
+        def vector(at: Val, lanes: int, mask: Val | None) -> None:
+            total = _fold_apart(b, kept, start, at, lanes, mask)
+            b.put(outs, total, at, mask)
+
+        each_vector(f, count, vector, even)
+
+
+def _fold_apart(
+    b: _Body, kept: Sequence[Val], start: Val, at: Val, lanes: int, mask: Val | None
+) -> Val:
+    """One vector of results: loops over the reduced axes, the innermost in blocks."""
+    f, r = b.f, b.r
+    first = f.f32(r.start, lanes)
+    if not b.loops:
+        streams = b.streams(kept, [], start)
+        return r.join(f, first, b.load(streams, at, lanes, mask))
+    *outer, last = b.loops
+    with nest(f, outer, [first]) as turn:
+        with f.loop(0, last, _TURNS, carry=turn.values) as block:
+            stop = f.smin(f.add(block.index, _TURNS), last)
+            with f.loop(block.index, stop, carry=[first]) as inner:
+                streams = b.streams(kept, [*turn.indices, inner.index], start)
+                value = b.load(streams, at, lanes, mask)
+                inner.next([r.join(f, inner.values[0], value)])
+            block.next([r.join(f, block.values[0], inner.results[0])])
+        turn.next(block.results)
+    return turn.results[0]
+
+
+@rule(GlobalAvgPool, GlobalMaxPool)
+def lower_global(ctx: Lowering, k: Kernel) -> Call:
+    """All spatial axes: rows of blocked maps eight lanes wide, or a reduction."""
+    assert k.anchor is not None
+    assert isinstance(k.anchor.op, Global)
+    kind = "mean" if isinstance(k.anchor.op, GlobalAvgPool) else "max"
+    found = k.operand(k.anchor.inputs[0])
+    if found is None or not found.is_c8:
+        return reduce_axes(ctx, k, kind, range(2, k.anchor.inputs[0].type.rank))
+    return _lower_blocked(ctx, k, kind, found)
+
+
+def _lower_blocked(ctx: Lowering, k: Kernel, kind: str, x: Operand) -> Call:
+    results = Results(ctx, k)
+    access, _ = input_port(x)
+    height, width = x.type.shape[2:]
+    lines = access.strides[2] == width * BLOCK  # without a halo, rows are one
+    sizes = (1, height * width) if lines else (height, width)
+    access, port = input_port(replace(x, strides=access.strides))
+    args = Args()
+    args.access(access)
+    for d in (*sizes, height * width):
+        args.size(d)
+    results.arguments(args)
+    key = ("global", kind, results.key)
+    symbol = ctx.code(key, lambda f: _emit_blocked(f, kind, port, results))
+    return Call(symbol, tuple(args.items))
+
+
+def _emit_blocked(f: Function, kind: str, port: Port, results: Results) -> None:
+    join, start = (largest, -float("inf")) if kind == "max" else (add, 0.0)
+    source = Ports(f, [port], 0)
+    height, width, count = (f.slot(f.args[0], source.end + i) for i in range(3))
+    writer = Writer(f, results, source.end + 3)
+    narrow = min(BLOCK, f.target.lanes)
+    with units(f, writer.sizes[:2]) as indices:
+        _, base = source.row(0, [*indices, 0])
+        row = writer.row([*indices, f.const(0)])
+        for first in range(0, BLOCK, narrow):
+            with f.loop(0, height, carry=[f.f32(start, narrow)]) as line:
+                here = f.gep(base, f.mul(line.index, source.outer[0][2]))
+                part = _blocked_row(f, f.gep(here, 4 * first), width, join, start)
+                line.next([join(f, line.values[0], part)])
+            acc = line.results[0]
+            if kind == "mean":
+                acc = f.fdiv(acc, f.splat(f.cast("sitofp", count, "float"), narrow))
+            row.put(acc, f.const(0), first)
+    f.ret()
+
+
+def _blocked_row(f: Function, base: Val, pixels: Val, join: Join, start: float) -> Val:
+    """One row of pixels folded into the lanes of one."""
+    lanes = f.target.lanes
+    narrow = min(BLOCK, lanes)
+    step = max(1, lanes // BLOCK)  # pixels in a vector
+
+    def load(at: Val, count: int, mask: Val | None) -> Val:
+        return f.load(vec(count), f.gep(base, f.ashr(at, count.bit_length() - 1), 32 * step))
+
+    whole_vectors = f.mul(f.sdiv(pixels, step), lanes)
+    total, done = fold_vectors(f, whole_vectors, lanes, 4, load, join, start)
+    first = f.mul(f.sdiv(done, lanes), step)
+    with f.loop(first, pixels, carry=[across(f, total, join, narrow)]) as turn:
+        value = f.load(vec(narrow), f.gep(base, turn.index, 32))
+        turn.next([join(f, turn.values[0], value)])
+    return turn.results[0]
