@@ -19,8 +19,9 @@ from netc.errors import (
     UsageError,
     clean,
 )
+from netc.frontend.files import display
 from netc.frontend.net import ast
-from netc.frontend.net.evaluate import Expressions, argument_text
+from netc.frontend.net.evaluate import Expressions, argument_text, located
 from netc.frontend.net.fill import with_weights
 from netc.frontend.net.imports import Loader
 from netc.frontend.net.parse import parse
@@ -38,7 +39,7 @@ _BLOCK_DEPTH = 4  # what a block within a block adds to the depth
 
 def read_net(path: str | os.PathLike[str], **options: Any) -> Graph:
     """The graph in a `.net` file and the files it imports. Options as for `parse_net`."""
-    return _graph(Loader().load(path), **options)
+    return _graph(Loader().load(path), display(path), **options)
 
 
 def parse_net(text: str, name: str = "<text>", **options: Any) -> Graph:
@@ -54,11 +55,12 @@ def parse_net(text: str, name: str = "<text>", **options: Any) -> Graph:
     for item in file.items:
         if isinstance(item, ast.Import):
             raise ParseError("a text that is no file cannot import", item.span)
-    return _graph([file], **options)
+    return _graph([file], name, **options)
 
 
 def _graph(
     files: Sequence[ast.File],
+    name: str,
     phase: str = "test",
     shapes: Mapping[str, Sequence[int]] | None = None,
     net: str | None = None,
@@ -72,7 +74,7 @@ def _graph(
     for file in files:
         library.add(file, main=file is files[-1])
     try:
-        graph = Elaborator(library, phase, shapes or {}).run(net)
+        graph = Elaborator(library, phase, shapes or {}, Span(name)).run(net)
     except RecursionError:
         raise ResourceError("the net is nested too deeply") from None
     graph = replace(graph, labels=tuple(labels))
@@ -82,9 +84,11 @@ def _graph(
 class Elaborator(Expressions):
     """Makes the graph of one net."""
 
-    def __init__(self, library: Library, phase: str, shapes: Mapping[str, Sequence[int]]) -> None:
+    def __init__(
+        self, library: Library, phase: str, shapes: Mapping[str, Sequence[int]], file: Span
+    ) -> None:
         super().__init__(library, phase)
-        self.shapes = dict(shapes)
+        self.shapes, self.file = dict(shapes), file
         self.found: list[Diagnostic] = [*library.wrong]
         self.open: list[tuple[str, Span]] = []  # the blocks being called, and from where
 
@@ -113,10 +117,10 @@ class Elaborator(Expressions):
             help = f"choose one of {names}" if wanted is None else ""
             self.report(GraphError(f"the file has {len(nets)} nets", nets[1].span, help))
         elif wanted is not None:
-            self.report(GraphError(f"the file has no net `{clean(wanted)}`", help=names))
+            self.report(GraphError(f"the file has no net `{clean(wanted)}`", self.file, names))
         else:
             help = "such as `net name(data: f32[N, 3, 224, 224]) -> prob { … }`"
-            self.report(GraphError("the file has no net", help=help))
+            self.report(GraphError("the file has no net", self.file, help))
         raise GraphError(self.found[:MAX_REPORTED])
 
     def report(self, error: NetcError) -> None:
@@ -136,7 +140,8 @@ class Elaborator(Expressions):
 
     def _port(self, port: ast.Port, scope: Scope) -> None:
         try:
-            type_ = self._port_type(port, scope)
+            with located(port.type.span):
+                type_ = self._port_type(port, scope)
             with self.maker.b.at(port.span):
                 scope[port.name] = self.maker.b.input(port.name, type_)
         except SilentError:
@@ -148,6 +153,9 @@ class Elaborator(Expressions):
     def _port_type(self, port: ast.Port, scope: Scope) -> TensorType:
         """`f32[N, 3, 227, 227]`, where names not bound yet are symbols."""
         e = port.type
+        if isinstance(e, ast.Index) and isinstance(e.base, ast.Name) and e.base.id not in scope:
+            help = f"element types are {', '.join(d.value for d in DType)}"
+            raise GraphError(f"there is no element type `{clean(e.base.id)}`", e.span, help)
         base = self.eval(e.base, scope) if isinstance(e, ast.Index) else None
         if not isinstance(e, ast.Index) or not isinstance(base, DType):
             help = "such as `data: f32[N, 3, 224, 224]`"
@@ -199,21 +207,8 @@ class Elaborator(Expressions):
         """Run one statement. A wrong one is noted, and what it binds is then broken."""
         self.step(s.span)
         try:
-            match s:
-                case ast.Let(name, value):
-                    scope[name] = self._constant(name, self.eval(value, scope))
-                case ast.Bind(targets, value):
-                    self._bind(s, targets, value, scope)
-                case ast.Repeat():
-                    self._repeat(s, scope)
-                case ast.On(device, body):
-                    with self.maker.b.on(Device.parse(device)):
-                        self._statements(body, scope)
-                case ast.Return(values):
-                    out = []
-                    for v in values:
-                        out.append(self.eval(v, scope))
-                    return tuple(out)
+            with located(s.span):
+                return self._run(s, scope)
         except ResourceError:
             raise
         except (NetcError, SilentError) as e:
@@ -222,6 +217,24 @@ class Elaborator(Expressions):
                 raise
             if isinstance(e, NetcError):
                 self.report(e)
+        return ()
+
+    def _run(self, s: ast.Statement, scope: Scope) -> tuple[Any, ...]:
+        match s:
+            case ast.Let(name, value):
+                scope[name] = self._constant(name, self.eval(value, scope))
+            case ast.Bind(targets, value):
+                self._bind(s, targets, value, scope)
+            case ast.Repeat():
+                self._repeat(s, scope)
+            case ast.On(device, body):
+                with self.maker.b.on(Device.parse(device)):
+                    self._statements(body, scope)
+            case ast.Return(values):
+                out = []
+                for v in values:
+                    out.append(self.eval(v, scope))
+                return tuple(out)
         return ()
 
     def _constant(self, name: str, value: Any) -> Any:
@@ -242,7 +255,7 @@ class Elaborator(Expressions):
                 name = clean(target.id)
                 help = f"write `let {name} = …`"
                 if isinstance(v, tuple):
-                    help = f"it gives {len(v)} values: write `{name}, … = …`"
+                    raise GraphError(f"one name for {len(v)} values", help=f"write `{name}, … = …`")
                 raise GraphError(f"`{name}` is {show(v)}, not a tensor", target.span, help)
             scope[target.id] = v
 
@@ -334,3 +347,6 @@ def _break(s: ast.Statement, scope: Scope) -> None:
         case ast.Bind(targets):
             for t in targets:
                 scope[t.id] = Broken()
+        case ast.Repeat(body=body) | ast.On(body=body):
+            for inner in body:
+                _break(inner, scope)

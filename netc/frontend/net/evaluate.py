@@ -97,7 +97,7 @@ class Expressions(ABC):
         for full in (path, name):  # a parameter of a word: `conv1.w`
             if full in self.maker.params:
                 return self.maker.params[full]
-        help = near(name, [*scope.names(), *self.maker.params])
+        help = near(name, [*scope.names(), *KINDS, *self.maker.params])
         if not help and name in words():
             help = f"`{clean(name)}` is an op: it is called as `{clean(name)}(…)`"
         raise GraphError(f"nothing is named `{clean(name)}` here", help=help)

@@ -158,6 +158,8 @@ class Formula:
     def _scalar(self, x: Any) -> S:
         if isinstance(x, Mask):
             raise GraphError("a comparison belongs into `select(condition, x, y)`")
+        if isinstance(x, bool):
+            raise GraphError("a formula holds numbers, not true or false")
         return x if isinstance(x, S) else S(self.texts, self.texts.const(float(x)))
 
     def _call(self, e: ast.Call, first: tuple[Any, ...], names: Mapping[str, Any]) -> Any:

@@ -11,6 +11,7 @@ from netc.frontend.net.tree import begins_line
 
 KEYWORDS = frozenset(("net", "block", "op", "let", "import", "repeat", "as", "on", "return"))
 _SHOWN = {
+    "ARROW": "`->`",
     "EQUAL": "`=`",
     "COLON": "`:`",
     "COMMA": "`,`",
@@ -28,7 +29,7 @@ _SHOWN = {
 }
 # A group of terminals, what stands for all of them, and the terminal that shows it is meant.
 _GROUPS = (
-    ("IMPORT", "`net`, `block`, `op`, `let` or `import`", ("NET", "BLOCK", "OP", "LET")),
+    ("IMPORT", "`net`, `block`, `op`, `let`, `import`", ("NET", "BLOCK", "OP", "LET")),
     ("REPEAT", "a statement", ("NAME", "QUOTED", "LET", "ON", "RETURN")),
     ("NUMBER", "a value", ("NAME", "QUOTED", "STRING", "LPAR", "LSQB", "MINUS")),
     ("DEVICE", "a device such as `cuda:0`", ("NAME",)),

@@ -104,7 +104,7 @@ def _check_brackets(source: Source) -> None:
             raise ParseError(f"`{bracket}` closes nothing", at(source, m.start()))
         elif (opened := stack.pop())[0] != _CLOSES[bracket]:
             where = at(source, opened.start())
-            message = f"`{bracket}` closes the `{opened[0]}` of line {where.line}"
+            message = f"`{bracket}` does not close the `{opened[0]}` of line {where.line}"
             raise ParseError(message, at(source, m.start()))
     if stack:
         raise ParseError(f"`{stack[-1][0]}` is not closed", at(source, stack[-1].start()))

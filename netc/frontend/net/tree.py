@@ -67,7 +67,7 @@ class Tree:
         return ast.Block(name.id, params or (), body, doc, span=name.span)
 
     def net(self, c: Children) -> ast.Net:
-        _, name, ports, outputs, (doc, body) = c
+        _, name, ports, _, outputs, (doc, body) = c
         return ast.Net(name.id, ports or (), outputs, body, doc, span=name.span)
 
     def params(self, c: Children) -> tuple[ast.Parameter, ...]:

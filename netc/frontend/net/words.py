@@ -297,13 +297,13 @@ def _one_of(value: Any, hint: Any, options: Sequence[Any], axes: int) -> Any:
     """A member of a union."""
     if value is None and type(None) in get_args(hint):
         return None
-    takes = []
+    misfits = []
     for option in options:
         try:
             return coerce(value, option, axes)
         except _MisfitError as e:
-            takes.append(str(e))
-    raise _MisfitError(" or ".join(dict.fromkeys(takes)))
+            misfits.append(e)
+    raise _MisfitError(" or ".join(dict.fromkeys(map(str, misfits))), misfits[0].help)
 
 
 def _scalar(value: Any, hint: Any) -> Any:
