@@ -153,7 +153,7 @@ class _Lanes:
                 pieces.append(f.masked_load(address, self._mask(channel, self.piece), type))
             else:
                 pieces.append(f.load(type, address))
-        return pieces[0] if len(pieces) == 1 else f.shuffle(*pieces, range(self.lanes))
+        return pieces[0] if len(pieces) == 1 else f.shuffle(pieces[0], pieces[1], range(self.lanes))
 
     def write(self, part: int, value: Val, planes: tuple[Val, Val]) -> None:
         """Existing lanes, and zeros beyond them where the layout has room."""

@@ -1,7 +1,7 @@
 """The one driver of convolutions and inner products, and the epilogues that end them.
 
-A unit of work is (images together, pixel block, panels of output channels, group). Units do not
-depend on the number of threads, so neither do results. In a unit, chunks of K pass over the
+A unit of work is (images together, pixel block, panels of output channels, group). No result
+depends on how units are cut or who does them. In a unit, chunks of K pass over the
 block's tiles, sums waiting in a few kilobytes of stack; then the epilogue, written for one fused
 body, turns sums into outputs. Blocks and tiles are cut evenly, so there are no thin edge tiles.
 """
@@ -15,6 +15,8 @@ from netc.ir.gemm_plan import BLOCK, SCRATCH, Slot
 
 __all__ = ["Epilogue", "GemmFamily"]
 
+_UNITS = 6  # for each thread at least, where there are pixels enough
+_LEAST_PIXELS = 12  # of a block cut small for the sake of threads
 _UNIT_PARAMS = ("ptr", "ptr", "i64", "i64", "i64", "i64", "ptr")
 
 
@@ -46,37 +48,93 @@ def _share(f: Function, total: Val, part: Int, parts: Val) -> Val:
     return f.sdiv(f.mul(total, part), parts)
 
 
+class _Cut:
+    """How a kernel's work is cut: blocks of pixels by columns (tiles of panels, group by group).
+
+    Pixels sum over K in one order whatever the cut, so several threads may have smaller blocks
+    than one: small images would else keep one thread only.
+    """
+
+    def __init__(self, f: Function, slots: Slots, nthreads: Val) -> None:
+        self.f, self.slots = f, slots
+        self.images, self.together = slots.size(Slot.IMAGES), slots.size(Slot.TOGETHER)
+        self.per_image, self.ntiles = slots.size(Slot.PER_IMAGE), slots.size(Slot.NTILES)
+        self.panels = f.mul(slots.size(Slot.GROUPS), slots.size(Slot.PANELS))
+        self.columns = f.mul(slots.size(Slot.GROUPS), self.ntiles)
+        self.outer = f.icmp("ne", slots.size(Slot.CHANNELS_OUTER), 0)
+        rounds = _ceil_div(f, self.images, self.together)
+        pixels = f.mul(self.together, self.per_image)
+        largest = slots.size(Slot.PIXEL_BLOCK)
+        usual = _ceil_div(f, pixels, largest)
+        with f.if_(f.icmp("sgt", nthreads, 1)) as shared:
+            shared.give([f.smax(usual, self._wanted(pixels, rounds, nthreads))])
+            shared.otherwise()
+            shared.give([usual])
+        self.each = shared.results[0]  # blocks of one round
+        self.blocks = f.mul(rounds, self.each)
+        self.block = _ceil_div(f, pixels, f.smax(self.each, 1))
+
+    def _wanted(self, pixels: Val, rounds: Val, nthreads: Val) -> Val:
+        """Blocks of a round that give every thread some units, and alike ones."""
+        f = self.f
+        have = f.smax(f.mul(rounds, self.columns), 1)
+        needed = _ceil_div(f, f.mul(nthreads, _UNITS), have)
+        bounded = f.smin(needed, f.sdiv(pixels, _LEAST_PIXELS))
+        even = f.sub(bounded, f.srem(bounded, nthreads))
+        return f.select(f.icmp("sge", bounded, nthreads), even, bounded)
+
+    def start(self, tid: Val, nthreads: Val) -> Val:
+        """The first unit of thread `tid`: cut by panels, as tiles differ in width."""
+        f = self.f
+        at = _share(f, f.mul(self.panels, self.blocks), tid, nthreads)
+        with f.if_(self.outer) as side:
+            column, begin, width = self._column(f.sdiv(at, self.blocks))
+            block = f.sdiv(f.sub(at, f.mul(begin, self.blocks)), width)
+            side.give([f.add(f.mul(column, self.blocks), block)])
+            side.otherwise()
+            column, _, _ = self._column(f.srem(at, self.panels))
+            side.give([f.add(f.mul(f.sdiv(at, self.panels), self.columns), column)])
+        return side.results[0]
+
+    def _column(self, panel: Val) -> tuple[Val, Val, Val]:
+        """The column that holds a panel, its first panel, and its width (1 beyond the last)."""
+        f, tiles = self.f, self.slots.ptr(Slot.TILES)
+        each = self.slots.size(Slot.PANELS)
+        group, inside = f.sdiv(panel, each), f.srem(panel, each)
+        with f.loop(0, self.ntiles, carry=[f.const(0), f.const(0), f.const(1)]) as turn:
+            row = f.gep(tiles, turn.index, 16)
+            begin, width = (f.sext(f.load("i32", f.gep(row, 4 * i))) for i in range(2))
+            here = f.icmp("sle", begin, inside)
+            found = (turn.index, begin, width)
+            turn.next([f.select(here, a, b) for a, b in zip(found, turn.values, strict=True)])
+        index, begin, width = turn.results
+        column = f.add(f.mul(group, self.ntiles), index)
+        return column, f.add(f.mul(group, each), begin), width
+
+
 def _driver(module: Module, unit: Function) -> Function:
     """Cut the units among threads in contiguous runs; decode and do each."""
     f = module.function("gemm", ("ptr", "i64", "i64", "ptr"), internal=True)
     args, tid, nthreads, finish = f.args
     slots = Slots(f, args)
-    images, together = slots.size(Slot.IMAGES), slots.size(Slot.TOGETHER)
-    per_image, block = slots.size(Slot.PER_IMAGE), slots.size(Slot.PIXEL_BLOCK)
-    ntiles = slots.size(Slot.NTILES)
-    outer = f.icmp("ne", slots.size(Slot.CHANNELS_OUTER), 0)
-    most = f.mul(together, per_image)
-    blocks_each = _ceil_div(f, most, block)
-    blocks = f.mul(_ceil_div(f, images, together), blocks_each)
-    columns = f.mul(slots.size(Slot.GROUPS), ntiles)
-    total = f.mul(blocks, columns)
-    fast = f.select(outer, blocks, columns)
-    start = _share(f, total, tid, nthreads)
-    stop = _share(f, total, f.add(tid, 1), nthreads)
-    with f.loop(start, stop) as turn:
-        slow_index, fast_index = f.sdiv(turn.index, fast), f.srem(turn.index, fast)
-        column = f.select(outer, slow_index, fast_index)
-        row = f.select(outer, fast_index, slow_index)
-        first = f.mul(f.sdiv(row, blocks_each), together)
-        here = f.mul(f.smin(together, f.sub(images, first)), per_image)
-        count = _ceil_div(f, here, block)
-        number = f.srem(row, blocks_each)
-        with f.if_(f.icmp("slt", number, count)):
-            p0 = _share(f, here, number, count)
-            p1 = _share(f, here, f.add(number, 1), count)
-            tile = f.gep(slots.ptr(Slot.TILES), f.srem(column, ntiles), 16)
-            group = f.sdiv(column, ntiles)
-            f.call(unit, args, tile, p0, f.sub(p1, p0), first, group, finish)
+    cut = _Cut(f, slots, nthreads)
+    with f.if_(f.icmp("sgt", f.mul(cut.blocks, cut.columns), 0)):
+        fast = f.select(cut.outer, cut.blocks, cut.columns)
+        stop = cut.start(f.add(tid, 1), nthreads)
+        with f.loop(cut.start(tid, nthreads), stop) as turn:
+            slow_index, fast_index = f.sdiv(turn.index, fast), f.srem(turn.index, fast)
+            column = f.select(cut.outer, slow_index, fast_index)
+            row = f.select(cut.outer, fast_index, slow_index)
+            first = f.mul(f.sdiv(row, cut.each), cut.together)
+            here = f.mul(f.smin(cut.together, f.sub(cut.images, first)), cut.per_image)
+            number = f.srem(row, cut.each)
+            count = _ceil_div(f, here, cut.block)  # fewer in a last round of fewer images
+            with f.if_(f.icmp("slt", number, count)):
+                p0 = _share(f, here, number, count)
+                p1 = _share(f, here, f.add(number, 1), count)
+                tile = f.gep(slots.ptr(Slot.TILES), f.srem(column, cut.ntiles), 16)
+                group = f.sdiv(column, cut.ntiles)
+                f.call(unit, args, tile, p0, f.sub(p1, p0), first, group, finish)
     f.ret()
     return f
 

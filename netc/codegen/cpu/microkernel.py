@@ -13,9 +13,8 @@ from __future__ import annotations
 
 from netc.codegen.cpu.emit import Function, Module, Val, vec
 from netc.codegen.cpu.target import Target
+from netc.ir.gemm_plan import BLOCK, PANEL
 
-PANEL = 16  # output channels in one panel of packed weights
-BLOCK = 8  # channels that lie together in a blocked activation
 PANEL_ROW = 4 * PANEL  # bytes of one panel for one k
 
 # in, pixel offsets, taps, n8, n1, weights, panel stride in bytes, scratch, accumulate, ahead
