@@ -18,11 +18,16 @@ Shape = tuple[Dim, ...]
 Build = Callable[[Mapping[str, Shape]], Graph]
 
 
-def generalized(graph: Graph, build: Build) -> Graph:
-    """`graph`, built with fixed sizes, in its most general form; `build` makes it for others."""
-    fixed = {n.name: n.types[0].shape for n in graph.inputs}
+def generalized(
+    graph: Graph, fixed: Mapping[str, Shape], build: Build, resized: bool = False
+) -> Graph:
+    """`graph` in its most general form; `build` makes it for other shapes of its inputs.
+
+    `fixed` are the shapes it was built with. Height and width stay where the net itself
+    brings images to one size (`resized`).
+    """
     reasons: list[str] = []
-    for what, shapes in _forms(fixed):
+    for what, shapes in _forms(fixed, resized):
         try:
             found = build(shapes)
             return replace(found, notes=(*graph.notes, _sizes(fixed), *reasons))
@@ -31,14 +36,14 @@ def generalized(graph: Graph, build: Build) -> Graph:
     return replace(graph, notes=(*graph.notes, *reasons))
 
 
-def _forms(fixed: Mapping[str, Shape]) -> list[tuple[str, Mapping[str, Shape]]]:
+def _forms(fixed: Mapping[str, Shape], resized: bool) -> list[tuple[str, Mapping[str, Shape]]]:
     """Batch, height and width as symbols; the batch alone."""
     first = next((s for s in fixed.values() if s), None)
     image = next((s[2:] for s in fixed.values() if len(s) == 4), None)
     if first is None:
         return []
     batch = {name: _with_batch(s, first[0]) for name, s in fixed.items()}
-    if image is None:
+    if image is None or resized:
         return [("the batch is", batch)]
     sized = {
         name: (*s[:-2], sym("H"), sym("W")) if len(s) > 2 and fixed[name][-2:] == image else s

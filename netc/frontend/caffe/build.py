@@ -24,9 +24,9 @@ from netc.frontend.caffe.naming import settled
 from netc.frontend.caffe.netrules import State, left_out
 from netc.frontend.caffe.weights import Blobs
 from netc.frontend.generalize import Shape
+from netc.frontend.preprocess import Preprocessing
 from netc.ir.graph import Graph, Node, Value
 from netc.ir.ops.elementwise import Affine
-from netc.ir.ops.sources import Input
 from netc.ir.types import DType, TensorType
 
 FAMILIES = (
@@ -51,8 +51,11 @@ class NetBuilder:
         shapes: Mapping[str, Shape],
         blobs: Blobs | None,
         seed: int = 0,
+        prepare: Preprocessing | None = None,
     ) -> None:
         self.layers, self.state, self.shapes, self.seed = layers, state, shapes, seed
+        self.prepare = prepare  # what is to happen to the first image input
+        self.declared: dict[str, Shape] = {}  # the shape of each input, as the net sees it
         self.b = ScopedBuilder()
         self.binder = Binder(self.b, blobs)
         self.blobs: dict[str, Value] = {}  # each blob's current version
@@ -75,7 +78,7 @@ class NetBuilder:
                 self.wrong += e.diagnostics
                 self._break(message)
         self._raise()
-        made = {b: v for b, v in self.blobs.items() if not isinstance(v.op, Input)}
+        made = {b: v for b, v in self.blobs.items() if b not in self.declared}
         outputs = {b: made[b] for b in sorted(self.unread) if b in made}
         if not outputs:
             raise GraphError("the net has no outputs: every blob it makes is read within it")
@@ -144,12 +147,20 @@ class NetBuilder:
         for d in shape:
             if isinstance(d, int) and d < 0:
                 raise GraphError(f"input {clean(name)!r} has the size {d}", self.b.loc)
+        prepare = self.prepare if len(shape) == 4 else None
+        self.prepare = None if prepare else self.prepare
+        if prepare and (size := prepare.net_size()):
+            shape = (*shape[:2], *size)
+        self.declared[name] = shape
         try:
+            if prepare:
+                self.b.scope = name
+                return prepare.head(self.b, name, shape)
             return self.b.input(name, TensorType(DType.F32, shape))
         except GraphError as e:
-            raise GraphError(
-                f"input {clean(name)!r}: {e.diagnostics[0].message}", self.b.loc
-            ) from e
+            wrong = e.diagnostics[0]
+            what = f"input {clean(name)!r}: {wrong.message}"
+            raise GraphError(Diagnostic(what, self.b.loc, wrong.help)) from None
 
     def _bottom(self, message: Message, i: int, left: list[Message]) -> Value:
         name = message.all("bottom")[i]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,9 @@ from netc.frontend.caffe.weights import Source, read_weights
 from netc.frontend.caffe.wire import read_binary
 from netc.frontend.files import decoded, display, is_text, mapped
 from netc.frontend.generalize import Shape, generalized
+from netc.frontend.labels import read_labels
+from netc.frontend.preprocess import Preprocessing
+from netc.frontend.preprocess import preprocessing as options_of
 from netc.ir.dims import Dim, parse_dim
 from netc.ir.graph import Graph
 from netc.ir.interpret import SEED
@@ -34,16 +38,19 @@ def from_caffe(
     stages: Iterable[str] = (),
     shapes: Mapping[str, Iterable[int | str]] | None = None,
     strict: bool = False,
-    preprocessing: Any = None,
-    labels: Any = None,
+    preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+    labels: str | os.PathLike[str] | Iterable[str] = (),
+    *,
     warn: Warn | None = None,
     seed: int = 0,
+    **prepare: Any,
 ) -> Graph:
     """The net in a prototxt (a path, text or bytes), with weights from a caffemodel.
 
     `shapes` gives inputs the shapes the file lacks, or others. Batch, height and width vary from
     run to run where the net allows it. Warnings go to `warn`, or to the log; `strict` makes
-    errors of them. Random layers draw from `seed`.
+    errors of them. Random layers draw from `seed`. `resize`, `crop`, `mean`, `scale`, `channels`,
+    `layout` and `dtype` (or a `preprocessing` that holds them) put that at the head of the net.
     """
     root = read_net(prototxt)
     net, state = net_of(root, state_of(phase, level, stages))
@@ -52,18 +59,20 @@ def from_caffe(
     given = {name: _shape(name, shape) for name, shape in (shapes or {}).items()}
     blobs = read_weights(caffemodel) if caffemodel is not None else None
     name = net.text("name") or _stem(root.document.name)
+    image = options_of(preprocessing or prepare)
 
-    def built(sizes: Mapping[str, Shape]) -> tuple[Graph, Binder]:
-        builder = NetBuilder(layers, state, {**given, **sizes}, blobs, seed)
-        return builder.graph(name, every), builder.binder
+    def builder(sizes: Mapping[str, Shape]) -> NetBuilder:
+        return NetBuilder(layers, state, {**given, **sizes}, blobs, seed, image)
 
-    graph, binder = built({})
+    first = builder({})
+    graph = first.graph(name, every)
     _unknown_shapes(given, graph)
-    graph = generalized(graph, lambda sizes: built(sizes)[0])
+    resized = image is not None and image.fixes_size()
+    graph = generalized(graph, first.declared, lambda s: builder(s).graph(name, every), resized)
     tell = _teller(warn)
     _report(root.document.warnings, ParseError, strict, tell)
-    _report(_about_weights(graph, binder), WeightsError, strict, tell)
-    return graph
+    _report(_about_weights(graph, first.binder), WeightsError, strict, tell)
+    return replace(graph, labels=read_labels(labels))
 
 
 def read_net(source: Source) -> Message:
