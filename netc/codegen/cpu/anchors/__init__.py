@@ -1,8 +1,10 @@
 """Kernel rules, one file a family; importing this package registers them all."""
 
 from netc.codegen.cpu.anchors import conv as conv
+from netc.codegen.cpu.anchors import lrn as lrn
 from netc.codegen.cpu.anchors import pooling as pooling
 from netc.codegen.cpu.anchors import reductions as reductions
+from netc.codegen.cpu.anchors import softmax as softmax
 from netc.codegen.cpu.anchors.elementwise import lower_elementwise
 
 __all__ = ["lower_elementwise"]

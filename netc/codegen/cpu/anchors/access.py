@@ -30,6 +30,10 @@ class Access:
     lane: Dim = 0
     whole: bool = True
 
+    def extended(self, stride: Dim) -> Access:
+        """With one more axis at the end."""
+        return replace(self, strides=(*self.strides, stride))
+
 
 @dataclass
 class Args:

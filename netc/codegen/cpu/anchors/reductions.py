@@ -6,7 +6,7 @@ vectors of neighbouring results are folded together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from netc.codegen.cpu.anchors.access import Access, Args, collapse, plain_access
@@ -73,8 +73,7 @@ def reduce_axes(ctx: Lowering, k: Kernel, kind: str, axes: Sequence[int]) -> Cal
     assert k.anchor is not None
     value = k.anchor.inputs[0]
     shape, head, tail = value.type.shape, Formula([value]), Tail(k)
-    found = [k.operand(v) for v in head.leaves]
-    heads = [plain_access(ctx, o, shape) for o in found if o is not None]
+    heads = [plain_access(ctx, o, shape) for o in operands_of(k, head)]
     result = k.anchor.types[0].shape
     rest = [plain_access(ctx, o, result) for o in (*tail.operands, *k.outs)]
     for o in k.outs:
@@ -82,47 +81,50 @@ def reduce_axes(ctx: Lowering, k: Kernel, kind: str, axes: Sequence[int]) -> Cal
             raise UnsupportedError(f"{o.type} does not end a reduction to {result}", k.node.loc)
     kept = len(result) == len(shape)
     spread = [_spread(a, shape, axes, kept) for a in rest]
-    # A pseudo operand marks reduced axes: they never merge with kept ones.
-    mark = Access(heads[0].arg, DType.U8, tuple(int(i in axes) for i in range(len(shape))))
-    sizes, walked = _merged(shape, [*heads, *spread], mark)
-    reduced = tuple(s == 1 for s in walked[-1].strides) if shape else (False,)
-    ports = tuple(plain_port(a) for a in walked[:-1])
+    sizes, walked, reduced = merged(shape, [*heads, *spread], set(axes))
+    ports = tuple(plain_port(a) for a in walked)
     r = Reduction(kind, reduced, ports, head, tail)
     args = Args()
     for d in sizes:
         args.size(d)
-    for a in walked[:-1]:
+    for a in walked:
         args.access(a)
     key = ("reduce", r, head.key, tail.key)
     return Call(ctx.code(key, lambda f: _emit(f, r)), tuple(args.items))
 
 
-def _merged(
-    shape: tuple[Dim, ...], accesses: list[Access], mark: Access
-) -> tuple[tuple[Dim, ...], list[Access]]:
-    """Neighbouring axes of one kind merged where every operand runs on evenly."""
-    sizes: tuple[Dim, ...] = ()
-    parts: list[list[Access]] = []
+def operands_of(k: Kernel, formula: Formula) -> list[Operand]:
+    """Where the leaves of a formula lie."""
+    found = [k.operand(v) for v in formula.leaves]
+    return [o for o in found if o is not None]
+
+
+def merged(
+    shape: tuple[Dim, ...], accesses: Sequence[Access], marked: Set[int]
+) -> tuple[tuple[Dim, ...], list[Access], tuple[bool, ...]]:
+    """Neighbouring axes merged where every operand runs on evenly, never marked with others.
+
+    Returns sizes, operands, and which of the axes that are left are marked.
+    """
+    parts: list[tuple[bool, tuple[Dim, ...], list[Access]]] = []
     start = 0
     for end in range(1, len(shape) + 1):
-        if end < len(shape) and mark.strides[end] == mark.strides[start]:
+        mark = start in marked
+        if end < len(shape) and (end in marked) == mark:
             continue
         cut = [replace(a, strides=a.strides[start:end]) for a in accesses]
-        some, merged = collapse(shape[start:end], cut)
-        if some != (1,):
-            sizes += some
-            flag = replace(mark, strides=(mark.strides[start],) * len(some))
-            parts.append([*merged, flag])
+        sizes, some = collapse(shape[start:end], cut)
+        if sizes != (1,):
+            parts.append((mark, sizes, some))
         start = end
     if not parts:
-        return (1,), [replace(a, strides=(1,)) for a in (*accesses, replace(mark, strides=(0,)))][
-            :-1
-        ] + [replace(mark, strides=(0,))]
+        return (1,), [replace(a, strides=(1,)) for a in accesses], (False,)
     joined = [
-        replace(a, strides=tuple(s for part in parts for s in part[i].strides))
-        for i, a in enumerate([*accesses, mark])
+        replace(a, strides=tuple(s for _, _, some in parts for s in some[i].strides))
+        for i, a in enumerate(accesses)
     ]
-    return sizes, joined
+    flags = tuple(mark for mark, sizes, _ in parts for _ in sizes)
+    return tuple(d for _, sizes, _ in parts for d in sizes), joined, flags
 
 
 def _spread(a: Access, shape: Sequence[Dim], axes: Sequence[int], kept: bool) -> Access:
