@@ -20,9 +20,10 @@ from netc.errors import (
     clean,
 )
 from netc.frontend.files import display
+from netc.frontend.labels import read_labels
 from netc.frontend.net import ast
 from netc.frontend.net.evaluate import Expressions, argument_text, located
-from netc.frontend.net.fill import with_weights
+from netc.frontend.net.fill import Warn, filled
 from netc.frontend.net.imports import Loader
 from netc.frontend.net.parse import parse
 from netc.frontend.net.scope import Broken, Library, Scope, SilentError, bind
@@ -45,9 +46,10 @@ def read_net(path: str | os.PathLike[str], **options: Any) -> Graph:
 def parse_net(text: str, name: str = "<text>", **options: Any) -> Graph:
     """The graph in a text.
 
-    Options: `weights`, a file; `phase`, "test" or "train"; `shapes`, input name to shape; `net`,
-    the name of one of several nets; `strict`, weights that do not match are errors; `labels`.
-    Raises a NetcError that lists every mistake found.
+    Options: `weights`, a file or a mapping by parameter name; `phase`, "test" or "train";
+    `shapes`, input name to shape; `net`, the name of one of several nets; `strict`, weights that
+    do not match are errors; `labels`, names or their file; `warn`, called with each remark
+    instead of the log. Raises a NetcError that lists every mistake found.
     """
     if not isinstance(text, str):
         raise UsageError(f"the language is text, not {type(text).__name__}")
@@ -66,7 +68,8 @@ def _graph(
     net: str | None = None,
     weights: Any = None,
     strict: bool = False,
-    labels: Iterable[str] = (),
+    labels: str | os.PathLike[str] | Iterable[str] = (),
+    warn: Warn | None = None,
 ) -> Graph:
     if phase not in ("test", "train"):
         raise UsageError(f"the phase is test or train, not {clean(phase)!r}")
@@ -77,8 +80,8 @@ def _graph(
         graph = Elaborator(library, phase, shapes or {}, Span(name)).run(net)
     except RecursionError:
         raise ResourceError("the net is nested too deeply") from None
-    graph = replace(graph, labels=tuple(labels))
-    return graph if weights is None else with_weights(graph, weights, strict)
+    graph = replace(graph, labels=read_labels(labels))
+    return filled(graph, weights, strict, warn)
 
 
 class Elaborator(Expressions):

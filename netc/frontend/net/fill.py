@@ -1,10 +1,10 @@
-"""Weights by parameter name into a graph, with a list of what did not match."""
+"""Weights by parameter name into a graph, and remarks on what did not match."""
 
 from __future__ import annotations
 
+import logging
 import os
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,43 +17,61 @@ from netc.ir.interpret import SEED
 _LISTED = 10  # names in one remark
 
 Source = str | os.PathLike[str] | bytes | memoryview | Mapping[str, Any]
+Warn = Callable[[Diagnostic], None]
 
 
-def with_weights(graph: Graph, source: Source, strict: bool = False) -> Graph:
-    """The graph with arrays from a file, or a mapping, by parameter name.
+def filled(
+    graph: Graph, source: Source | None, strict: bool = False, warn: Warn | None = None
+) -> Graph:
+    """The graph with arrays from a file, or from a mapping, by parameter name.
 
-    What does not match is one warning, or under `strict` an error; a wrong shape is always one.
+    What does not match is told to `warn`, or to the log; under `strict` it is an error. An array
+    of the wrong shape always is.
     """
-    wanted = [n.name for n in graph.params]
-    given = dict(source) if isinstance(source, Mapping) else read_params(source, wanted)
+    wanted = {n.name: n for n in graph.params}
+    given = _arrays(source, [*wanted])
     arrays, wrong = dict(graph.weights), []
-    for node in graph.params:
-        if node.name not in given:
-            continue
+    for name in wanted.keys() & given.keys():
+        node = wanted[name]
         try:
-            array = fitted(given[node.name], node.types[0].sizes({}), node.name)
-            arrays[node.name] = frozen(array)
+            arrays[name] = frozen(fitted(given[name], node.types[0].sizes({}), name))
         except WeightsError as e:
             wrong.append(Diagnostic(e.diagnostics[0].message, node.loc))
     if wrong:
-        raise WeightsError(wrong)
-    missing = [name for name in wanted if name not in arrays]
-    unused = sorted(given.keys() - set(wanted))
-    remarks = [_drawn(missing)] if missing else []
-    if unused:
-        remarks.append(f"the net has no parameter {_list(unused)}, which the weights hold")
+        raise WeightsError(sorted(wrong, key=lambda d: d.span.line))
+    remarks = _remarks([n for n in wanted if n not in arrays], given.keys() - wanted, source)
     if remarks and strict:
         raise WeightsError([Diagnostic(r) for r in remarks])
     for remark in remarks:
-        warnings.warn(remark, UserWarning, stacklevel=2)
+        tell(Diagnostic(remark, severity="warning"), warn)
     return replace(graph, weights=arrays)
 
 
-def _drawn(names: list[str]) -> str:
-    return f"no weights for {_list(names)}: drawn from the initializer with seed {SEED}"
+def tell(remark: Diagnostic, warn: Warn | None) -> None:
+    """Give a remark to `warn`, or to the log."""
+    if warn is not None:
+        warn(remark)
+    else:
+        logging.getLogger("netc").warning("%s", remark)
 
 
-def _list(names: list[str]) -> str:
-    shown = ", ".join(map(clean, names[:_LISTED]))
+def _arrays(source: Source | None, wanted: list[str]) -> Mapping[str, Any]:
+    if source is None:
+        return {}
+    return source if isinstance(source, Mapping) else read_params(source, wanted)
+
+
+def _remarks(missing: list[str], unused: set[str], source: Source | None) -> list[str]:
+    if source is None and missing:
+        return [f"no weights are given: {len(missing)} parameters are drawn with seed {SEED}"]
+    out = []
+    if missing:
+        out.append(f"the weights lack {_listed(missing)}: drawn with seed {SEED}")
+    if unused:
+        out.append(f"the net has no parameters for these weights: {_listed(sorted(unused))}")
+    return out
+
+
+def _listed(names: list[str]) -> str:
     more = len(names) - _LISTED
-    return shown + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(clean, names[:_LISTED])) + (f" and {more} more" if more > 0 else "")
