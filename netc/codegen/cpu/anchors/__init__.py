@@ -1,6 +1,7 @@
 """Kernel rules, one file a family; importing this package registers them all."""
 
 from netc.codegen.cpu.anchors import conv as conv
+from netc.codegen.cpu.anchors import copies as copies
 from netc.codegen.cpu.anchors import lrn as lrn
 from netc.codegen.cpu.anchors import pooling as pooling
 from netc.codegen.cpu.anchors import reductions as reductions

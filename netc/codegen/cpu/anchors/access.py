@@ -10,7 +10,7 @@ import numpy as np
 from netc.codegen.cpu.lowering import BLOCK, Lowering, Operand, row_major
 from netc.ir.dims import Dim, ceil_div
 from netc.ir.op import Array
-from netc.ir.plan import Arg, BufferArg, IntArg
+from netc.ir.plan import Arg, BufferArg, IntArg, WeightArg
 from netc.ir.types import DType
 
 Shape = tuple[Dim, ...]
@@ -58,12 +58,18 @@ class Args:
         return first
 
 
-def shifted(arg: Arg, extra: Dim) -> Arg:
-    """The address `extra` bytes on."""
+def shifted(a: Access, starts: Shape) -> Access:
+    """The operand from element `starts` on, one index per axis."""
+    extra: Dim = 0
+    for start, stride in zip(starts, a.strides, strict=True):
+        extra = extra + start * stride * a.dtype.size
     if isinstance(extra, int) and extra == 0:
-        return arg
-    assert isinstance(arg, BufferArg)
-    return BufferArg(arg.buffer, arg.offset + extra)
+        return a
+    if isinstance(a.arg, BufferArg):
+        return replace(a, arg=BufferArg(a.arg.buffer, a.arg.offset + extra))
+    assert isinstance(a.arg, WeightArg)
+    assert isinstance(extra, int)
+    return replace(a, arg=WeightArg(a.arg.offset + extra))
 
 
 def _stretched(sizes: Shape, strides: Shape, shape: Shape) -> Shape:

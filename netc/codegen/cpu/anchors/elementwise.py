@@ -24,6 +24,7 @@ from netc.codegen.cpu.anchors.streams import Port, Ports, Stream, blocked_port, 
 from netc.codegen.cpu.anchors.units import ceil_div, units
 from netc.codegen.cpu.emit import Function, Val, vec
 from netc.codegen.cpu.lowering import BLOCK, Call, Kernel, Lowering, Operand, rule
+from netc.ir.dims import Dim
 from netc.ir.dims import ceil_div as dim_ceil_div
 from netc.ir.ops.elementwise import Cast
 from netc.ir.plan import IntArg
@@ -72,20 +73,16 @@ def map_rows(
     blocked = any(o.is_c8 for o in (*ins, *outs))
     make = blocked_access if blocked else plain_access
     accesses = [make(ctx, o, shape) for o in (*ins, *outs)]
-    return map_accesses(ctx, formula, accesses, len(outs), shape, blocked)
+    if not blocked:
+        return map_accesses(ctx, formula, accesses, len(outs), shape)
+    over = (shape[0], dim_ceil_div(shape[1], BLOCK), *shape[2:])
+    return map_blocked(ctx, formula, accesses, len(outs), over, shape[1])
 
 
 def map_accesses(
-    ctx: Lowering,
-    formula: Formula,
-    accesses: Sequence[Access],
-    outputs: int,
-    shape: Shape,
-    blocked: bool,
+    ctx: Lowering, formula: Formula, accesses: Sequence[Access], outputs: int, shape: Shape
 ) -> Call:
     """outs = formula(ins), where all operands are given by their strides over `shape`."""
-    if blocked:
-        return _blocked(ctx, formula, accesses, outputs, shape)
     sizes, walked = collapse(shape, accesses)
     rows = Rows(tuple(plain_port(a) for a in walked), outputs, len(sizes) - 1)
     args = Args()
@@ -97,18 +94,22 @@ def map_accesses(
     return Call(ctx.code(key, lambda f: _emit(f, rows, formula)), tuple(args.items))
 
 
-def _blocked(
-    ctx: Lowering, formula: Formula, accesses: Sequence[Access], outputs: int, shape: Shape
+def map_blocked(
+    ctx: Lowering,
+    formula: Formula,
+    accesses: Sequence[Access],
+    outputs: int,
+    over: Shape,
+    channels: Dim,
 ) -> Call:
+    """The same over a blocked space; axis 1 of `over` counts blocks of these channels."""
     from netc.codegen.cpu.anchors.planes import emit_planes
 
-    channels = shape[1]
     padded = not isinstance(channels, int) or channels % BLOCK != 0
-    over = (shape[0], dim_ceil_div(channels, BLOCK), *shape[2:])
     walked = list(accesses)
     if padded:
         # The first channel of a block, walked like an operand: axes across it do not merge.
-        walked.append(Access(IntArg(0), DType.U8, (0, BLOCK, 0, 0)))
+        walked.append(Access(IntArg(0), DType.U8, (0, BLOCK, *(0,) * (len(over) - 2))))
     sizes, walked = collapse(over, walked, padded, BLOCK)
     counted = walked[: len(accesses)]
     rows = Rows(tuple(blocked_port(a) for a in counted), outputs, len(sizes) - 1, True, padded)

@@ -1,0 +1,208 @@
+"""Ops that move elements: copies with strides, one call for each piece of the result.
+
+Each rule says how the source is walked over the shape of a piece; the element-wise kernels do the
+rest, tail included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from netc.codegen.cpu.anchors.access import (
+    Access,
+    Shape,
+    blocked_access,
+    plain_access,
+    shifted,
+)
+from netc.codegen.cpu.anchors.elementwise import map_accesses, map_blocked, map_rows
+from netc.codegen.cpu.anchors.formula import Tail
+from netc.codegen.cpu.lowering import BLOCK, Call, Kernel, Lowering, Operand, row_major, rule
+from netc.errors import UnsupportedError
+from netc.ir.dims import Dim, ceil_div
+from netc.ir.ops.image import ResizeNearest
+from netc.ir.ops.layout import ToBlocked, ToPlain
+from netc.ir.ops.shape import Concat, Crop, Flatten, Pad, Reshape, Slice, Tile, Transpose
+from netc.ir.ops.windows import axis_of
+from netc.ir.types import Layout
+
+
+class _Pieces:
+    """The result of a copy, piece by piece."""
+
+    def __init__(self, ctx: Lowering, k: Kernel) -> None:
+        assert k.anchor is not None
+        self.ctx, self.k, self.tail = ctx, k, Tail(k)
+        type = k.anchor.types[0]
+        self.shape: Shape = type.shape
+        self.blocked = type.layout is Layout.C8
+        make = blocked_access if self.blocked else plain_access
+        self.rest = [make(ctx, o, self.shape) for o in (*self.tail.operands, *k.outs)]
+        for o in k.outs:
+            if o.type.shape != self.shape or (o.is_c8 and not self.blocked):
+                raise UnsupportedError(f"{o.type} does not end a copy of {type}", k.node.loc)
+
+    def source(self, o: Operand) -> Access:
+        """An operand over its own axes, blocked or not as the result is."""
+        shape = o.type.shape
+        return blocked_access(self.ctx, o, shape) if self.blocked else plain_access(
+            self.ctx, o, shape
+        )
+
+    def put(self, source: Access, sizes: Shape, starts: Shape | None = None) -> Call:
+        """The piece of these sizes that begins at `starts`, read from `source`."""
+        begin = starts or (0,) * len(self.shape)
+        rest = [shifted(a, self._in_blocks(begin)) for a in self.rest]
+        return self.walk([source, *rest], sizes)
+
+    def _in_blocks(self, starts: Shape) -> Shape:
+        if not self.blocked:
+            return starts
+        channel = starts[1]
+        if isinstance(channel, int) and channel % BLOCK == 0:
+            return (starts[0], channel // BLOCK, *starts[2:])
+        message = f"channel {channel} is not the first of a block"
+        raise UnsupportedError(message, self.k.node.loc)
+
+    def walk(self, accesses: Sequence[Access], sizes: Shape) -> Call:
+        """All operands given by strides over `sizes`; blocked, axis 1 counts channels."""
+        outs, formula = len(self.k.outs), self.tail.formula
+        if not self.blocked:
+            return map_accesses(self.ctx, formula, accesses, outs, sizes)
+        over = (sizes[0], ceil_div(sizes[1], BLOCK), *sizes[2:])
+        return map_blocked(self.ctx, formula, accesses, outs, over, sizes[1])
+
+
+@rule(ToBlocked, ToPlain)
+def lower_relayout(ctx: Lowering, k: Kernel) -> Call:
+    """The identity, operands of two layouts."""
+    tail = Tail(k)
+    return map_rows(ctx, tail.formula, [*k.anchor_operands(), *tail.operands], k.outs)
+
+
+@rule(Transpose)
+def lower_transpose(ctx: Lowering, k: Kernel) -> Call:
+    """Strides in another order."""
+    assert k.anchor is not None
+    assert isinstance(k.anchor.op, Transpose)
+    pieces = _Pieces(ctx, k)
+    source = pieces.source(k.anchor_operands()[0])
+    order = k.anchor.op.order(len(pieces.shape))
+    moved = replace(source, strides=tuple(source.strides[p] for p in order))
+    return pieces.put(moved, pieces.shape)
+
+
+@rule(Concat)
+def lower_concat(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
+    """One copy per operand."""
+    assert k.anchor is not None
+    assert isinstance(k.anchor.op, Concat)
+    pieces, at = _Pieces(ctx, k), [0] * len(k.anchor.types[0].shape)
+    axis = axis_of(k.anchor.op.axis, len(at))
+    starts: list[Dim] = list(at)
+    calls = []
+    for o in k.anchor_operands():
+        calls.append(pieces.put(pieces.source(o), o.type.shape, tuple(starts)))
+        starts[axis] = starts[axis] + o.type.shape[axis]
+    return tuple(calls)
+
+
+@rule(Slice)
+def lower_slice(ctx: Lowering, k: Kernel) -> Call:
+    """The source from an element of the axis on."""
+    assert k.anchor is not None
+    op = k.anchor.op
+    assert isinstance(op, Slice)
+    pieces = _Pieces(ctx, k)
+    starts = [0] * len(pieces.shape)
+    axis = axis_of(op.axis, len(starts))
+    starts[axis] = op.start
+    if pieces.blocked and axis == 1:
+        if op.start % BLOCK:
+            raise UnsupportedError(f"channel {op.start} begins no block", k.node.loc)
+        starts[1] = op.start // BLOCK
+    return pieces.put(shifted(pieces.source(k.anchor_operands()[0]), tuple(starts)), pieces.shape)
+
+
+@rule(Crop)
+def lower_crop(ctx: Lowering, k: Kernel) -> Call:
+    """The source from an element of several axes on."""
+    assert k.anchor is not None
+    assert isinstance(k.anchor.op, Crop)
+    pieces = _Pieces(ctx, k)
+    starts = k.anchor.op.offsets(len(pieces.shape))
+    return pieces.put(shifted(pieces.source(k.anchor_operands()[0]), starts), pieces.shape)
+
+
+@rule(Pad)
+def lower_pad(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
+    """The middle, and before and after it along each axis a constant."""
+    assert k.anchor is not None
+    op, x = k.anchor.op, k.anchor_operands()[0]
+    assert isinstance(op, Pad)
+    pieces, rank = _Pieces(ctx, k), len(k.anchor.types[0].shape)
+    before, after = op.before or (0,) * rank, op.after or (0,) * rank
+    value = np.full(1, np.float32(op.value), x.type.dtype.numpy)
+    constant = Access(ctx.weight(value), x.type.dtype, (0,) * rank)
+    calls = [pieces.put(pieces.source(x), x.type.shape, before)]
+    for axis in range(rank):
+        inner = [*x.type.shape[:axis], 0, *pieces.shape[axis + 1 :]]
+        starts: list[Dim] = [*before[:axis], 0, *(0,) * (rank - axis - 1)]
+        ends = ((0, before[axis]), (before[axis] + x.type.shape[axis], after[axis]))
+        for start, size in ends:
+            if size:
+                inner[axis], starts[axis] = size, start
+                calls.append(pieces.put(constant, tuple(inner), tuple(starts)))
+    return tuple(calls)
+
+
+@rule(Tile)
+def lower_tile(ctx: Lowering, k: Kernel) -> Call:
+    """The axis becomes two, along the first of which the source stands still."""
+    assert k.anchor is not None
+    assert isinstance(k.anchor.op, Tile)
+    pieces, x = _Pieces(ctx, k), k.anchor_operands()[0]
+    axis = axis_of(k.anchor.op.axis, len(pieces.shape))
+    size = x.type.shape[axis]
+    sizes = (*pieces.shape[:axis], k.anchor.op.times, size, *pieces.shape[axis + 1 :])
+    source = _split(pieces.source(x), axis, 0)
+    rest = [_split(a, axis, a.strides[axis] * size) for a in pieces.rest]
+    return pieces.walk([source, *rest], sizes)
+
+
+def _split(a: Access, axis: int, stride: Dim) -> Access:
+    """With one more axis, of this stride, before `axis`."""
+    return replace(a, strides=(*a.strides[:axis], stride, *a.strides[axis:]))
+
+
+@rule(ResizeNearest)
+def lower_resize_nearest(ctx: Lowering, k: Kernel) -> Call:
+    """Height and width become two axes each; along the second of each the source stands still."""
+    assert k.anchor is not None
+    assert isinstance(k.anchor.op, ResizeNearest)
+    pieces, x = _Pieces(ctx, k), k.anchor_operands()[0]
+    down, across = k.anchor.op.scale
+    height, width = x.type.shape[2:]
+    sizes = (*pieces.shape[:2], height, down, width, across)
+    n, c, h, w = pieces.source(x).strides
+    source = replace(pieces.source(x), strides=(n, c, h, 0, w, 0))
+    rest = [_widened(a, down, across) for a in pieces.rest]
+    return pieces.walk([source, *rest], sizes)
+
+
+def _widened(a: Access, down: int, across: int) -> Access:
+    n, c, h, w = a.strides
+    return replace(a, strides=(n, c, h * down, h, w * across, w))
+
+
+@rule(Reshape, Flatten)
+def lower_reshape(ctx: Lowering, k: Kernel) -> Call:
+    """A dense source, walked as the result is."""
+    pieces, x = _Pieces(ctx, k), k.anchor_operands()[0]
+    if not x.dense and x.array is None:
+        raise UnsupportedError("a reshape needs its source without gaps", k.node.loc)
+    own = pieces.source(x)
+    return pieces.put(replace(own, strides=row_major(pieces.shape)), pieces.shape)
