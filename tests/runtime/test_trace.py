@@ -18,7 +18,7 @@ from .handmade import affine, feed, make_executable, make_plan, reference
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_every_step_has_its_time(threads: int) -> None:
-    exe = make_executable(make_plan(sleep=100_000), threads)
+    exe = make_executable(make_plan(sleep=10_000_000), threads)
     x = feed(4)
     out, steps = timed(exe, exe.accepted(x, {}))
     np.testing.assert_array_equal(out["out"], reference(**x))
