@@ -57,7 +57,7 @@ def from_caffe(prototxt: Any, caffemodel: Any = None, **options: Any) -> Graph:
 
     See `netc.frontend.caffe.from_caffe` for phase, level, stages, shapes, strict and the rest.
     """
-    from netc.frontend.caffe import from_caffe as import_caffe
+    from netc.frontend.caffe.importer import from_caffe as import_caffe
 
     return import_caffe(prototxt, caffemodel, **options)
 
@@ -145,22 +145,14 @@ def load(
     is True, and where this processor can run it. Otherwise it is made again from the model when
     the compiler is installed, or ArtifactError names both ways out.
     """
-    return _load(path, threads, trust, sha256, _recompiler())
+    return _load(path, threads, trust, sha256, _recompile)
 
 
-def _recompiler() -> Any:
-    """The compiler's entry for `load`, or None where the compiler is not installed."""
-    from importlib.util import find_spec
+def _recompile(file: Any) -> Any:
+    """Make a file's code again; ImportError where the compiler is not installed."""
+    from netc.compiler import recompile
 
-    if any(find_spec(name) is None for name in ("llvmlite", "lark", "networkx")):
-        return None
-
-    def recompile(file: Any) -> Any:
-        from netc.compiler import recompile as made
-
-        return made(file)
-
-    return recompile
+    return recompile(file)
 
 
 def interpret(graph: Graph, feed: Mapping[str, Any], **options: Any) -> dict[str, Array]:

@@ -54,15 +54,16 @@ class Lowered:
 
 def lower(graph: Graph, options: Options = Options()) -> Lowered:
     """Stops 3 to 5, and the order of 7: from a net to scheduled kernels."""
-    from netc.codegen.cpu.accept import why_not
+    from netc.codegen.cpu.accept import row_major, why_not
     from netc.passes.base import Context, run_passes
     from netc.passes.order import schedule
-    from netc.passes.pipelines import pipeline
+    from netc.passes.pipelines import INFERENCE, MINIMAL, for_back_end
 
     _check_size(graph)
     graph = replace(graph, weights=initial_weights(graph, options.seed))
     context = Context(check=options.check, seed=options.seed)
-    graph = run_passes(graph, pipeline(options.optimize, why_not), context)
+    passes = INFERENCE if options.optimize else MINIMAL
+    graph = run_passes(graph, for_back_end(passes, why_not, row_major), context)
     return Lowered(graph, schedule(graph), context)
 
 

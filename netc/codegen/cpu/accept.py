@@ -11,8 +11,11 @@ from netc.ir.scalar import Elementwise
 from netc.ir.types import Layout, TensorType
 
 
-def why_not(body: Graph) -> str | None:
-    """Why this body cannot be one kernel, in words for a user; None when it can."""
+def why_not(body: Graph, params: frozenset[str]) -> str | None:
+    """Why this body cannot be one kernel, in words for a user; None when it can.
+
+    `params` names the inputs of the body that are parameters.
+    """
     anchor = anchor_of(body)
     if anchor is None:
         return None
@@ -24,7 +27,7 @@ def why_not(body: Graph) -> str | None:
     if isinstance(anchor.op, ToBlocked | ToPlain):
         return _alone(body, anchor)
     if isinstance(anchor.op, Conv | Fc):
-        return _matrix(body, anchor)
+        return _matrix(body, anchor, params)
     return _alone(body, anchor)
 
 
@@ -42,7 +45,7 @@ def _alone(body: Graph, anchor: Node) -> str | None:
 _WITH_TAIL = frozenset({"MaxPool", "AvgPool", "GlobalAvgPool", "GlobalMaxPool", "Lrn"})
 
 
-def _matrix(body: Graph, anchor: Node) -> str | None:
+def _matrix(body: Graph, anchor: Node, params: frozenset[str]) -> str | None:
     """A convolution or inner product with what follows it."""
     if len(body.outputs) > 1:
         return f"%{anchor.name} gives one result, and %{next(iter(body.outputs))} is another"
@@ -57,24 +60,42 @@ def _matrix(body: Graph, anchor: Node) -> str | None:
         for v in n.inputs
         if isinstance(v.op, Input | Param) and v not in anchor.inputs
     ]
-    return next((why for v in tail_inputs if (why := _operand(v, out.type))), None)
+    return next((why for v in tail_inputs if (why := _operand(v, out.type, v.name in params))), None)
 
 
-def _operand(v: Value, out: TensorType) -> str | None:
+def _operand(v: Value, out: TensorType, param: bool) -> str | None:
     """Whether the tail of a matrix kernel can read `v` beside a result of this type."""
     shape, rank = v.type.shape, len(v.type.shape)
     if out.layout is Layout.PLAIN:
         aligned = (1,) * (out.rank - rank) + shape
-        if aligned == out.shape or all(d == 1 for d in aligned[:-1]):
+        if aligned == out.shape or (param and all(d == 1 for d in aligned[:-1])):
             return None
         return f"%{v.name} is {v.type}, which an inner product's tail does not read"
     if v.type.layout is Layout.C8:
         if shape[1] == out.shape[1]:
             return None
         return f"%{v.name} has {shape[1]} channels, the result {out.shape[1]}"
-    per_channel = rank <= 4 and all(
+    per_channel = param and rank <= 4 and all(
         d == 1 for axis, d in enumerate(shape, start=4 - rank) if axis != 1
     )
     if per_channel:
         return None
     return f"%{v.name} is {v.type}: neither one value a channel nor channel-blocked"
+
+
+def row_major(node: Node) -> str | None:
+    """Why a node must not be channel-blocked; None when its C8 kernel is there."""
+    if isinstance(node.op, Conv) and node.op.groups > 1:
+        return _grouped(node, node.op.groups)
+    return None
+
+
+def _grouped(node: Node, groups: int) -> str | None:
+    """Groups are whole channel blocks, or one channel each (depthwise)."""
+    w = node.inputs[1].type.shape
+    ins, outs = w[1], w[0] // groups
+    if ins == 1 and outs == 1:
+        return None
+    if isinstance(ins, int) and isinstance(outs, int) and ins % 8 == 0 and outs % 8 == 0:
+        return None
+    return f"%{node.name} has {ins} to {outs} channels a group, no multiples of 8"

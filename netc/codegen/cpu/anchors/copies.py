@@ -18,13 +18,12 @@ from netc.codegen.cpu.anchors.access import (
     plain_access,
     shifted,
 )
-from netc.codegen.cpu.anchors.elementwise import map_accesses, map_blocked, map_rows
+from netc.codegen.cpu.anchors.elementwise import map_accesses, map_blocked
 from netc.codegen.cpu.anchors.formula import Tail
 from netc.codegen.cpu.lowering import BLOCK, Call, Kernel, Lowering, Operand, row_major, rule
 from netc.errors import UnsupportedError
 from netc.ir.dims import Dim, ceil_div
 from netc.ir.ops.image import ResizeNearest
-from netc.ir.ops.layout import ToBlocked, ToPlain
 from netc.ir.ops.shape import Concat, Crop, Flatten, Pad, Reshape, Slice, Tile, Transpose
 from netc.ir.ops.windows import axis_of
 from netc.ir.types import Layout
@@ -48,9 +47,8 @@ class _Pieces:
     def source(self, o: Operand) -> Access:
         """An operand over its own axes, blocked or not as the result is."""
         shape = o.type.shape
-        return blocked_access(self.ctx, o, shape) if self.blocked else plain_access(
-            self.ctx, o, shape
-        )
+        make = blocked_access if self.blocked else plain_access
+        return make(self.ctx, o, shape)
 
     def put(self, source: Access, sizes: Shape, starts: Shape | None = None) -> Call:
         """The piece of these sizes that begins at `starts`, read from `source`."""
@@ -74,13 +72,6 @@ class _Pieces:
             return map_accesses(self.ctx, formula, accesses, outs, sizes)
         over = (sizes[0], ceil_div(sizes[1], BLOCK), *sizes[2:])
         return map_blocked(self.ctx, formula, accesses, outs, over, sizes[1])
-
-
-@rule(ToBlocked, ToPlain)
-def lower_relayout(ctx: Lowering, k: Kernel) -> Call:
-    """The identity, operands of two layouts."""
-    tail = Tail(k)
-    return map_rows(ctx, tail.formula, [*k.anchor_operands(), *tail.operands], k.outs)
 
 
 @rule(Transpose)

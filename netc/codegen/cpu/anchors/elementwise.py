@@ -27,6 +27,7 @@ from netc.codegen.cpu.lowering import BLOCK, Call, Kernel, Lowering, Operand, ru
 from netc.ir.dims import Dim
 from netc.ir.dims import ceil_div as dim_ceil_div
 from netc.ir.ops.elementwise import Cast
+from netc.ir.ops.layout import ToBlocked, ToPlain
 from netc.ir.plan import IntArg
 from netc.ir.types import DType
 
@@ -51,7 +52,7 @@ class Rows:
         return self.ports[: -self.outputs]
 
 
-@rule(Cast)
+@rule(Cast, ToBlocked, ToPlain)
 def lower_elementwise(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     """One call for each shape among the body's outputs."""
     results = tuple(k.body.outputs.values())

@@ -11,10 +11,12 @@ from netc.codegen.cpu.lowering import Kernel, Operand
 from netc.errors import UnsupportedError
 from netc.ir.graph import Node, Value
 from netc.ir.ops.elementwise import Cast
+from netc.ir.ops.layout import ToBlocked, ToPlain
 from netc.ir.ops.sources import Const, Input, Param
 from netc.ir.scalar import Elementwise, S
 from netc.ir.types import DType
 
+POINTWISE = Elementwise | Cast | ToBlocked | ToPlain  # what a formula may consist of
 ELEMENTS = {DType.F32: "float", DType.U8: "i8", DType.I32: "i32", DType.I64: "i64"}
 
 _ARITHMETIC = {"+": "fadd", "-": "fsub", "*": "fmul", "/": "fdiv"}
@@ -83,7 +85,7 @@ class Formula:
                 continue
             if isinstance(v.op, Input | Param):
                 leaves[v] = None
-            elif not isinstance(v.op, Elementwise | Cast | Const):
+            elif not isinstance(v.op, POINTWISE | Const):
                 raise UnsupportedError(f"{v.op.name} is not element-wise", v.node.loc)
             elif ready:
                 done.add(v.node)
@@ -128,6 +130,8 @@ def _emit_node(f: Function, b: LlvmScalars, node: Node, xs: list[Val]) -> Val:
     if isinstance(node.op, Const):
         value = node.op.value
         return b.const(value) if out is DType.F32 else const_int(int(value), _type(out, b.lanes))
+    if isinstance(node.op, ToBlocked | ToPlain):
+        return xs[0]
     if isinstance(node.op, Cast):
         return convert(f, xs[0], node.inputs[0].type.dtype, out)
     assert isinstance(node.op, Elementwise)

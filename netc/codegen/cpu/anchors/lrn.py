@@ -113,9 +113,7 @@ class _Blocked:
         for number, part in enumerate(parts):
             total = squares[self.sides][number]
             for d in range(1, self.reach + 1):
-                pair = f.fadd(
-                    self._shifted(squares, part, -d), self._shifted(squares, part, d)
-                )
+                pair = f.fadd(self._shifted(squares, part, -d), self._shifted(squares, part, d))
                 total = f.fadd(total, pair)
             row.put(_scaled(f, self.op, whole[self.sides][number], total), at, part.first)
 

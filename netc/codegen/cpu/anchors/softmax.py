@@ -80,8 +80,7 @@ class _Softmax:
     def _read(self, streams: Sequence[Stream], at: Val, lanes: int, mask: Val | None) -> Val:
         """x at some elements."""
         loads = [
-            s.load(at, lanes) if mask is None else s.masked(at, mask)
-            for s in streams[: self.heads]
+            s.load(at, lanes) if mask is None else s.masked(at, mask) for s in streams[: self.heads]
         ]
         return self.head.apply(self.f, lanes, loads)[0]
 
