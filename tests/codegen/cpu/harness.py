@@ -17,13 +17,23 @@ import netc.codegen.cpu.anchors  # noqa: F401  (registers the rules)
 from netc.codegen.cpu.emit import Module
 from netc.codegen.cpu.gemm import GemmFamily
 from netc.codegen.cpu.image import link
-from netc.codegen.cpu.lowering import BLOCK, WEIGHTS, Call, Kernel, Lowering, Operand, lower, row_major
+from netc.codegen.cpu.lowering import (
+    BLOCK,
+    WEIGHTS,
+    Call,
+    Kernel,
+    Lowering,
+    Operand,
+    lower,
+    row_major,
+)
 from netc.codegen.cpu.target import LEVELS, compile_module, native
 from netc.ir.dims import ceil_div, evaluate
 from netc.ir.graph import Builder, Graph, Node
 from netc.ir.interpret import interpret
 from netc.ir.op import Case, Op, as_tuple
 from netc.ir.ops.elementwise import Cast
+from netc.ir.ops.layout import ToBlocked, ToPlain
 from netc.ir.ops.sources import Const, Input, Param
 from netc.ir.plan import BufferArg, CodeArg, IntArg, TableArg, WeightArg
 from netc.ir.scalar import Elementwise
@@ -34,7 +44,7 @@ NAMES = [n for n in LEVELS if LEVELS[n].arch == native().arch]
 LEVELS_HERE = NAMES[: NAMES.index(native().name) + 1]
 MARGIN = 256  # bytes of canary on each side
 _ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
-ROUND_ABOUT = (Elementwise, Cast, Input, Param, Const)  # what is no anchor
+ROUND_ABOUT = (Elementwise, Cast, ToBlocked, ToPlain, Input, Param, Const)  # what is no anchor
 KERNELS: dict[Any, Any] = {}
 
 
@@ -295,13 +305,15 @@ def drawn(case: Case, seed: int = 0) -> list[np.ndarray]:
     return [draw(t, k, rng) for t, k in zip(case.inputs, kinds, strict=False)]
 
 
-def expected(body: Graph, arrays: Mapping[str, np.ndarray], dtype: Any = np.float64) -> list[np.ndarray]:
+def expected(
+    body: Graph, arrays: Mapping[str, np.ndarray], dtype: Any = np.float64
+) -> list[np.ndarray]:
     """What the body means."""
     return [np.asarray(a) for a in interpret(body, dict(arrays), dtype).values()]
 
 
 def close(got: np.ndarray, want: np.ndarray, ulps: float, bound: Any = 0.0) -> None:
-    """Within `ulps` of the exact value, or within an absolute bound; NaN and ∞ in the same places."""
+    """Within `ulps` of the exact value or within an absolute bound; NaN and ∞ in place."""
     assert got.shape == want.shape, f"{got.shape} for {want.shape}"
     near = want.astype(np.float32)
     np.testing.assert_array_equal(np.isnan(got), np.isnan(near))

@@ -11,12 +11,12 @@ NAMES = ("transpose", "concat", "slice", "crop", "pad", "tile", "reshape", "flat
          "resize_nearest", "to_blocked", "to_plain")  # fmt: skip
 MORE = [
     ("concat", Case((f32[2, 8, 5, 3], f32[2, 16, 5, 3], f32[2, 5, 5, 3]), {})),
-    ("slice", Case((f32[2, 24, 5, 3],), dict(start=8, stop=20))),
+    ("slice", Case((f32[2, 24, 5, 3],), {"start": 8, "stop": 20})),
     ("to_blocked", Case((f32[1, 3, 30, 227],), {})),
     ("to_blocked", Case((f32[2, 21, 9, 40],), {})),
     ("to_plain", Case((f32[2, 21, 9, 40].blocked(),), {})),
     ("to_plain", Case((f32[3, 10, 1, 1].blocked(),), {})),
-    ("transpose", Case((f32[2, 33, 65, 3],), dict(perm=(0, 3, 1, 2)))),
+    ("transpose", Case((f32[2, 33, 65, 3],), {"perm": (0, 3, 1, 2)})),
 ]
 CASES = [(n, c) for n in NAMES for c in REGISTRY[n].samples if not c.error] + MORE
 BOTH = ("concat", "slice", "resize_nearest")
@@ -50,7 +50,9 @@ def test_tail(level, name):
     """A copy with a per-channel scale and relu at its end."""
     shape = (2, 16, 6, 19)
     types = [f32[shape].blocked() if name == "to_plain" else f32[shape]]
-    attributes = {"pad": dict(before=(0, 0, 1, 1), after=(0, 0, 0, 2), value=0.5)}.get(name, {})
+    attributes = {"pad": {"before": (0, 0, 1, 1), "after": (0, 0, 0, 2), "value": 0.5}}.get(
+        name, {}
+    )
     op = REGISTRY[name](**attributes)
     types = types * 2 if name == "concat" else types
     channels = 32 if name == "concat" else 16

@@ -10,15 +10,15 @@ from tests.codegen.cpu.harness import LEVELS_HERE, Bench, Where, body_of, close,
 
 LRN = [
     *REGISTRY["lrn"].samples,
-    Case((f32[2, 64, 5, 7],), dict(size=5, alpha=1e-4)),
-    Case((f32[1, 24, 3, 6],), dict(size=17, alpha=1.0, beta=0.6)),
-    Case((f32[1, 40, 2, 3],), dict(size=21, alpha=2.0)),
+    Case((f32[2, 64, 5, 7],), {"size": 5, "alpha": 1e-4}),
+    Case((f32[1, 24, 3, 6],), {"size": 17, "alpha": 1.0, "beta": 0.6}),
+    Case((f32[1, 40, 2, 3],), {"size": 21, "alpha": 2.0}),
 ]
 SOFT = [
     *REGISTRY["softmax"].samples,
     Case((f32[2, 1000],), {}),
     Case((f32[3, 21, 17, 19],), {}),
-    Case((f32[2, 40, 3],), dict(axis=0)),
+    Case((f32[2, 40, 3],), {"axis": 0}),
 ]
 
 

@@ -24,12 +24,12 @@ def magnitude(op, arrays) -> np.ndarray:
 
 CASES = [(n, c) for n in ("max_pool", "avg_pool") for c in REGISTRY[n].samples if not c.error]
 MORE = [
-    Case((f32[1, 16, 14, 14],), dict(kernel=(3, 3), stride=(2, 2), ceil=True)),
-    Case((f32[2, 9, 17, 19],), dict(kernel=(3, 3), pad=(1, 1))),
-    Case((f32[1, 8, 12, 12],), dict(kernel=(2, 2), stride=(2, 2))),
-    Case((f32[1, 8, 7, 7],), dict(kernel=(7, 7))),
-    Case((f32[1, 20, 9, 5],), dict(kernel=(2, 1), stride=(2, 1))),
-    Case((f32[1, 8, 3, 3],), dict(kernel=(3, 3), stride=(1, 1), pad=(2, 2))),
+    Case((f32[1, 16, 14, 14],), {"kernel": (3, 3), "stride": (2, 2), "ceil": True}),
+    Case((f32[2, 9, 17, 19],), {"kernel": (3, 3), "pad": (1, 1)}),
+    Case((f32[1, 8, 12, 12],), {"kernel": (2, 2), "stride": (2, 2)}),
+    Case((f32[1, 8, 7, 7],), {"kernel": (7, 7)}),
+    Case((f32[1, 20, 9, 5],), {"kernel": (2, 1), "stride": (2, 1)}),
+    Case((f32[1, 8, 3, 3],), {"kernel": (3, 3), "stride": (1, 1), "pad": (2, 2)}),
 ]
 CASES += [(n, c) for n in ("max_pool", "avg_pool") for c in MORE]
 

@@ -10,11 +10,11 @@ from tests.codegen.cpu.harness import LEVELS_HERE, Bench, Where, body_of, close,
 
 SUMS = ("reduce_sum", "reduce_mean", "reduce_max")
 MORE = [
-    Case((f32[3, 700],), dict(axes=(1,))),
-    Case((f32[700, 3],), dict(axes=(0,))),
-    Case((f32[5, 70, 33],), dict(axes=(1,))),
-    Case((f32[9, 17, 5, 6],), dict(axes=(0, 2), keep=True)),
-    Case((f32[20000],), dict(axes=(0,))),
+    Case((f32[3, 700],), {"axes": (1,)}),
+    Case((f32[700, 3],), {"axes": (0,)}),
+    Case((f32[5, 70, 33],), {"axes": (1,)}),
+    Case((f32[9, 17, 5, 6],), {"axes": (0, 2), "keep": True}),
+    Case((f32[20000],), {"axes": (0,)}),
 ]
 CASES = [(n, c) for n in SUMS for c in (*REGISTRY[n].samples, *MORE) if not c.error]
 GLOBAL = ("global_avg_pool", "global_max_pool")

@@ -10,8 +10,16 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from netc.codegen.cpu.anchors.access import Access, Args, collapse, plain_access
-from netc.codegen.cpu.anchors.folds import Join, across, add, each_vector, fold_row, fold_vectors
-from netc.codegen.cpu.anchors.folds import largest, nest
+from netc.codegen.cpu.anchors.folds import (
+    Join,
+    across,
+    add,
+    each_vector,
+    fold_row,
+    fold_vectors,
+    largest,
+    nest,
+)
 from netc.codegen.cpu.anchors.formula import Formula, Tail
 from netc.codegen.cpu.anchors.pooling import input_port
 from netc.codegen.cpu.anchors.results import Results, Writer
