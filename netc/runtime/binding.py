@@ -223,7 +223,8 @@ class Binder:
             self._require(plan, layout, tables)
             self.arena = aligned(layout.arena, "arena")
         filled = tables.fill()
-        slots = _Slots(image, layout, address(self.arena), known, tables, address(filled))
+        bases = address(self.arena), address(filled), address(image.weights)
+        slots = _Slots(image, layout, known, tables, *bases)
         blocks, starts, patches = slots.of(plan)
         steps = np.zeros(2 * len(plan.steps), np.int64)
         steps[0::2] = [
@@ -315,10 +316,11 @@ class _Slots:
 
     image: Image
     layout: Layout
-    arena: int
     known: Mapping[str, int]
     tables: _TableSet
+    arena: int
     table_base: int
+    weights: int
 
     def of(self, plan: Plan) -> tuple[Words, list[int], dict[int, list[tuple[int, int]]]]:
         """All argument blocks, where each step's begins, and the slots to patch at each call."""
@@ -342,18 +344,17 @@ class _Slots:
 
     def word(self, arg: Arg) -> int:
         """One argument as eight bytes."""
-        match arg:
-            case BufferArg(buffer, offset):
-                at = self.layout.offsets.get(buffer)
-                return 0 if at is None else self.arena + at + value_of(offset, self.known)
-            case WeightArg(offset):
-                return address(self.image.weights) + offset
-            case IntArg(value):
-                return value_of(value, self.known)
-            case TableArg():
-                return self.table_base + 4 * self.tables.plain[arg]
-            case CodeArg(symbol):
-                return self.image.symbol(symbol)
+        if type(arg) is IntArg:
+            return value_of(arg.value, self.known)
+        if type(arg) is BufferArg:
+            at = self.layout.offsets.get(arg.buffer)
+            return 0 if at is None else self.arena + at + value_of(arg.offset, self.known)
+        if type(arg) is WeightArg:
+            return self.weights + arg.offset
+        if type(arg) is TableArg:
+            return self.table_base + 4 * self.tables.plain[arg]
+        assert type(arg) is CodeArg
+        return self.image.symbol(arg.symbol)
 
 
 assert STEP_BYTES == 2 * _WORD

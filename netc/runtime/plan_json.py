@@ -133,7 +133,7 @@ def _divided(a: Dim, b: Dim) -> Dim:
     return a // b
 
 
-def _whole(value: Any) -> int:
+def _whole(value: Any, sizes: Sequence[Dim] = ()) -> int:
     if type(value) is not int or not -(1 << 63) <= value < 1 << 63:
         raise _wrong(value, "a whole number of 64 bits")
     return value
@@ -162,7 +162,7 @@ def _codec(hint: Any) -> _Codec:
     if origin is tuple:
         return _many(_codec(parts[0])) if parts[1:] == (...,) else _row(list(map(_codec, parts)))
     if hint is int:
-        return _Codec(_same, lambda value, sizes: _whole(value))
+        return _Codec(_same, _whole)
     if hint in (str, bool, float):
         return _Codec(_same, functools.partial(_exactly, hint))
     if isinstance(hint, type) and issubclass(hint, Enum):
@@ -196,23 +196,28 @@ def _many(item: _Codec) -> _Codec:
     )
 
 
-def _row(items: Sequence[_Codec]) -> _Codec:
-    count = len(items)
-    return _Codec(
-        lambda value, table: [c.write(v, table) for c, v in zip(items, value, strict=True)],
-        lambda value, sizes: tuple(
-            [c.read(v, sizes) for c, v in zip(items, _listed(value, count), strict=True)]
-        ),
-    )
+def _row(items: Sequence[_Codec], make: Callable[..., Any] = lambda *parts: parts) -> _Codec:
+    """A list with one value of each of these types, made into something."""
+    count, readers = len(items), [item.read for item in items]
+
+    def read(value: Any, sizes: Sequence[Dim]) -> Any:
+        if type(value) is not list or len(value) != count:
+            raise _wrong(value, f"a list of {count}")
+        return make(*[r(v, sizes) for r, v in zip(readers, value, strict=True)])
+
+    def write(value: Any, table: _Table) -> Any:
+        return [item.write(v, table) for item, v in zip(items, value, strict=True)]
+
+    return _Codec(write, read)
 
 
 def _record(kind: type) -> _Codec:
     hints = typing.get_type_hints(kind)
     names = [field.name for field in dataclasses.fields(kind)]
-    row = _row([_codec(hints[name]) for name in names])
+    row = _row([_codec(hints[name]) for name in names], kind)
     return _Codec(
         lambda value, table: row.write([getattr(value, name) for name in names], table),
-        lambda value, sizes: kind(*row.read(value, sizes)),
+        row.read,
     )
 
 
@@ -230,15 +235,17 @@ def _union(parts: tuple[Any, ...]) -> _Codec:
 
 
 def _tagged(members: dict[str, _Codec]) -> _Codec:
+    readers = {name: codec.read for name, codec in members.items()}
+
     def write(value: Any, table: _Table) -> Any:
         name = type(value).__name__
         return [name, *members[name].write(value, table)]
 
     def read(value: Any, sizes: Sequence[Dim]) -> Any:
         name = value[0] if type(value) is list and value else None
-        if type(name) is not str or name not in members:
-            raise _wrong(value, f"one of {', '.join(members)}")
-        return members[name].read(value[1:], sizes)
+        if type(name) is not str or name not in readers:
+            raise _wrong(value, f"one of {', '.join(readers)}")
+        return readers[name](value[1:], sizes)
 
     return _Codec(write, read)
 
