@@ -42,12 +42,16 @@ class Call:
 
     def __str__(self) -> str:
         if self.kind == "floordiv":
-            return f"({self.a})//{self.b}"
+            return f"({self.a})//{self.b}" if isinstance(self.b, int) else f"({self.a})//({self.b})"
         return f"{self.kind}({self.a},{self.b})"
 
 
 Atom: TypeAlias = Sym | Call
 Monomial: TypeAlias = tuple[Atom, ...]
+
+
+def _divides(atom: Atom) -> bool:
+    return isinstance(atom, Call) and atom.kind == "floordiv"
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +118,8 @@ class Expr:
     def _text(self) -> str:
         parts = []
         for atoms, c in self.terms:
-            factors = [str(a) for a in atoms]
+            # A division binds to the left: behind a `*` it needs brackets.
+            factors = [f"({a})" if i and _divides(a) else str(a) for i, a in enumerate(atoms)]
             if abs(c) != 1 or not factors:
                 factors.append(str(abs(c)))
             parts.append(("-" if c < 0 else "+") + "*".join(factors))

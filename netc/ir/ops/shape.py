@@ -207,7 +207,11 @@ class Slice(Op, name="slice"):
         return x.with_shape((*x.shape[:axis], stop - self.start, *x.shape[axis + 1 :]))
 
     def reference(self, x: Array) -> Array:
-        at = (slice(None),) * axis_of(self.axis, x.ndim)
+        axis = axis_of(self.axis, x.ndim)
+        require(
+            (self.stop or 0) <= x.shape[axis], f"{self.stop} of {x.shape[axis]}: it ends beyond"
+        )
+        at = (slice(None),) * axis
         return x[(*at, slice(self.start, self.stop))].copy()
 
     samples = (
@@ -308,8 +312,10 @@ class Crop(Op, name="crop"):
     def reference(self, x: Array, like: Array) -> Array:
         axis = axis_of(self.axis, x.ndim)
         sizes = (*x.shape[:axis], *like.shape[axis:])
-        cut = (slice(o, o + n) for o, n in zip(self.offsets(x.ndim), sizes, strict=True))
-        return x[tuple(cut)].copy()
+        starts = self.offsets(x.ndim)
+        for i, (start, size) in enumerate(zip(starts, sizes, strict=True)):
+            require(start + size <= x.shape[i], f"axis {i}: {size} from {start} on do not fit")
+        return x[tuple(slice(o, o + n) for o, n in zip(starts, sizes, strict=True))].copy()
 
     samples = (
         case(f32[2, 3, 7, 9], f32[1, 5, 4, 5], offset=(2,)),
