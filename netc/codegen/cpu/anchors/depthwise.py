@@ -1,0 +1,289 @@
+"""Depthwise convolution on blocked maps: every channel alone, lanes never mix.
+
+A tile is a few rows by a few vectors of outputs (a vector of sixteen lanes is two neighbouring
+pixels), so that an input once loaded serves several rows. Tiles are cut so that the last one
+overlaps its neighbour instead of being smaller, unless the tail reads what an earlier tile wrote.
+Zeros of the halo stand for padding. Large windows loop over their taps, row by row of outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from netc.codegen.cpu.anchors.access import Args, pack_blocks
+from netc.codegen.cpu.anchors.pooling import input_port, load_pixels
+from netc.codegen.cpu.anchors.results import Lane, Results, Row, Writer, lanes_of
+from netc.codegen.cpu.anchors.streams import Port, Ports
+from netc.codegen.cpu.anchors.units import ceil_div, units
+from netc.codegen.cpu.emit import Function, Val, vec
+from netc.codegen.cpu.lowering import BLOCK, Call, Kernel, Lowering, Operand
+from netc.codegen.cpu.target import Target
+from netc.ir.op import Array
+from netc.ir.ops.convolution import Conv
+
+_PIXEL = 4 * BLOCK  # bytes
+_UNROLLED = 25  # taps
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the code depends on. Without `taps` it loops over a window of any size."""
+
+    results: Results = field(compare=False)
+    source: Port
+    bias: bool
+    stride: tuple[int, int]
+    taps: tuple[int, int] | None
+    dilation: tuple[int, int] | None
+    rows: int  # of a tile
+    vectors: int  # of a row of a tile
+    overlap: bool
+
+
+def _tile(target: Target, taps: int) -> tuple[int, int]:
+    """Rows and vectors of a tile: eight sums and a few inputs fit the registers."""
+    if taps > _UNROLLED:
+        return 1, 4
+    return (4, 2) if target.registers == 32 else (2, 4 if target.fma else 3)
+
+
+def lower_depthwise(ctx: Lowering, k: Kernel) -> Call:
+    """The kernel of a convolution with as many groups as channels in and out, all blocked."""
+    assert k.anchor is not None
+    op = k.anchor.op
+    assert isinstance(op, Conv)
+    x, w, *bias = k.anchor_operands()
+    stride, pad, dilation = op.window(2)
+    assert all(p <= h for p, h in zip(pad, x.halo, strict=True)), "padding needs a halo"
+    weights = _packed(w)
+    kernel = weights.shape[1:3]
+    small = kernel[0] * kernel[1] <= _UNROLLED
+    results = Results(ctx, k)
+    access, port = input_port(x)
+    rows, vectors = _tile(ctx.target, kernel[0] * kernel[1])
+    read_again = any(p.mode in "cx" for p in results.ports[: len(results.tail.operands)])
+    s = Shape(
+        results,
+        port,
+        bool(bias),
+        (stride[0], stride[1]),
+        (kernel[0], kernel[1]) if small else None,
+        (dilation[0], dilation[1]) if small else None,
+        rows,
+        vectors if results.even else 1,
+        not read_again,
+    )
+    args = Args()
+    args.access(access)
+    args.add(ctx.weight(weights))
+    args.add(ctx.weight(_packed_bias(bias, weights.shape[0])))
+    for n in (*kernel, *dilation, *pad):
+        args.size(n)
+    results.arguments(args)
+    symbol = ctx.code(("depthwise", s, results.key), lambda f: _Depthwise(f, s).emit())
+    return Call(symbol, tuple(args.items))
+
+
+def _packed(w: Operand) -> Array:
+    """[C,1,kh,kw] as [block][kh][kw][8]."""
+    array = np.asarray(w.array, np.float32).reshape(w.type.sizes({}))
+    return pack_blocks(array.transpose(1, 0, 2, 3))[0]
+
+
+def _packed_bias(bias: Sequence[Operand], blocks: int) -> Array:
+    out = np.zeros(blocks * BLOCK, np.float32)
+    for b in bias:
+        out[: b.type.sizes({})[0]] = np.asarray(b.array, np.float32).reshape(-1)
+    return out
+
+
+class _Depthwise:
+    def __init__(self, f: Function, s: Shape) -> None:
+        self.f, self.s = f, s
+        self.source = Ports(f, [s.source], 0)
+        first = self.source.end
+        self.weights = f.slot(f.args[0], first, "ptr")
+        self.bias = f.slot(f.args[0], first + 1, "ptr")
+        numbers = [f.slot(f.args[0], first + 2 + i) for i in range(6)]
+        self.kernel, self.dilation, self.pad = numbers[:2], numbers[2:4], numbers[4:]
+        self.writer = Writer(f, s.results, first + 8)
+        self.line = self.source.outer[0][2]  # bytes from row to row of the input
+        lanes = f.target.lanes
+        self.wide = Lane(0, lanes) if lanes > BLOCK and s.results.even else None
+        self.narrow = lanes_of(f, True)
+        self.pixels = s.vectors * (2 if self.wide else 1)  # of a row of a tile
+
+    def emit(self) -> None:
+        """The kernel: one unit is a few rows of one plane."""
+        f, s = self.f, self.s
+        images, blocks, height, width = self.writer.sizes
+        with units(f, [images, blocks, ceil_div(f, height, s.rows)]) as (n, block, number):
+            _, base = self.source.row(0, [n, block, f.sub(0, self.pad[0])])
+            base = f.gep(base, f.mul(self.pad[1], -_PIXEL))
+            taps = f.mul(self.kernel[0], self.kernel[1])
+            weights = f.gep(self.weights, f.mul(block, f.mul(taps, _PIXEL)))
+            bias = f.gep(self.bias, f.mul(block, _PIXEL))
+            plane = _Plane(self, base, weights, bias, [n, block])
+            self._strip(plane, f.mul(number, s.rows), height, width)
+        f.ret()
+
+    def _strip(self, plane: _Plane, y: Val, height: Val, width: Val) -> None:
+        """The rows of one unit, from y on."""
+        f, s = self.f, self.s
+        if s.overlap:
+            y0 = f.smin(y, f.sub(height, s.rows))
+            fits = f.icmp("sge", y0, 0)
+        else:
+            y0 = y
+            fits = f.icmp("sle", f.add(y, s.rows), height)
+        fits = f.and_(fits, f.icmp("sge", width, self.pixels))
+        with f.if_(fits) as side:
+            done = self._tiles(plane, y0, width)
+            if not s.overlap:
+                plane.single_pixels(y0, f.const(s.rows), done, width)
+            side.otherwise()
+            plane.single_pixels(y, f.smin(f.sub(height, y), s.rows), f.const(0), width)
+
+    def _tiles(self, plane: _Plane, y: Val, width: Val) -> Val:
+        """Tiles across; how many pixels they cover."""
+        f, s = self.f, self.s
+        rows = [self.writer.row([*plane.indices, f.add(y, r)]) for r in range(s.rows)]
+        tiles = plane.prepared(y)
+        if s.overlap:
+            with f.loop(0, width, self.pixels) as turn:
+                x = f.smin(turn.index, f.sub(width, self.pixels))
+                self._tile(tiles, rows, x)
+            return width
+        whole = f.mul(f.sdiv(width, self.pixels), self.pixels)
+        with f.loop(0, whole, self.pixels) as turn:
+            self._tile(tiles, rows, turn.index)
+        return whole
+
+    def _tile(self, tiles: _Tiles, rows: Sequence[Row], x: Val) -> None:
+        f, s = self.f, self.s
+        at = f.shl(x, 3)
+        for part in [self.wide] if self.wide else self.narrow:
+            sums = tiles.looped(x, part) if s.taps is None else tiles.unrolled(x, part)
+            for row, line in zip(rows, sums, strict=True):
+                for v, acc in enumerate(line):
+                    row.put(acc, at, v * self.pixels // s.vectors * BLOCK + part.first)
+
+
+class _Plane:
+    """One channel block of one image."""
+
+    def __init__(
+        self, d: _Depthwise, base: Val, weights: Val, bias: Val, indices: list[Val]
+    ) -> None:
+        self.d, self.f, self.base, self.indices = d, d.f, base, indices
+        self.weights, self.bias = weights, bias
+
+    def prepared(self, y: Val) -> _Tiles:
+        """What the tiles of a strip share, read before the loop across."""
+        return _Tiles(self, y)
+
+    def doubled(self, address: Val, part: Lane) -> Val:
+        """Eight channel values for one pixel, or for two."""
+        f = self.f
+        if part.count <= BLOCK:
+            return f.load(vec(part.count), f.gep(address, 4 * part.first))
+        eight = f.load(vec(BLOCK), address)
+        return f.shuffle(eight, eight, [i % BLOCK for i in range(part.count)])
+
+    def start(self, part: Lane) -> Val:
+        """The bias, or zero."""
+        if not self.d.s.bias:
+            return self.f.f32(0.0, part.count)
+        return self.doubled(self.bias, part)
+
+    def single_pixels(self, y: Val, rows: Val, first: Val, stop: Val) -> None:
+        """`rows` rows from y on, pixels `first` to `stop` of each, one by one."""
+        f, d = self.f, self.d
+        with f.loop(0, rows) as line:
+            here = f.add(y, line.index)
+            row = d.writer.row([*self.indices, here])
+            tiles = _Tiles(self, here, single=True)
+            with f.loop(first, stop) as turn:
+                for part in d.narrow:
+                    ((acc,),) = tiles.looped(turn.index, part, 1)
+                    row.put(acc, f.shl(turn.index, 3), part.first)
+
+
+class _Tiles:
+    """Tiles whose first row of outputs is y."""
+
+    def __init__(self, plane: _Plane, y: Val, single: bool = False) -> None:
+        self.plane, self.d, self.f = plane, plane.d, plane.f
+        f, s = self.f, self.d.s
+        self.base = f.gep(plane.base, f.mul(f.mul(y, s.stride[0]), self.d.line))
+        self.lines: dict[int, Val] = {}
+        self.held: dict[int, Val] = {}
+        if single or s.taps is None:
+            return
+        assert s.dilation is not None
+        kh, kw = s.taps
+        for r in range(s.rows):
+            for i in range(kh):
+                offset = r * s.stride[0] + i * s.dilation[0]
+                if offset not in self.lines:
+                    self.lines[offset] = f.gep(self.base, f.mul(self.d.line, offset))
+        if f.target.registers == 32 and kh * kw <= 9 and self.d.wide:
+            for tap in range(kh * kw):
+                self.held[tap] = plane.doubled(f.gep(plane.weights, tap * _PIXEL), self.d.wide)
+
+    def _weight(self, tap: int, part: Lane) -> Val:
+        if tap in self.held:
+            return self.held[tap]
+        return self.plane.doubled(self.f.gep(self.plane.weights, tap * _PIXEL), part)
+
+    def unrolled(self, x: Val, part: Lane) -> list[list[Val]]:
+        """Sums by row and vector; inputs are read once for all rows they serve."""
+        f, s = self.f, self.d.s
+        assert s.taps is not None
+        assert s.dilation is not None
+        step = f.mul(x, s.stride[1] * _PIXEL)
+        first = self.plane.start(part)
+        sums = [[first] * s.vectors for _ in range(s.rows)]
+        each = self.d.pixels // s.vectors  # pixels in a vector
+        for offset in sorted(self.lines):
+            here = f.gep(f.gep(self.lines[offset], step), 4 * part.first)
+            uses = [
+                (r, (offset - r * s.stride[0]) // s.dilation[0])
+                for r in range(s.rows)
+                if (offset - r * s.stride[0]) % s.dilation[0] == 0
+                and 0 <= (offset - r * s.stride[0]) // s.dilation[0] < s.taps[0]
+            ]
+            for j in range(s.taps[1]):
+                weights = {i: self._weight(i * s.taps[1] + j, part) for _, i in uses}
+                for v in range(s.vectors):
+                    pixel = v * each * s.stride[1] + j * s.dilation[1]
+                    value = load_pixels(f, f.gep(here, pixel * _PIXEL), part.count, s.stride[1])
+                    for r, i in uses:
+                        sums[r][v] = f.fma(value, weights[i], sums[r][v])
+        return sums
+
+    def looped(self, x: Val, part: Lane, vectors: int | None = None) -> list[list[Val]]:
+        """The sums of one row, taps in loops."""
+        f, d = self.f, self.d
+        count = vectors or d.s.vectors
+        each = max(1, part.count // BLOCK)
+        stride = d.s.stride[1]
+        here = f.gep(f.gep(self.base, f.mul(x, stride * _PIXEL)), 4 * part.first)
+        sums = [self.plane.start(part)] * count
+        down, across = f.mul(d.dilation[0], d.line), f.mul(d.dilation[1], _PIXEL)
+        with f.loop(0, d.kernel[0], carry=sums) as line:
+            row = f.gep(here, f.mul(line.index, down))
+            weights = f.gep(self.plane.weights, f.mul(f.mul(line.index, d.kernel[1]), _PIXEL))
+            with f.loop(0, d.kernel[1], carry=line.values) as turn:
+                tap = f.gep(row, f.mul(turn.index, across))
+                w = self.plane.doubled(f.gep(weights, f.mul(turn.index, _PIXEL)), part)
+                loads = [
+                    load_pixels(f, f.gep(tap, v * each * stride * _PIXEL), part.count, stride)
+                    for v in range(count)
+                ]
+                turn.next([f.fma(t, w, a) for t, a in zip(loads, turn.values, strict=True)])
+            line.next(turn.results)
+        return [line.results]
