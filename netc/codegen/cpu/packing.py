@@ -24,17 +24,19 @@ def pack_conv(weights: F32, groups: int, *, blocked: bool) -> F32:
     full = channels - channels % BLOCK if blocked else 0
     grouped = weights.reshape(groups, weights.shape[0] // groups, *weights.shape[1:])
     outputs, height, width = grouped.shape[1], *weights.shape[2:]
-    eights = grouped[:, :, :full].reshape(groups, outputs, -1, BLOCK, height, width)
-    parts = [eights.transpose(0, 2, 4, 5, 3, 1).reshape(groups, -1, outputs)]
-    rest = grouped[:, :, full:]
-    order = (0, 3, 4, 2, 1) if blocked else (0, 2, 3, 4, 1)
-    parts.append(rest.transpose(order).reshape(groups, -1, outputs))
-    rows = np.concatenate(parts, axis=1)
+    depth = channels * height * width
     panels = -(-outputs // PANEL)
-    packed = np.zeros((groups, panels, rows.shape[1], PANEL), np.float32)
-    for p in range(panels):
-        columns = rows[:, :, p * PANEL : (p + 1) * PANEL]
-        packed[:, p, :, : columns.shape[2]] = columns
+    packed = np.zeros((groups, panels, depth, PANEL), np.float32)
+    order = (0, 3, 4, 2, 1) if blocked else (0, 2, 3, 4, 1)
+    for p in range(panels):  # one panel's weights fit a cache, so this transposes in place
+        rows = np.ascontiguousarray(grouped[:, p * PANEL : (p + 1) * PANEL])
+        count = rows.shape[1]
+        eights = rows[:, :, :full].reshape(groups, count, -1, BLOCK, height, width)
+        eights = eights.transpose(0, 2, 4, 5, 3, 1).reshape(groups, -1, count)
+        packed[:, p, : eights.shape[1], :count] = eights
+        if full < channels:
+            rest = rows[:, :, full:].transpose(order).reshape(groups, -1, count)
+            packed[:, p, eights.shape[1] :, :count] = rest
     return packed
 
 
