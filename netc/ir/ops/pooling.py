@@ -130,7 +130,8 @@ def _first_largest(values: Array, inside: Array) -> Array:
 class AvgPool(Pool, name="avg_pool"):
     """The mean of each window: its elements inside the image, summed, over the window's size.
 
-    The size is that of the window clipped to the padded image (in + pad), as in Caffe.
+    The size is that of the window clipped to the padded image, min(start + kernel, in + pad) −
+    start on each axis, as in Caffe; where the window lies wholly outside it is 0 or negative.
     """
 
     blocked = (0,)
