@@ -423,3 +423,50 @@ def test_crafted_files_take_little_memory(tmp_path: Path) -> None:
 def test_a_good_file_still_opens(tmp_path: Path) -> None:
     save_artifact(make_artifact(make_plan()), tmp_path / "m")
     assert open_artifact(tmp_path / "m").compiler == "test"
+
+
+# ------------------------------------------------------------------- a real file, MTCNN's O-Net
+
+
+@pytest.fixture(scope="module")
+def real(shared: Path) -> bytes:
+    import netc
+
+    folder = shared / "models" / "mtcnn"
+    made = netc.compile(netc.from_caffe(folder / "det3.prototxt", folder / "det3.caffemodel"))
+    return b"".join(made.model.pieces(make_key()))
+
+
+def flipped(data: bytearray, count: int, seed: int) -> list[int]:
+    """The bits, of so many random ones, whose flip goes unnoticed."""
+    rng = random.Random(seed)
+    survived = []
+    for _ in range(count):
+        bit = rng.randrange(len(data) * 8)
+        data[bit >> 3] ^= 1 << (bit & 7)
+        try:
+            read_artifact(data, "it")
+            survived.append(bit)
+        except NetcError:
+            pass
+        data[bit >> 3] ^= 1 << (bit & 7)
+    return survived
+
+
+def test_five_thousand_flips_of_a_real_file(real: bytes) -> None:
+    data = bytearray(real)
+    assert len(data) > 1 << 20
+    assert not flipped(data, 5000, seed=4)
+    read_artifact(data, "it")
+
+
+@pytest.mark.long
+def test_a_hundred_thousand_flips_of_a_real_file(real: bytes) -> None:
+    assert not flipped(bytearray(real), 100_000, seed=5)
+
+
+def test_two_thousand_truncations_of_a_real_file(real: bytes) -> None:
+    whole, rng = memoryview(real), random.Random(6)
+    for _ in range(2000):
+        with pytest.raises(NetcError):
+            read_artifact(whole[: rng.randrange(len(real))], "it")
