@@ -80,6 +80,8 @@ class NetBuilder:
         self._raise()
         made = {b: v for b, v in self.blobs.items() if b not in self.declared}
         outputs = {b: made[b] for b in sorted(self.unread) if b in made}
+        if not self.layers:
+            raise GraphError(f"the net has no layers in phase {self.state.phase}")
         if not outputs:
             raise GraphError("the net has no outputs: every blob it makes is read within it")
         graph = self.b.graph(name, outputs)
@@ -103,7 +105,7 @@ class NetBuilder:
         kind, bottoms = message.text("type"), message.all("bottom")
         is_input = kind in DATA or self._is_given(message)
         if kind not in RULES and not is_input:
-            raise UnsupportedError(unsupported(message, help=_spelling(message)))
+            raise UnsupportedError(unsupported(message, help=_fits(message)))
         if not self.broken.isdisjoint(bottoms):
             self._break(message)
             return
@@ -183,7 +185,8 @@ class NetBuilder:
         ):
             if count < least or (most is not None and count > most):
                 wanted = f"{least}" if most == least else f"{least} to {most or 'any number'}"
-                layer.check(False, f"{layer.type} has {wanted} {what}s, not {count}")
+                plural = "" if wanted == "1" else "s"
+                layer.check(False, f"{layer.type} takes {wanted} {what}{plural}, not {count}")
 
     def _tops(self, layer: Layer, values: list[Value]) -> None:
         tops = layer.tops
@@ -220,6 +223,13 @@ class NetBuilder:
         self.unread[top] = None
 
 
-def _spelling(message: Message) -> str:
-    near = get_close_matches(message.text("type"), KNOWN, 1, 0.8)
-    return f"did you mean {near[0]}?" if near else ""
+def _fits(message: Message) -> str:
+    """What may help with a layer of unknown type."""
+    kind, tops = message.text("type"), message.all("top")
+    spelled = {k.lower(): k for k in KNOWN}
+    near = get_close_matches(kind.lower(), spelled, 1, 0.85)
+    if near:
+        return f"did you mean {spelled[near[0]]}?"
+    if tops and not message.all("bottom"):
+        return f"if it only reads data, give its shape: --shape {clean(tops[0])}=N,C,H,W"
+    return ""

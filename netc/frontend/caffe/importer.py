@@ -99,6 +99,8 @@ def _stem(name: str) -> str:
 def _shape(name: str, shape: Iterable[int | str]) -> Shape:
     """Sizes as given by a user: whole numbers, or names of sizes such as N."""
     try:
+        if isinstance(shape, str):
+            raise TypeError
         return tuple(_dim(d) for d in shape)
     except (TypeError, ValueError, GraphError):
         raise UsageError(f"{shape!r} is not a shape for {clean(name)!r}") from None

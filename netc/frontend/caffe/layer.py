@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from netc.errors import Diagnostic, GraphError, Span, UnsupportedError, clean
+from netc.errors import Diagnostic, GraphError, UnsupportedError, clean
 from netc.frontend.caffe.binder import Binder
 from netc.frontend.caffe.fillers import initializer
 from netc.frontend.caffe.message import Message
@@ -177,10 +177,5 @@ class Layer:
 def unsupported(message: Message, what: str = "", help: str = "") -> Diagnostic:
     """The line of the list of unsupported layers for this one."""
     name, kind = clean(message.text("name")), clean(message.text("type"))
-    text = f"layer {name} of type {kind} is not supported"
+    text = f"layer {name} of type {kind} is not supported" if kind else f"layer {name} has no type"
     return Diagnostic(f"{text}: {what}" if what else text, message.span(), help)
-
-
-def location(message: Message) -> Span:
-    """Where nodes of a layer say they come from."""
-    return message.span()

@@ -148,7 +148,7 @@ def argmax(c: Layer) -> Value:
 def scale(c: Layer) -> Value:
     """x times a learned blob, or times the second bottom, laid along `axis`; then a bias."""
     p = c.param("scale_param")
-    factor, shape = _operand(c, p, 1.0)
+    factor, shape = _operand(c, p, "w", 1.0)
     y = c.b.mul(c.x, factor)
     if not p.flag("bias_term"):
         return y
@@ -158,10 +158,10 @@ def scale(c: Layer) -> Value:
 @layer("Bias", bottoms=(1, 2))
 def bias(c: Layer) -> Value:
     """x plus a learned blob, or plus the second bottom, laid along `axis`."""
-    return c.b.add(c.x, _operand(c, c.param("bias_param"), 0.0)[0])
+    return c.b.add(c.x, _operand(c, c.param("bias_param"), "b", 0.0)[0])
 
 
-def _operand(c: Layer, p: Message, fill: float) -> tuple[Value, tuple[Dim, ...]]:
+def _operand(c: Layer, p: Message, name: str, fill: float) -> tuple[Value, tuple[Dim, ...]]:
     """What x is combined with, and its shape: broadcast from `axis` on."""
     rank = c.x.type.rank
     axis = c.axis(p.whole("axis"), p) if rank else 0
@@ -182,7 +182,7 @@ def _operand(c: Layer, p: Message, fill: float) -> tuple[Value, tuple[Dim, ...]]
     )
     shape = (*c.shape[axis : axis + covered], *(1 for _ in range(rank - axis - covered)))
     if len(c.xs) == 1:
-        return c.weight("w", shape, p.get("filler"), fill), shape
+        return c.weight(name, shape, p.get("filler"), fill), shape
     same = other.type.shape == c.shape[axis : axis + covered]
     c.check(same, f"bottom 1 is {other.type}; it does not fit {c.x.type} at axis {axis}")
     tail = rank - axis - covered

@@ -43,7 +43,7 @@ def _with_stored(c: Layer, shape: tuple[Dim, ...], stored: Arrays, eps: float) -
         c.check(stored[2].size == 1, f"the factor has {stored[2].size} values, not 1")
         known = [*statistics(stored)]
     mean = c.derived("mean", shape, known[0], 0.0)
-    return c.b.batch_norm(c.x, mean, c.derived("variance", shape, known[1], 0.0), eps=eps)
+    return c.b.batch_norm(c.x, mean, c.derived("variance", shape, known[1], 1.0), eps=eps)
 
 
 def with_batch_statistics(c: Layer, x: Value, eps: float) -> Value:

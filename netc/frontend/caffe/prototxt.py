@@ -35,7 +35,7 @@ _TOKEN = re.compile(
   )""",
     re.VERBOSE,
 )
-_SOLVER_NET = re.compile(r"^\s*(?:train_|test_)?net_param\s*:?\s*[{<]", re.MULTILINE)
+_SOLVER_NET = re.compile(r"\b(?:train_|test_)?net_param\s*:?\s*[{<]")
 _SOLVER = re.compile(r"^\s*(base_lr|lr_policy|max_iter|net|train_net|test_net)\s*:", re.MULTILINE)
 _LAYER = re.compile(r"^\s*layers?\s*:?\s*[{<]", re.MULTILINE)
 _CLOSER = {"{": "}", "<": ">"}

@@ -1,8 +1,8 @@
 """A decoder of protobuf's binary format, driven by the schema; float arrays are views.
 
-The 2 GB and 64 MB limits of protobuf's own reader do not apply; ours are on the number of
-fields and the nesting. Every length is checked against the message it stands in, so a damaged
-file ends in a `WeightsError` that names the byte.
+The 2 GB and 64 MB limits of protobuf's own reader do not apply; ours is on the number of fields,
+and no message of the schema holds itself, so nesting has an end. Every length is checked against
+the message it stands in, so a damaged file ends in a `WeightsError` that names the byte.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from netc.frontend.caffe.schema import Field, MessageType, message_type
 
 Bytes = bytes | memoryview | mmap.mmap
 
-MAX_DEPTH = 32  # messages within messages; Caffe's deepest is 6
 MAX_FIELDS = 1 << 18  # fields; a run of unpacked floats counts as one
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
@@ -31,7 +30,7 @@ _RUN = 1 << 16  # values of an unpacked run looked at in one step
 def read_binary(data: Bytes, type_name: str, name: str = "<bytes>") -> Message:
     """The message of type `type_name` in `data`. Fields of unknown number are skipped."""
     decoder = _Decoder(data, Document(name))
-    return decoder.message(0, len(data), message_type(type_name), 1)
+    return decoder.message(0, len(data), message_type(type_name))
 
 
 class _Decoder:
@@ -43,11 +42,9 @@ class _Decoder:
     def damaged(self, at: int, what: str) -> WeightsError:
         return WeightsError(f"damaged at byte {at:,}: {what}", Span(self.document.name))
 
-    def message(self, at: int, end: int, type: MessageType, depth: int) -> Message:
+    def message(self, at: int, end: int, type: MessageType) -> Message:
         """The fields in bytes [at, end)."""
         message = Message(type, self.document)
-        if depth > MAX_DEPTH:
-            raise self.damaged(at, f"messages are nested more than {MAX_DEPTH} deep")
         while at < end:
             start = at
             key, at = self.varint(at, end)
@@ -64,7 +61,7 @@ class _Decoder:
             if field.kind in _REAL:
                 at = self.reals(message, field, wire, start, body, at, end)
             else:
-                self.value(message, field, wire, body, at, depth)
+                self.value(message, field, wire, body, at)
         return message
 
     def varint(self, at: int, end: int) -> tuple[int, int]:
@@ -134,14 +131,12 @@ class _Decoder:
             if same < _RUN:
                 return np.concatenate(parts), at
 
-    def value(
-        self, message: Message, field: Field, wire: int, at: int, stop: int, depth: int
-    ) -> None:
+    def value(self, message: Message, field: Field, wire: int, at: int, stop: int) -> None:
         """One value of any other kind; whole numbers may be packed."""
         if field.kind in ("message", "string", "bytes"):
             if wire != _LENGTH:
                 raise self.damaged(at, f"{field.name} is not stored as a {field.kind}")
-            message.add(field.name, self.block(field, at, stop, depth))
+            message.add(field.name, self.block(field, at, stop))
         elif wire == _VARINT:
             message.add(field.name, self.whole(field, self.varint(at, stop)[0], at))
         elif wire == _LENGTH and field.repeated:
@@ -155,9 +150,9 @@ class _Decoder:
         elif field.kind != "any":
             raise self.damaged(at, f"{field.name} is not stored as a whole number")
 
-    def block(self, field: Field, at: int, stop: int, depth: int) -> Any:
+    def block(self, field: Field, at: int, stop: int) -> Any:
         if field.kind == "message":
-            return self.message(at, stop, message_type(field.message), depth + 1)
+            return self.message(at, stop, message_type(field.message))
         raw = bytes(self.data[at:stop]) if field.kind == "string" else self.data[at:stop]
         return raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
 

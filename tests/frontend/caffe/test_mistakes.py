@@ -1,0 +1,218 @@
+"""Mistakes in nets, each with the exact words a user reads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from netc.errors import GraphError, UnsupportedError, UsageError
+from netc.frontend.caffe import from_caffe
+
+from .files import INPUT, dims, packed, read, refused, v2
+
+
+def layer(
+    kind: str, rest: str = "", bottom: str = "data", name: str = "l", top: str = "out"
+) -> str:
+    return f'layer {{ name: "{name}" type: "{kind}" bottom: "{bottom}" top: "{top}"\n  {rest} }}\n'
+
+
+def conv(fields: str) -> str:
+    return layer("Convolution", f"convolution_param {{ num_output: 4 {fields} }}")
+
+
+def pool(fields: str) -> str:
+    return layer("Pooling", f"pooling_param {{ {fields} }}")
+
+
+def two(kind: str, tops: str, rest: str = "") -> str:
+    return f'layer {{ name: "l" type: "{kind}" bottom: "data" bottom: "data" {tops} {rest} }}\n'
+
+
+LABEL = 'layer { name: "y" type: "Input" top: "y" input_param { shape { dim: 3 } } }\n'
+
+MISTAKES = [
+    (conv("kernel_size: 3 group: 0"), "3:52", "layer l: group must be at least 1"),
+    (conv("kernel_size: 3 group: 3"), "3:52", "layer l: group 3 does not divide 4 channels"),
+    (conv("kernel_size: 3 stride: 0"), "3:52", "layer l: stride 0 must be at least 1"),
+    (conv("kernel_size: 3 dilation: 0"), "3:52", "layer l: dilation 0 must be at least 1"),
+    (conv("kernel_size: 0"), "3:37", "layer l: kernel_size 0 must be at least 1"),
+    (conv(""), "3:3", "layer l: kernel_size is missing"),
+    (conv("kernel_h: 3"), "3:37", "layer l: kernel_h is given without kernel_w"),
+    (conv("kernel_size: 3 stride_h: 2"), "3:52", "layer l: stride_h is given without stride_w"),
+    (conv("kernel_size: 3 pad_w: 1"), "3:52", "layer l: pad_w is given without pad_h"),
+    (conv("kernel_size: 3 kernel_h: 3 kernel_w: 3"), "3:52",
+     "layer l: give kernel_size, or kernel_h and kernel_w, not both"),
+    (conv("kernel_size: [3, 3, 3]"), "3:37", "layer l: 3 kernel_size for 2 spatial axes"),
+    (conv("kernel_size: 3 pad: 4611686018427387904"), "3:52",
+     "layer l: pad 4611686018427387904 is too large"),
+    (conv("kernel_size: 3 axis: 7"), "3:52", "layer l: axis 7 is outside f32[2,4,8,8]"),
+    (conv("kernel_size: 11"), "2:1",
+     "conv(data: f32[2,4,8,8], l.w: f32[4,4,11,11], l.b: f32[4]): "
+     "a window of 11 does not fit 8 + 2 * 0"),
+    (layer("Convolution", "convolution_param { kernel_size: 3 }"), "3:3",
+     "layer l: num_output must be at least 1"),
+    (layer("InnerProduct", "inner_product_param { num_output: 2147483648 }"), "3:25",
+     "layer l: num_output 2147483648 is too large"),
+    (layer("InnerProduct", "inner_product_param { num_output: 2 weight_filler { type: 'he' } }"),
+     "3:55", "there is no filler 'he'"),
+    (pool("kernel_size: 3 stride: 0"), "3:34", "layer l: stride 0 must be at least 1"),
+    (pool("kernel_size: 2 pad: 2"), "2:1",
+     "max_pool(data: f32[2,4,8,8]): pad 2 must be smaller than the kernel's 2"),
+    (pool("kernel_size: 2 global_pooling: true"), "3:19",
+     "layer l: global_pooling leaves no room for kernel_size"),
+    (pool(""), "3:3", "layer l: kernel_size is missing"),
+    (layer("LRN", "lrn_param { local_size: 4 }"), "3:15", "layer l: local_size 4 must be odd"),
+    (layer("ReLU", bottom="dota"), "2:32", "layer l: no layer above makes 'dota'"),
+    (layer("ReLU") + layer("ReLU", name="m"), "4:47", "layer m: 'out' is made twice"),
+    (layer("ReLU", top=""), "2:47", "layer l: a top has no name"),
+    (layer("Crop"), "2:1", "layer l: Crop takes 2 bottoms, not 1"),
+    (two("ReLU", 'top: "a"'), "2:1", "layer l: ReLU takes 1 bottom, not 2"),
+    (two("Eltwise", 'top: "a"', "eltwise_param { coeff: 1 }"), "2:80",
+     "layer l: 1 coeff for 2 bottoms"),
+    (pool("kernel_size: 8") + 'layer { name: "e" type: "Eltwise" bottom: "data" bottom: "out" '
+     'top: "e" }', "4:1", "layer e: bottom 1 is f32[2,4,1,1], bottom 0 is f32[2,4,8,8]"),
+    ('layer { name: "s" type: "Slice" bottom: "data" top: "a" top: "b" top: "c" }', "2:1",
+     "layer s: 4 does not divide into 3 tops"),
+    ('layer { name: "s" type: "Slice" bottom: "data" top: "a" top: "b"\n'
+     " slice_param { slice_point: 9 } }", "3:16",
+     "layer s: slice_point [9] must rise within 0 to 4"),
+    (layer("Concat", "concat_param { axis: 1 concat_dim: 1 }"), "3:26",
+     "layer l: give axis or concat_dim, not both"),
+    (layer("Reshape", "reshape_param { shape { dim: -1 dim: -1 } }"), "3:19",
+     "layer l: more than one dim is -1"),
+    (layer("Reshape", "reshape_param { shape { dim: 0 dim: 0 dim: 0 dim: 0 dim: 0 } }"), "3:19",
+     "layer l: dim 0 at axis 4 has nothing to copy in f32[2,4,8,8]"),
+    (layer("Flatten", "flatten_param { axis: 3 end_axis: 1 }"), "3:3",
+     "layer l: axis 3 lies behind end_axis 1"),
+    (layer("Clip", "clip_param { min: 0 }"), "3:3", "layer l: clip_param needs max"),
+    (layer("Tile", "tile_param { tiles: 0 }"), "3:16", "layer l: tiles must be at least 1"),
+    (layer("Dropout", "dropout_param { dropout_ratio: 1 }"), "3:19",
+     "layer l: dropout_ratio 1.0 must lie in 0 to 1"),
+    (layer("Log", "log_param { base: 1 }"), "3:15", "layer l: base 1 has no logarithm"),
+    (layer("Power", "power_param { power: -1 scale: 0 }"), "2:1",
+     "layer l: 0.0 to the power -1.0 is not a number"),
+    (layer("SPP", "spp_param { }"), "3:3", "layer l: pyramid_height must be at least 1"),
+    (LABEL + 'layer { name: "a" type: "SoftmaxWithLoss" bottom: "data" bottom: "y" top: "loss" }',
+     "3:1", "layer a: 3 labels for 128 predictions"),
+    (layer("Permute", "permute_param { order: 0 order: 0 }"), "3:19",
+     "layer l: order [0, 0] does not order 4 axes"),
+    (layer("ShuffleChannel", "shuffle_channel_param { group: 3 }"), "3:27",
+     "layer l: group 3 does not divide 4 channels"),
+    ('input: "i" input_shape { dim: 2147483648 }', "2:1",
+     "input 'i': the size 2147483648 is not between 0 and 2147483647"),
+    ('layer { name: "i" type: "Input" top: "i" input_param { shape { dim: -1 } } }', "2:1",
+     "input 'i' has the size -1"),
+    ('input: "i" input_dim: 1 input_dim: 2', "2:12",
+     "1 inputs need 4 input_dim, four each; the file has 2"),
+    ('input: "i" input_shape { dim: 1 } input_shape { dim: 1 }', "2:12",
+     "1 inputs but 2 input_shape"),
+    ("layers { name: 'a' type: RELU }", "2:1", "the file mixes layer { } and layers { }"),
+    (layer("ReLU", "include { } exclude { }"), "3:15",
+     "a layer has include rules or exclude rules, not both"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "place", "message"), MISTAKES)
+def test_mistakes(text: str, place: str, message: str) -> None:
+    (found,) = refused(read, INPUT + text).diagnostics
+    assert (str(found.span), found.message) == (f"<prototxt>:{place}", message)
+
+
+HELP = [
+    (layer("ReLU", bottom="dota"), "did you mean 'data'?"),
+    (layer("Reluu"), "did you mean ReLU?"),
+    (conv("kernel_h: 3"), "add kernel_w; Caffe would take 0"),
+    (layer("ReLU") + layer("ReLU", name="m"),
+     "the layer on line 2 makes it; in place is only the bottom at the same index"),
+    ('layer { name: "d" type: "Data" top: "d" }', "give it: --shape d=N,C,H,W or shapes={'d': (…)}"),
+    ('layer { name: "d" type: "Kinect" top: "d" }',
+     "if it only reads data, give its shape: --shape d=N,C,H,W"),
+    ('layer { name: "x" type: "ReLU" bottom: "data" top: "x" include { phase: TRAIN } }\n'
+     + layer("ReLU", bottom="x"), "the layer on line 2 makes it, but only in: TRAIN"),
+    (layer("Python", 'python_param { module: "os" layer: "system" }'),
+     "cut the net before it and do that step in Python around the net"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "help"), HELP)
+def test_help(text: str, help: str) -> None:
+    (found,) = refused(read, INPUT + text).diagnostics
+    assert found.help == help
+
+
+def test_all_unsupported_layers_are_one_error() -> None:
+    text = INPUT + layer("Frob", name="f", top="f") + layer("ReLU", bottom="f", name="r", top="r")
+    text += layer("DetectionOutput", bottom="r", name="d", top="d")
+    error = refused(read, text)
+    assert isinstance(error, UnsupportedError)
+    assert str(error).splitlines() == [
+        "<prototxt>:2:1: error: layer f of type Frob is not supported",
+        '  layer { name: "f" type: "Frob" bottom: "data" top: "f"',
+        "  ^",
+        "<prototxt>:6:1: error: layer d of type DetectionOutput is not supported",
+        '  layer { name: "d" type: "DetectionOutput" bottom: "r" top: "d"',
+        "  ^",
+    ]
+
+
+def test_all_wrong_layers_are_one_error() -> None:
+    text = INPUT + layer("LRN", "lrn_param { local_size: 2 }", name="a", top="a")
+    text += layer("ReLU", bottom="a", name="b", top="b")  # says nothing more
+    text += layer("Tile", "tile_param { }", name="c", top="c")
+    error = refused(read, text)
+    assert isinstance(error, GraphError)
+    assert [str(d.span) for d in error.diagnostics] == ["<prototxt>:3:15", "<prototxt>:7:3"]
+
+
+W = np.ones((4, 4, 3, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("blobs", "message"),
+    [
+        ([W], "layer l has 2 blobs, the weights have 1"),
+        ([W[:2], np.ones(4)], "l.w is [4,4,3,3] in the net, [2,4,3,3] in the weights"),
+        ([W, np.ones(4), np.ones(4)], "layer l has 2 blobs, the weights have 3"),
+    ],
+)
+def test_weights_that_do_not_fit(blobs: list[np.ndarray], message: str) -> None:
+    data = v2("l", [dims(b.shape) + packed(b) for b in blobs])
+    error = refused(read, INPUT + conv("kernel_size: 3"), data)
+    assert [d.message for d in error.diagnostics] == [message]
+    assert str(error.span) == "<prototxt>:2:1"
+
+
+def test_what_is_dubious_is_a_warning_and_under_strict_an_error() -> None:
+    text = INPUT + conv("kernel_size: 3 colour: 7")
+    data = v2("l", [dims(W.shape) + packed(W), dims((4,)) + packed(np.ones(4))])
+    data += v2("other", [dims((1,)) + packed(np.ones(1))])
+    found: list[str] = []
+    read(text, data, warn=lambda d: found.append(d.message))
+    assert found == [
+        "ConvolutionParameter has no field colour; ignored",
+        "the net has no layer for these weights: other",
+    ]
+    assert "no field colour" in str(refused(read, text, data, strict=True))
+    assert "other" in str(refused(read, text.replace("colour: 7", ""), data, strict=True))
+
+
+def test_parameters_without_weights_are_named() -> None:
+    text = INPUT + conv("kernel_size: 3") + layer("PReLU", bottom="out", name="p", top="p")
+    data = v2("l", [dims(W.shape) + packed(W), dims((4,)) + packed(np.ones(4))])
+    found: list[str] = []
+    read(text, data, warn=lambda d: found.append(d.message))
+    assert found == ["the weights lack p.slope: drawn with seed 0"]
+    found.clear()
+    read(text, warn=lambda d: found.append(d.message))
+    assert found == ["no weights are given: 3 parameters are drawn with seed 0"]
+
+
+def test_calls_that_ask_for_what_is_not_there() -> None:
+    text = INPUT + layer("ReLU")
+    for options in ({"phase": "dev"}, {"shapes": {"x": (1,)}}, {"shapes": {"data": "abc"}},
+                    {"shapes": {"data": (1.5, 2)}}, {"colour": 1}):  # fmt: skip
+        assert isinstance(refused(read, text, **options), UsageError)
+    assert isinstance(refused(from_caffe, "no/such/file.prototxt"), UsageError)
+    assert "has no layers" in str(refused(read, "name: 'n'\n"))
+    assert "has no outputs" in str(refused(read, INPUT))
