@@ -2,8 +2,9 @@
 
 Memory is that of roots: a view has none of its own, the parts of a concat lie in the concat, and
 inputs, parameters and outputs are not the arena's. A root lives from its first writer to its last
-reader. Two greedy orders are tried beside the default: the least peak first (Shin et al., DAC
-2006, §4), and the least growth first.
+reader. Three orders are tried beside the default: always the kernel with the least peak (Shin et
+al., DAC 2006, §4), always the one with the least growth, and operands by what they need beyond
+what they leave (Sethi and Ullman, JACM 17(4), 1970; best for trees).
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ def schedule(graph: Graph, sizes: Mapping[str, int] | None = None) -> tuple[Node
     """Every node, producers first, in the order of the least peak; symbols count as `sizes`."""
     memory = Memory(graph, sizes)
     default = [n for n in graph.nodes if is_kernel(n)]
-    orders = [default, memory.greedy(_least_peak), memory.greedy(_least_growth)]
+    greedy = (memory.greedy(_least_peak), memory.greedy(_least_growth))
+    orders = [default, *greedy, memory.hungriest_first()]
     best = min(orders, key=memory.peak)
     return _with_views(graph, best)
 
@@ -101,6 +103,31 @@ class Memory:
         for node in order:
             state.run(node)
         return state.peak
+
+    def hungriest_first(self) -> list[Node]:
+        """Depth first, of a kernel's operands those first that need most beyond what they leave."""
+        left = {n: sum(self.size[r] for r in self.writes[n]) for n in self.kernels}
+        need: dict[Node, int] = {}
+        operands: dict[Node, list[Node]] = {}
+        for n in self.kernels:
+            first = sorted(self.needs[n], key=lambda m: (left[m] - need[m], self.index[m]))
+            held = need[n] = 0
+            for m in first:
+                need[n] = max(need[n], held + need[m])
+                held += left[m]
+            need[n] = max(need[n], held + left[n])
+            operands[n] = first
+        read = {m for first in operands.values() for m in first}
+        done: dict[Node, None] = {}
+        for n in self.kernels:
+            stack = [] if n in read else [n]  # from the kernels that none reads
+            while stack:
+                missing = next((m for m in operands[stack[-1]] if m not in done), None)
+                if missing is not None:
+                    stack.append(missing)
+                else:
+                    done[stack.pop()] = None
+        return list(done)
 
     def greedy(self, key: Callable[[Step], tuple[int, ...]]) -> list[Node]:
         """Always the ready kernel with the smallest key."""

@@ -57,7 +57,7 @@ def test_inner_value_is_an_output_too() -> None:
     g, _ = fused(net(CONV + f"%r = relu(%c) : {A}\n%y = tanh(%r) : {A}", "%c, %r, %y"))
     assert kernels(g) == ["conv_relu_tanh"]
     assert list(g.outputs) == ["c", "r", "y"]
-    assert len({v for v in g.outputs.values()}) == 3
+    assert len(set(g.outputs.values())) == 3
 
 
 def test_inner_value_is_read_by_another_kernel() -> None:

@@ -40,14 +40,16 @@ def ops(g: Graph) -> list[str]:
         (["relu(_)", "clip(_, low=1.0, high=6.0)"], ["clip(low=1.0, high=6.0)"]),
         (["clip(_, low=-2.0, high=3.0)", "relu(_)"], ["clip(low=0.0, high=3.0)"]),
         (["clip(_, low=-3.0, high=-2.0)", "relu(_)"], ["clip(low=0.0, high=0.0)"]),
-        (["clip(_, low=0.0, high=4.0)", "clip(_, low=-1.0, high=3.0)"], ["clip(low=0.0, high=3.0)"]),
+        (["clip(_, low=0.0, high=4.0)", "clip(_, low=-1.0, high=3.0)"],
+         ["clip(low=0.0, high=3.0)"]),
         (["clip(_, low=0.0, high=1.0)", "clip(_, low=2.0, high=3.0)"], ["clip(low=2.0, high=2.0)"]),
         (["clip(_, low=2.0, high=3.0)", "clip(_, low=0.0, high=1.0)"], ["clip(low=1.0, high=1.0)"]),
         (["sigmoid(_)", "relu(_)"], ["sigmoid()"]),
         (["abs(_)", "abs(_)"], ["abs()"]),
         (["sqrt(_)", "relu(_)"], ["sqrt()"]),
         (["maximum(_, %x)"], []),
-        (["affine(_, scale=2.0)", "affine(_, scale=3.0, shift=1.0)"], ["affine(scale=6.0, shift=1.0)"]),
+        (["affine(_, scale=2.0)", "affine(_, scale=3.0, shift=1.0)"],
+         ["affine(scale=6.0, shift=1.0)"]),
     ],
 )  # fmt: skip
 def test_chains(before: list[str], after: list[str]) -> None:
