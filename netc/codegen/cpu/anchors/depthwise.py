@@ -90,7 +90,8 @@ def lower_depthwise(ctx: Lowering, k: Kernel) -> Call:
 def _packed(w: Operand) -> Array:
     """[C,1,kh,kw] as [block][kh][kw][8]."""
     array = np.asarray(w.array, np.float32).reshape(w.type.sizes({}))
-    return pack_blocks(array.transpose(1, 0, 2, 3))[0]
+    packed: Array = pack_blocks(array.transpose(1, 0, 2, 3))[0]
+    return packed
 
 
 def _packed_bias(bias: Sequence[Operand], blocks: int) -> Array:
@@ -112,7 +113,8 @@ class _Depthwise:
         self.writer = Writer(f, s.results, first + 8)
         self.line = self.source.outer[0][2]  # bytes from row to row of the input
         lanes = f.target.lanes
-        self.wide = Lane(0, lanes) if lanes > BLOCK and s.results.even else None
+        paired = lanes > BLOCK and s.results.even and s.stride[1] == 1
+        self.wide = Lane(0, lanes) if paired else None
         self.narrow = lanes_of(f, True)
         self.pixels = s.vectors * (2 if self.wide else 1)  # of a row of a tile
 
@@ -230,9 +232,10 @@ class _Tiles:
                 offset = r * s.stride[0] + i * s.dilation[0]
                 if offset not in self.lines:
                     self.lines[offset] = f.gep(self.base, f.mul(self.d.line, offset))
-        if f.target.registers == 32 and kh * kw <= 9 and self.d.wide:
+        parts = [self.d.wide] if self.d.wide else self.d.narrow
+        if f.target.registers == 32 and kh * kw <= 9 and len(parts) == 1:
             for tap in range(kh * kw):
-                self.held[tap] = plane.doubled(f.gep(plane.weights, tap * _PIXEL), self.d.wide)
+                self.held[tap] = plane.doubled(f.gep(plane.weights, tap * _PIXEL), parts[0])
 
     def _weight(self, tap: int, part: Lane) -> Val:
         if tap in self.held:
@@ -256,13 +259,16 @@ class _Tiles:
                 if (offset - r * s.stride[0]) % s.dilation[0] == 0
                 and 0 <= (offset - r * s.stride[0]) // s.dilation[0] < s.taps[0]
             ]
+            read: dict[int, Val] = {}
             for j in range(s.taps[1]):
                 weights = {i: self._weight(i * s.taps[1] + j, part) for _, i in uses}
                 for v in range(s.vectors):
                     pixel = v * each * s.stride[1] + j * s.dilation[1]
-                    value = load_pixels(f, f.gep(here, pixel * _PIXEL), part.count, s.stride[1])
+                    if pixel not in read:
+                        there = f.gep(here, pixel * _PIXEL)
+                        read[pixel] = load_pixels(f, there, part.count, s.stride[1])
                     for r, i in uses:
-                        sums[r][v] = f.fma(value, weights[i], sums[r][v])
+                        sums[r][v] = f.fma(read[pixel], weights[i], sums[r][v])
         return sums
 
     def looped(self, x: Val, part: Lane, vectors: int | None = None) -> list[list[Val]]:
