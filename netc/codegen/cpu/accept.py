@@ -60,7 +60,9 @@ def _matrix(body: Graph, anchor: Node, params: frozenset[str]) -> str | None:
         for v in n.inputs
         if isinstance(v.op, Input | Param) and v not in anchor.inputs
     ]
-    return next((why for v in tail_inputs if (why := _operand(v, out.type, v.name in params))), None)
+    return next(
+        (why for v in tail_inputs if (why := _operand(v, out.type, v.name in params))), None
+    )
 
 
 def _operand(v: Value, out: TensorType, param: bool) -> str | None:
@@ -75,8 +77,10 @@ def _operand(v: Value, out: TensorType, param: bool) -> str | None:
         if shape[1] == out.shape[1]:
             return None
         return f"%{v.name} has {shape[1]} channels, the result {out.shape[1]}"
-    per_channel = param and rank <= 4 and all(
-        d == 1 for axis, d in enumerate(shape, start=4 - rank) if axis != 1
+    per_channel = (
+        param
+        and rank <= 4
+        and all(d == 1 for axis, d in enumerate(shape, start=4 - rank) if axis != 1)
     )
     if per_channel:
         return None

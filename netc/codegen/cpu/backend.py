@@ -11,11 +11,11 @@ from netc.codegen.cpu.buffers import Copy, Placement, Run, place_values
 from netc.codegen.cpu.emit import Module
 from netc.codegen.cpu.gemm import GemmFamily
 from netc.codegen.cpu.halo import zero_halo
-from netc.codegen.cpu.image import Image, link
+from netc.codegen.cpu.image import Image
+from netc.codegen.cpu.library import build_image
 from netc.codegen.cpu.lowering import WEIGHTS, Kernel, Lowering, Packing, WeightStore, lower
-from netc.codegen.cpu.native import emit_run_loop
 from netc.codegen.cpu.steps import Work, order_steps
-from netc.codegen.cpu.target import Target, compile_module
+from netc.codegen.cpu.target import Target
 from netc.ir.dims import Dim, product
 from netc.ir.graph import Builder, Graph, Node
 from netc.ir.op import Array
@@ -46,9 +46,7 @@ def compile_graph(
     placement = place_values(graph, order, graph.weights)
     work = [made for item in placement.work for made in _lowered(ctx, item)]
     work = _with_halos(ctx, placement, work)
-    emit_run_loop(module)
-    image = link(compile_module(module.text(), target))
-    return Compiled(_plan(graph, placement, work), image)
+    return Compiled(_plan(graph, placement, work), build_image(module))
 
 
 def _lowered(ctx: Lowering, item: Copy | Run) -> list[Work]:

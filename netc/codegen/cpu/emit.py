@@ -64,6 +64,15 @@ class Module:
         self._declared[name] = f"declare {ret} @{name}({', '.join(params)})"
         return name
 
+    def external(self, name: str, params: Sequence[str]) -> Val:
+        """A function of another module of the same image, declared once."""
+        self._declared[name] = f"declare hidden void @{name}({', '.join(params)})"
+        return Val("ptr", f"@{name}")
+
+    def refers_to(self, name: str) -> bool:
+        """Whether a function of that name is declared."""
+        return name in self._declared
+
     def constant(self, element: str, values: Sequence[int | float], align: int = 64) -> Val:
         """A read-only array in the image; equal arrays are one."""
         whole = element != "float"

@@ -13,30 +13,36 @@ from netc.codegen.cpu.epilogue import Epilogue, Slots, emit_epilogue
 from netc.codegen.cpu.microkernel import PANEL_ROW, microkernels
 from netc.ir.gemm_plan import BLOCK, SCRATCH, Slot
 
-__all__ = ["Epilogue", "GemmFamily"]
+__all__ = ["DRIVER", "Epilogue", "GemmFamily", "emit_gemm"]
 
 _UNITS = 6  # for each thread at least, where there are pixels enough
 _LEAST_PIXELS = 12  # of a block cut small for the sake of threads
 _UNIT_PARAMS = ("ptr", "ptr", "i64", "i64", "i64", "i64", "ptr")
 
 
+DRIVER = "gemm"
+_DRIVER_PARAMS = ("ptr", "i64", "i64", "ptr")
+
+
 class GemmFamily:
-    """The microkernels and the driver of one module, emitted once at first use."""
+    """The matrix kernels of one module; microkernels and driver are in a library of their own."""
 
     def __init__(self, module: Module) -> None:
         self.module = module
-        self._driver: Function | None = None
 
     def kernel(self, epilogue: Epilogue) -> Function:
         """A kernel `(args, tid, nthreads)` with this epilogue."""
-        if self._driver is None:
-            table = microkernels(self.module)
-            self._driver = _driver(self.module, _unit(self.module, table))
+        driver = self.module.external(DRIVER, _DRIVER_PARAMS)
         finish = emit_epilogue(self.module, epilogue)
         f = self.module.kernel()
-        f.call(self._driver, *f.args, finish.pointer)
+        f.call(driver, *f.args, finish.pointer)
         f.ret()
         return f
+
+
+def emit_gemm(module: Module) -> None:
+    """Add the microkernels and the driver to a module."""
+    _driver(module, _unit(module, microkernels(module)))
 
 
 def _ceil_div(f: Function, a: Val, b: Val) -> Val:
@@ -114,7 +120,7 @@ class _Cut:
 
 def _driver(module: Module, unit: Function) -> Function:
     """Cut the units among threads in contiguous runs; decode and do each."""
-    f = module.function("gemm", ("ptr", "i64", "i64", "ptr"), internal=True)
+    f = module.function(DRIVER, _DRIVER_PARAMS)
     args, tid, nthreads, finish = f.args
     slots = Slots(f, args)
     cut = _Cut(f, slots, nthreads)

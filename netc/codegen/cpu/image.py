@@ -47,18 +47,35 @@ class _Symbol:
     is_global: bool
 
 
-def link(elf: bytes) -> Image:
-    """Lay the loaded sections end to end and settle their relocations."""
-    machine = _machine_of(elf)
-    sections = list(_sections(elf))
-    bases, code = _lay_out(elf, sections)
-    symbols = _symbols(elf, sections)
-    for table in sections:
-        if table.type == _RELA and table.info in bases:
-            _relocate(elf, code, table, bases, symbols, machine)
-    exported = {
-        s.name: bases[s.section] + s.value for s in symbols if s.is_global and s.section in bases
-    }
+@dataclass(frozen=True)
+class _Object:
+    """One ELF object: its sections, where the loaded ones begin in the image, its symbols."""
+
+    elf: bytes
+    sections: list[_Section]
+    bases: dict[int, int]
+    symbols: list[_Symbol]
+
+    def exported(self) -> dict[str, int]:
+        """Its global symbols by name."""
+        own = (s for s in self.symbols if s.is_global and s.section in self.bases)
+        return {s.name: self.bases[s.section] + s.value for s in own}
+
+
+def link(*elves: bytes) -> Image:
+    """Lay the loaded sections of some objects end to end and settle their relocations."""
+    machine = _machine_of(elves[0])
+    code = bytearray()
+    objects = []
+    for elf in elves:
+        sections = list(_sections(elf))
+        bases = _lay_out(elf, sections, code)
+        objects.append(_Object(elf, sections, bases, _symbols(elf, sections)))
+    exported = {name: at for o in objects for name, at in o.exported().items()}
+    for o in objects:
+        for table in o.sections:
+            if table.type == _RELA and table.info in o.bases:
+                _relocate(o, code, table, exported, machine)
     return Image(bytes(code), exported)
 
 
@@ -85,8 +102,7 @@ def _sections(elf: bytes) -> Iterator[_Section]:
         yield _Section(index, title, type, flags, offset, length, link_, info, max(1, align))
 
 
-def _lay_out(elf: bytes, sections: list[_Section]) -> tuple[dict[int, int], bytearray]:
-    code = bytearray()
+def _lay_out(elf: bytes, sections: list[_Section], code: bytearray) -> dict[int, int]:
     bases: dict[int, int] = {}
     for s in sections:
         if not s.flags & _ALLOC or not s.size or s.name.startswith((".eh_frame", ".note")):
@@ -97,7 +113,7 @@ def _lay_out(elf: bytes, sections: list[_Section]) -> tuple[dict[int, int], byte
         bases[s.index] = len(code)
         code += elf[s.offset : s.offset + s.size]
     code.extend(bytes(-len(code) % PAGE))
-    return bases, code
+    return bases
 
 
 def _symbols(elf: bytes, sections: list[_Section]) -> list[_Symbol]:
@@ -111,23 +127,25 @@ def _symbols(elf: bytes, sections: list[_Section]) -> list[_Symbol]:
 
 
 def _relocate(
-    elf: bytes,
-    code: bytearray,
-    table: _Section,
-    bases: dict[int, int],
-    symbols: list[_Symbol],
-    machine: str,
+    o: _Object, code: bytearray, table: _Section, exported: dict[str, int], machine: str
 ) -> None:
     settle = _RELOCATIONS[machine]
     for at in range(table.offset, table.offset + table.size, 24):
-        offset, info, addend = struct.unpack_from("<QQq", elf, at)
-        symbol, kind = symbols[info >> 32], info & 0xFFFFFFFF
-        if symbol.section not in bases:
-            raise VerifyError(f"kernel code refers to {symbol.name or '?'}, which is nowhere")
+        offset, info, addend = struct.unpack_from("<QQq", o.elf, at)
+        symbol, kind = o.symbols[info >> 32], info & 0xFFFFFFFF
         if kind not in settle:
             raise VerifyError(f"unknown {machine} relocation {kind} against {symbol.name}")
-        place = bases[table.info] + offset
-        settle[kind](code, place, bases[symbol.section] + symbol.value + addend)
+        place = o.bases[table.info] + offset
+        settle[kind](code, place, _address(o, symbol, exported) + addend)
+
+
+def _address(o: _Object, symbol: _Symbol, exported: dict[str, int]) -> int:
+    """Where a symbol is in the image: in its own object, or exported by another."""
+    if symbol.section in o.bases:
+        return o.bases[symbol.section] + symbol.value
+    if symbol.section == 0 and symbol.name in exported:
+        return exported[symbol.name]
+    raise VerifyError(f"kernel code refers to {symbol.name or '?'}, which is nowhere")
 
 
 def _put(code: bytearray, place: int, mask: int, bits: int) -> None:

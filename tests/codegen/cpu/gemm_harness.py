@@ -10,10 +10,10 @@ import numpy as np
 
 from netc.codegen.cpu.emit import Function, Module, Val
 from netc.codegen.cpu.gemm import Epilogue, GemmFamily
-from netc.codegen.cpu.image import link
+from netc.codegen.cpu.library import build_image
 from netc.codegen.cpu.microkernel import tile_pixels
 from netc.codegen.cpu.packing import pack_channels, pack_conv
-from netc.codegen.cpu.target import Target, compile_module
+from netc.codegen.cpu.target import Target
 from netc.ir.gemm_plan import BLOCK, Slot, conv_taps, pixel_offsets, plan_gemm
 from netc.runtime.code import CodeMapping, load_image
 
@@ -117,7 +117,7 @@ def compile_epilogue(target: Target, epilogue: Epilogue) -> Code:
     """Emit, compile, link and map."""
     module = Module(target)
     kernel = GemmFamily(module).kernel(epilogue)
-    image = link(compile_module(module.text(), target))
+    image = build_image(module)
     mapping = load_image(image.code)
     return Code(target, epilogue, mapping, mapping.entry(image.symbols[kernel.name]))
 

@@ -16,7 +16,7 @@ import numpy as np
 import netc.codegen.cpu.anchors  # noqa: F401  (registers the rules)
 from netc.codegen.cpu.emit import Module
 from netc.codegen.cpu.gemm import GemmFamily
-from netc.codegen.cpu.image import link
+from netc.codegen.cpu.library import build_image
 from netc.codegen.cpu.lowering import (
     BLOCK,
     WEIGHTS,
@@ -27,7 +27,7 @@ from netc.codegen.cpu.lowering import (
     lower,
     row_major,
 )
-from netc.codegen.cpu.target import LEVELS, compile_module, native
+from netc.codegen.cpu.target import LEVELS, native
 from netc.ir.dims import ceil_div, evaluate
 from netc.ir.graph import Builder, Graph, Node
 from netc.ir.interpret import interpret
@@ -182,7 +182,7 @@ def compile_kernel(level: str, kernel: Kernel) -> Compiled:
     calls = lower(ctx, kernel)
     text = module.text()
     if text not in KERNELS:
-        image = link(compile_module(text, module.target))
+        image = build_image(module)
         KERNELS[text] = (image.symbols, load_image(image.code))
     symbols, mapping = KERNELS[text]
     raw = np.frombuffer(b"".join(ctx.store.pieces) or bytes(64), np.uint8)

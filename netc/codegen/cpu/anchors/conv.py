@@ -235,7 +235,7 @@ def _sizes(ctx: Lowering, m: Matrix, out: Operand) -> list[Arg]:
     per_image = product(m.outputs)
     together = _together(m)
     panels = -(-m.channels // PANEL)
-    nominal = {s: NOMINAL for s in m.source.type.symbols | out.type.symbols}
+    nominal = dict.fromkeys(m.source.type.symbols | out.type.symbols, NOMINAL)
     nominal = {s: 1 if s == str(m.images) else n for s, n in nominal.items()}
     steps = m.n8 + -(-m.n1 // BLOCK)
     pixels = evaluate(per_image * together, nominal)

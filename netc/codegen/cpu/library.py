@@ -1,0 +1,36 @@
+"""Code every image of a level has alike: compiled once a process, linked into each image."""
+
+from __future__ import annotations
+
+import functools
+
+from netc.codegen.cpu.emit import Module
+from netc.codegen.cpu.gemm import DRIVER, emit_gemm
+from netc.codegen.cpu.image import Image, link
+from netc.codegen.cpu.native import emit_run_loop
+from netc.codegen.cpu.target import Target, compile_module
+
+
+@functools.cache
+def run_loop(target: Target) -> bytes:
+    """The object of the run loop and the workers' life."""
+    module = Module(target)
+    emit_run_loop(module)
+    return compile_module(module.text(), target)
+
+
+@functools.cache
+def matrix_kernels(target: Target) -> bytes:
+    """The object of the microkernels and their driver."""
+    module = Module(target)
+    emit_gemm(module)
+    return compile_module(module.text(), target)
+
+
+def build_image(module: Module) -> Image:
+    """A module with the run loop, and the matrix kernels where it uses them, as one image."""
+    target = module.target
+    objects = [compile_module(module.text(), target), run_loop(target)]
+    if module.refers_to(DRIVER):
+        objects.append(matrix_kernels(target))
+    return link(*objects)
