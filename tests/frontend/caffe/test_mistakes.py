@@ -43,7 +43,7 @@ MISTAKES = [
     (conv("kernel_size: 3 pad_w: 1"), "3:52", "layer l: pad_w is given without pad_h"),
     (conv("kernel_size: 3 kernel_h: 3 kernel_w: 3"), "3:52",
      "layer l: give kernel_size, or kernel_h and kernel_w, not both"),
-    (conv("kernel_size: [3, 3, 3]"), "3:37", "layer l: 3 kernel_size for 2 spatial axes"),
+    (conv("kernel_size: [3, 3, 3]"), "3:51", "layer l: 3 kernel_size for 2 spatial axes"),
     (conv("kernel_size: 3 pad: 4611686018427387904"), "3:52",
      "layer l: pad 4611686018427387904 is too large"),
     (conv("kernel_size: 3 axis: 7"), "3:52", "layer l: axis 7 is outside f32[2,4,8,8]"),
@@ -68,7 +68,7 @@ MISTAKES = [
     (layer("ReLU", top=""), "2:47", "layer l: a top has no name"),
     (layer("Crop"), "2:1", "layer l: Crop takes 2 bottoms, not 1"),
     (two("ReLU", 'top: "a"'), "2:1", "layer l: ReLU takes 1 bottom, not 2"),
-    (two("Eltwise", 'top: "a"', "eltwise_param { coeff: 1 }"), "2:80",
+    (two("Eltwise", 'top: "a"', "eltwise_param { coeff: 1 }"), "2:90",
      "layer l: 1 coeff for 2 bottoms"),
     (pool("kernel_size: 8") + 'layer { name: "e" type: "Eltwise" bottom: "data" bottom: "out" '
      'top: "e" }', "4:1", "layer e: bottom 1 is f32[2,4,1,1], bottom 0 is f32[2,4,8,8]"),
@@ -125,7 +125,8 @@ HELP = [
     (conv("kernel_h: 3"), "add kernel_w; Caffe would take 0"),
     (layer("ReLU") + layer("ReLU", name="m"),
      "the layer on line 2 makes it; in place is only the bottom at the same index"),
-    ('layer { name: "d" type: "Data" top: "d" }', "give it: --shape d=N,C,H,W or shapes={'d': (…)}"),
+    ('layer { name: "d" type: "Data" top: "d" }',
+     "give it: --shape d=N,C,H,W or shapes={'d': (…)}"),
     ('layer { name: "d" type: "Kinect" top: "d" }',
      "if it only reads data, give its shape: --shape d=N,C,H,W"),
     ('layer { name: "x" type: "ReLU" bottom: "data" top: "x" include { phase: TRAIN } }\n'

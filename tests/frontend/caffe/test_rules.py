@@ -78,7 +78,8 @@ def test_preprocessing_in_a_data_layer_moves_to_transform_param() -> None:
 
 
 def test_v0_data_fields_are_renamed() -> None:
-    text = 'layers { layer { name: "d" type: "images" batchsize: 4 meanfile: "m" new_height: 9 } top: "x" }'
+    fields = 'type: "images" batchsize: 4 meanfile: "m" new_height: 9'
+    text = f'layers {{ layer {{ name: "d" {fields} }} top: "x" }}'
     (layer,) = upgraded(read_text(text))
     assert layer.text("type") == "ImageData"
     assert layer.sub("image_data_param").whole("batch_size") == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from pathlib import Path
 from typing import Any
@@ -123,10 +124,8 @@ def test_2000_random_files() -> None:
 def _read_or_refuse(data: bytes) -> None:
     """Whatever happens is a result or a WeightsError."""
     for read in (read_weights, lambda d: read_binary(d, "NetParameter")):
-        try:
+        with contextlib.suppress(WeightsError):
             read(data)
-        except WeightsError as e:
-            assert str(e)
 
 
 def test_a_mean_image() -> None:
