@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from netc.ir.dims import Dim, product
 from netc.ir.graph import Builder, Graph, Node, Stage, Value, frozen
 from netc.ir.op import Array
 from netc.ir.ops.boxes import PriorBox
+from netc.ir.ops.elementwise import Mul
 from netc.ir.ops.sources import Const, Initializer, Param
+from netc.ir.types import DType
 from netc.passes.base import BEFORE_KERNELS, Context, Fired
 from netc.passes.evaluate import Evaluator
 from netc.passes.facts import Fixed
@@ -42,11 +46,10 @@ class FoldParams:
             if isinstance(node.op, Param) or not fixed(node.results[0]):
                 continue
             for v in node.results:
-                if not self._wanted(graph, fixed, v) or not self._pays(node, v, fixed, ctx):
+                if not self._wanted(graph, fixed, v) or not self._pays(node, v, ctx):
                     continue
-                array = evaluator(v)
                 instead[v] = stored = _param(b, node, v)
-                weights[stored.node.name] = frozen(array.astype(v.type.dtype.numpy))
+                weights[stored.node.name] = frozen(_rounded(evaluator, v))
                 ctx.fired.append(Fired(self.name, "folded", node.name))
                 evaluator.forget(KEPT)
         return substitute(graph, instead, weights) if instead else graph
@@ -56,8 +59,10 @@ class FoldParams:
         """Whether a node that is not fixed, or the graph's caller, reads the value."""
         return any(user is None or not fixed(user.results[0]) for user in graph.uses[v])
 
-    def _pays(self, node: Node, v: Value, fixed: Fixed, ctx: Context) -> bool:
+    def _pays(self, node: Node, v: Value, ctx: Context) -> bool:
         size, made_of = v.type.count, _elements(node)
+        if v.type.dtype is not DType.F32:
+            return False  # parameters are float32
         if isinstance(node.op, Const | PriorBox) or not isinstance(size, int):
             return isinstance(size, int)
         if size <= max(FREE, self.growth * made_of):
@@ -65,6 +70,21 @@ class FoldParams:
         reason = f"%{v.name} is not computed at compile time: {size} elements from {made_of}"
         ctx.refuse(self.name, node, reason)
         return False
+
+
+def _rounded(evaluator: Evaluator, v: Value) -> Array:
+    """What the value is, rounded once to float32.
+
+    A product with a large parameter, the usual case, is made block by block: NumPy's buffers hold
+    the float64 numbers, and no array of them is ever whole.
+    """
+    match v:
+        case Value(node=Node(op=Mul(), inputs=(Value(op=Param()) as w, s))):
+            out = np.empty(v.type.sizes({}), np.float32)
+            factor, raw = evaluator(s), evaluator.raw(w.node)
+            with np.errstate(all="ignore"):
+                return np.multiply(raw, factor, out=out, dtype=np.float64, casting="same_kind")
+    return np.asarray(evaluator(v).astype(np.float32))
 
 
 def _param(b: Builder, node: Node, v: Value) -> Value:

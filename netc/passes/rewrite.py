@@ -64,6 +64,7 @@ class Rewriter(Builder):
         self._made: set[Node] = set()
         self._reads: dict[Value, int] = {}
         self._fixed = Fixed(graph)
+        self._numbers: dict[str, int] = {}
 
     def __call__(self, op: Op, *inputs: Value, name: str = "") -> Node:
         node = super().__call__(op, *inputs, name=name)
@@ -71,6 +72,15 @@ class Rewriter(Builder):
         for v in inputs:
             self._reads[v] = self._reads.get(v, 0) + 1
         return node
+
+    def unique(self, name: str) -> str:
+        """As a Builder's, but counting on from the last number of the same name."""
+        given = name
+        while given in self.names:
+            self._numbers[name] = self._numbers.get(name, 0) + 1
+            given = f"{name}_{self._numbers[name]}"
+        self.names.add(given)
+        return given
 
     def __getattr__(self, op_name: str) -> Callable[..., Value]:
         return super().__getattr__(op_name)
@@ -110,11 +120,14 @@ class Rewriter(Builder):
     def rebuild(self, node: Node, rules: Mapping[type[Op], tuple[Rule, ...]]) -> None:
         """Rebuild one node over the new values, and rewrite it while a rule answers."""
         inputs = tuple(self.new[v] for v in node.inputs)
-        current = node if inputs == node.inputs else replace(node, inputs=inputs)
-        for old, now in zip(node.results, current.results, strict=True):
+        same = all(a is b or a == b for a, b in zip(inputs, node.inputs, strict=True))
+        current = node if same else replace(node, inputs=inputs)
+        for index in range(len(node.types)):
+            old = Value(node, index)
+            now = old if same else Value(current, index)
             self._reads[now] = self._reads.get(now, 0) + len(self.before.uses[old])
             self.new[old] = now
-        if len(node.types) != 1:
+        if len(node.types) != 1 or type(node.op) not in rules:
             return
         self.loc, self.device = node.loc, node.device
         for _ in range(MAX_ROUNDS):
@@ -190,7 +203,8 @@ def by_op(rules: Iterable[Rule], graph: Graph) -> dict[type[Op], tuple[Rule, ...
     """The rules for each op of the graph, in order."""
     listed = tuple(rules)
     ops = {type(n.op) for n in graph.nodes}
-    return {op: tuple(r for r in listed if issubclass(op, r.ops)) for op in ops}
+    table = {op: tuple(r for r in listed if issubclass(op, r.ops)) for op in ops}
+    return {op: found for op, found in table.items() if found}
 
 
 def rewrite(graph: Graph, rules: Iterable[Rule], ctx: Context, pass_name: str) -> Graph:

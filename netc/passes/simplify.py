@@ -88,8 +88,10 @@ def uniform(rw: Rewriter, value: Value) -> float | None:
     count = value.type.count
     if not isinstance(count, int) or not 0 < count <= SMALL:
         return None
-    array = rw.array(value)
+    array = rw.evaluator.raw(value.node)
     first = float(array.flat[0])
+    if float(array.flat[-1]) != first:
+        return None
     return first if math.isfinite(first) and bool((array == first).all()) else None
 
 
