@@ -329,7 +329,10 @@ def graphs(draw: st.DrawFn, max_nodes: int = 10, symbolic: bool = True) -> Graph
     used = {x for v in made for x in v.node.inputs}
     leaves = [v for v in made if v not in used][-4:] or made[-1:]
     chosen = [*leaves, *(made[pick(len(made))] for _ in range(pick(3)))]
-    read = {v for chosen_v in chosen for v in _ancestors(chosen_v)}
+    read = {v for y in chosen for v in _ancestors(y)}
+    if not any(n.out in read for n in g.b.inputs):  # all constant; something must be fed
+        chosen += [g.pool[0], g.add("abs", g.pool[0]) or g.pool[0]]
+        read |= _ancestors(g.pool[0])
     graph = g.b.graph("drawn", {v.name: v for v in chosen})
     return replace(graph, inputs=tuple(i for i in graph.inputs if i.out in read or i.out in chosen))
 
