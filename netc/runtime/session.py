@@ -18,6 +18,7 @@ from netc.runtime import host
 from netc.runtime.artifact import Artifact, ArtifactFile, Level, open_artifact
 from netc.runtime.binding import Binder, Binding, Image
 from netc.runtime.faults import fault
+from netc.runtime.interrupts import call_apart, on_main_thread
 from netc.runtime.keys import make_key
 from netc.runtime.limits import DEFAULT, Limits
 from netc.runtime.memory import address, aligned_copy, poison
@@ -165,8 +166,8 @@ class Executable:
         else:
             binding.prepare(self.threads, pool.address)
         start = time.perf_counter()
-        if binding.seconds > _LONG_RUN and _on_main_thread():
-            _call_apart(self.image.run, binding)
+        if binding.seconds > _LONG_RUN and on_main_thread():
+            call_apart(self.image.run, binding)
         else:
             self.image.run(binding.job_address)
         binding.seconds = time.perf_counter() - start
@@ -184,39 +185,6 @@ class Executable:
             given.add(give.buffer)
             named[give.name] = made
         return named
-
-
-def _on_main_thread() -> bool:
-    """Whether this is the thread that sees interrupts."""
-    return threading.current_thread() is threading.main_thread()
-
-
-def _call_apart(run: Callable[[int], int], binding: Binding) -> None:
-    """The native call in a thread of its own, while this one waits and can be interrupted.
-
-    Python sees an interrupt only between its own instructions. When one comes, the job ends
-    after its present step, and only then is the interrupt passed on.
-    """
-    done = threading.Lock()
-    done.acquire()
-
-    def work() -> None:
-        try:
-            run(binding.job_address)
-        finally:
-            done.release()
-
-    threading.Thread(target=work, name="netc-run", daemon=True).start()
-    interrupt: BaseException | None = None
-    while True:
-        try:
-            done.acquire()
-            break
-        except BaseException as error:
-            binding.cancel()
-            interrupt = interrupt or error
-    if interrupt is not None:
-        raise interrupt
 
 
 def load(

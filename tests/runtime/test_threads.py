@@ -309,6 +309,75 @@ def test_after_an_interrupt_the_same_executable_works() -> None:
     np.testing.assert_array_equal(exe(x)["out"], reference(**x))
 
 
+def test_a_handler_of_the_users_own_is_called_at_once_and_the_run_goes_on() -> None:
+    exe, x = make_executable(make_plan(sleep=20_000_000, steps=30), threads=2), feed(2)
+    exe._bound(exe.accepted(x, {})).seconds = 1.0
+    seen: list[float] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: seen.append(time.perf_counter()))
+    try:
+        timer = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        np.testing.assert_array_equal(exe(x)["out"], reference(**x))
+        ended = time.perf_counter()
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
+    assert seen
+    assert seen[0] < ended
+
+
+class Late(Exception):
+    """What a time limit of the user's raises."""
+
+
+def test_another_signal_may_end_a_run_too() -> None:
+    exe, x = make_executable(make_plan(sleep=20_000_000, steps=100), threads=2), feed(2)
+    exe._bound(exe.accepted(x, {})).seconds = 1.0
+
+    def late(number: int, frame: object) -> None:
+        raise Late
+
+    before = signal.signal(signal.SIGALRM, late)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.001)  # again and again
+        with pytest.raises(Late):  # noqa: PT012
+            exe(x)
+            time.sleep(5)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    np.testing.assert_array_equal(make_executable(threads=2)(x)["out"], reference(**x))
+
+
+def test_interrupts_again_and_again_leave_everything_usable() -> None:
+    exe, x = make_executable(make_plan(sleep=1_000_000, steps=100), threads=2), feed(2)
+    exe._bound(exe.accepted(x, {})).seconds = 1.0
+    stop = threading.Event()
+
+    def pester() -> None:
+        while not stop.wait(0.003):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    pest = threading.Thread(target=pester)
+    interrupted = 0
+    end = time.perf_counter() + 2
+    pest.start()
+    while time.perf_counter() < end:
+        try:
+            exe(x)
+        except KeyboardInterrupt:
+            interrupted += 1
+    while pest.is_alive():
+        try:
+            stop.set()
+            pest.join()
+        except KeyboardInterrupt:
+            interrupted += 1
+    assert interrupted > 10
+    for _ in range(3):
+        np.testing.assert_array_equal(exe(x)["out"], reference(**x))
+
+
 # ----------------------------------------------------------------------- nothing is lost
 
 

@@ -1,0 +1,72 @@
+"""Long native calls that an interrupt can end.
+
+Python looks for interrupts between its own instructions only, on the main thread only. So a long
+call runs in a thread of its own while the main thread waits, and the handler that stood before
+is called at once when a signal comes. If it raises, the job ends after its present step, and
+only then does the exception go on: nothing the job uses is touched while it runs.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+from netc.runtime.binding import Binding
+
+
+def on_main_thread() -> bool:
+    """Whether this is the thread that sees interrupts."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def call_apart(run: Callable[[int], int], binding: Binding) -> None:
+    """Run a job to its end, or until an interrupt; from the main thread."""
+    before = signal.getsignal(signal.SIGINT)
+    raised: list[BaseException] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        """Does not raise, so that no instruction below can be left out."""
+        try:
+            if callable(before):
+                before(number, frame)
+        except BaseException as error:
+            raised.append(error)
+            binding.cancel()
+
+    if not callable(before):  # ignored, or the system ends the process: nothing to wait for
+        run(binding.job_address)
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        _wait_for(run, binding)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if raised:
+        raise raised[0]
+
+
+def _wait_for(run: Callable[[int], int], binding: Binding) -> None:
+    """The call in another thread, or here where no thread starts."""
+    done = threading.Lock()
+    done.acquire()
+
+    def work() -> None:
+        run(binding.job_address)
+        done.release()
+
+    try:
+        threading.Thread(target=work, name="netc-run", daemon=True).start()
+    except RuntimeError:
+        work()
+    pending: BaseException | None = None
+    while True:
+        try:
+            done.acquire()
+            break
+        except BaseException as error:  # by the handler of another signal
+            binding.cancel()
+            pending = pending or error
+    if pending is not None:
+        raise pending
