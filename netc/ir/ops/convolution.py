@@ -148,6 +148,8 @@ class ConvTranspose(Windowed, name="conv_transpose"):
         kernel, sizes, groups = w.shape[2:], x.shape[2:], self.groups
         stride, pad, dilation = self.window(len(kernel))
         n, c, o = x.shape[0], x.shape[1] // groups, w.shape[1]
+        window = zip(sizes, kernel, stride, pad, dilation, strict=True)
+        kept = known(tuple(_grown(*each) for each in window), "sizes")
         full = ends_of(sizes, kernel, stride, dilation)
         out = np.zeros((n, groups * o, *full), np.result_type(x, w))
         points = int(np.prod(sizes))
@@ -155,7 +157,7 @@ class ConvTranspose(Windowed, name="conv_transpose"):
         for at in offsets(kernel):
             tap = tap_of(w, at).reshape(groups, c, o).swapaxes(1, 2)
             out[taps(at, sizes, stride, dilation)] += (tap @ x).reshape(n, groups * o, *sizes)
-        inner = (slice(p, end - p) for p, end in zip(pad, full, strict=True))
+        inner = (slice(p, p + size) for p, size in zip(pad, kept, strict=True))
         out = out[(slice(None), slice(None), *inner)]
         return out + bias[0].reshape(-1, *(1 for _ in sizes)) if bias else out
 

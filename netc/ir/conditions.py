@@ -1,0 +1,67 @@
+"""What a net demands of sizes known only at run time: windows that fit, slices that end in time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+from netc.errors import clean
+from netc.ir.dims import Dim
+from netc.ir.graph import Graph, Node
+from netc.ir.ops.convolution import Conv, ConvTranspose
+from netc.ir.ops.fused import Fused
+from netc.ir.ops.indexing import Im2col
+from netc.ir.ops.pooling import Pool
+from netc.ir.ops.shape import Crop, Slice
+from netc.ir.ops.windows import Ints, axis_of
+from netc.ir.plan import Condition
+
+
+def conditions(graph: Graph) -> tuple[Condition, ...]:
+    """The conditions of every node, each demand once; where they hold, the reference has a result.
+
+    Sizes that are numbers were checked when the node was made.
+    """
+    found: dict[tuple[Dim, int], Condition] = {}
+    for condition in chain.from_iterable(map(_of, graph.nodes)):
+        if not isinstance(condition.size, int):
+            found.setdefault((condition.size, condition.minimum), condition)
+    return tuple(found.values())
+
+
+def _of(node: Node) -> Iterator[Condition]:
+    op, name = node.op, clean(node.name)
+    if isinstance(op, Fused):
+        for inner in op.body.nodes:
+            yield from _of(inner)
+        return
+    shapes = [v.type.shape for v in node.inputs]
+    match op:
+        case Conv():
+            _, pad, dilation = op.window(len(shapes[0]) - 2)
+            kernel = tuple(k for k in shapes[1][2:] if isinstance(k, int))
+            yield from _windows(name, shapes[0], kernel, pad, dilation)
+        case Im2col():
+            kernel, _, pad, dilation = op.window()
+            yield from _windows(name, shapes[0], kernel, pad, dilation)
+        case Pool():
+            kernel, _, pad = op.window()
+            yield from _windows(name, shapes[0], kernel, pad, (1,) * len(kernel))
+        case ConvTranspose():
+            for size in node.types[0].shape[2:]:
+                yield Condition(size, 1, f"{name}: what padding leaves")
+        case Slice() if op.stop is not None:
+            size = shapes[0][axis_of(op.axis, len(shapes[0]))]
+            yield Condition(size, op.stop, f"{name}: where it ends")
+        case Crop():
+            starts = op.offsets(len(shapes[0]))
+            for i in range(axis_of(op.axis, len(shapes[0])), len(shapes[0])):
+                left = shapes[0][i] - shapes[1][i]
+                yield Condition(left, starts[i], f"{name}: what is cut off axis {i}")
+
+
+def _windows(
+    name: str, shape: tuple[Dim, ...], kernel: Ints, pad: Ints, dilation: Ints
+) -> Iterator[Condition]:
+    for size, k, p, d in zip(shape[2:], kernel, pad, dilation, strict=True):
+        yield Condition(size, d * (k - 1) + 1 - 2 * p, f"{name}: the size its window needs")

@@ -1,0 +1,56 @@
+"""Conditions hold exactly where the reference has a result."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from netc.errors import GraphError
+from netc.ir.conditions import conditions
+from netc.ir.dims import evaluate
+from netc.ir.interpret import interpret
+from netc.ir.text import parse
+
+NODES = [
+    "conv(%x, %w, stride=(2, 2), pad=(1, 1), dilation=(2, 3)) : f32[N,3,(H-1)//2,(W-1)//2-1]",
+    "max_pool(%x, kernel=(3, 5), stride=(2, 2), ceil=true) : f32[N,3,H//2,W//2-1]",
+    "im2col(%x, kernel=(2, 4), stride=(3, 1)) : f32[N,24,(H+1)//3,W-3]",
+    "slice(%x, axis=2, start=1, stop=4) : f32[N,3,3,W]",
+    "conv_transpose(%x, %w, pad=(2, 3)) : f32[N,3,H-2,W-4]",
+    "crop(%x, %y, offset=(1, 0)) : f32[N,3,4,6]",
+]
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_conditions(node: str) -> None:
+    graph = parse(
+        "graph @g(input %x: f32[N,3,H,W], input %y: f32[N,3,4,6], param %w: f32[3,3,3,3])"
+        f" {{\n  %z = {node}\n  return %z, %y\n}}"
+    )
+    found = conditions(graph)
+    assert found
+    outcomes = set()
+    for h in range(1, 9):
+        for w in range(1, 9):
+            sizes = {"N": 1, "H": h, "W": w}
+            holds = all(evaluate(c.size, sizes) >= c.minimum for c in found)
+            feed = {"x": np.zeros((1, 3, h, w)), "y": np.zeros((1, 3, 4, 6))}
+            assert holds == _runs(graph, feed), sizes
+            outcomes.add(holds)
+    assert outcomes == {True, False}
+
+
+def _runs(graph: object, feed: dict[str, np.ndarray]) -> bool:
+    try:
+        interpret(graph, feed)  # type: ignore[arg-type]
+    except (GraphError, ValueError):
+        return False
+    return True
+
+
+def test_known_sizes_have_no_conditions() -> None:
+    graph = parse(
+        "graph @g(input %x: f32[N,3,8,8]) {\n  %y = max_pool(%x, kernel=(2, 2)) : f32[N,3,7,7]\n"
+        "  return %y\n}"
+    )
+    assert conditions(graph) == ()
