@@ -7,11 +7,12 @@ read a row twice, so it needs no edge rows: rows outside are replaced by the nea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from netc.codegen.cpu import mathlib
 from netc.codegen.cpu.anchors.access import Access, Args
+from netc.codegen.cpu.anchors.folds import tree
 from netc.codegen.cpu.anchors.results import Lane, Results, Row, Writer, lanes_of
 from netc.codegen.cpu.anchors.streams import Port, Ports
 from netc.codegen.cpu.anchors.units import units
@@ -88,7 +89,7 @@ def _emit(f: Function, p: Pooling) -> None:
         spans = [span(f, a, i) for a, i in zip(axes[:-1], indices[2:], strict=True)]
         line = _Line(f, p, axes[-1], spans, base, writer.row(indices), writer.sizes[-1])
         if p.taps is None:
-            line.edges(f.const(0), f.const(0))
+            line.edges(f.const(0), f.const(0), line.clipped)
         else:
             line.unrolled()
     f.ret()
@@ -114,30 +115,31 @@ class _Line:
         for s in spans:
             self.count = f.mul(self.count, extent(f, s))
 
-    def edges(self, first: Val, last: Val) -> None:
-        """All outputs of the row but those from `first` to `last`, window by clipped window."""
+    def edges(self, first: Val, last: Val, pixel: Callable[[Val, Span], None]) -> None:
+        """All outputs of the row but those from `first` to `last`, one by one."""
         f = self.f
         inner = f.sub(last, first)
         with f.loop(0, f.sub(self.width, inner)) as turn:
             after = f.icmp("sge", turn.index, first)
             x = f.select(after, f.add(turn.index, inner), turn.index)
-            here = span(f, self.across, x)
-            zero = [f.f32(0.0 if self.p.mean else -float("inf"), w.count) for w in self.lanes]
-            acc = walk(f, [*self.spans, here], self.base, zero, self._step)
-            if self.p.mean:
-                whole = f.cast("sitofp", f.mul(self.count, extent(f, here)), "float")
-                acc = [f.fdiv(a, f.splat(whole, a.lanes)) for a in acc]
-            at = f.shl(x, 3) if self.p.results.blocked else x
-            for w, a in zip(self.lanes, acc, strict=True):
-                self.row.put(a, at, w.first)
+            pixel(x, span(f, self.across, x))
+
+    def clipped(self, x: Val, here: Span) -> None:
+        """The output at x from what is left of its window."""
+        f = self.f
+        zero = [f.f32(0.0 if self.p.mean else -float("inf"), w.count) for w in self.lanes]
+        acc = walk(f, [*self.spans, here], self.base, zero, self._step)
+        if self.p.mean:
+            whole = f.cast("sitofp", f.mul(self.count, extent(f, here)), "float")
+            acc = [f.fdiv(a, f.splat(whole, a.lanes)) for a in acc]
+        at = f.shl(x, 3) if self.p.results.blocked else x
+        for w, a in zip(self.lanes, acc, strict=True):
+            self.row.put(a, at, w.first)
 
     def _step(self, address: Val, indices: list[Val], acc: list[Val]) -> list[Val]:
         f = self.f
         loads = [f.load(vec(w.count), f.gep(address, 4 * w.first)) for w in self.lanes]
-        return [self._join(a, x) for a, x in zip(acc, loads, strict=True)]
-
-    def _join(self, a: Val, x: Val) -> Val:
-        return self.f.fadd(a, x) if self.p.mean else mathlib.maximum(self.f, a, x)
+        return [self._joined(f, a, x) for a, x in zip(acc, loads, strict=True)]
 
     def unrolled(self) -> None:
         """Outputs whose window lies inside by straight code, the others by `edges`."""
@@ -155,8 +157,34 @@ class _Line:
         empty = f.icmp("sge", low, high)
         low = f.select(empty, f.const(0), low)
         high = f.select(empty, f.const(0), high)
-        self._inner(low, high, self._rows(s))
-        self.edges(low, high)
+        rows = self._rows(s)
+        self._inner(low, high, rows)
+        if self.p.mean:
+            self.edges(low, high, self.clipped)
+            return
+        taken = f.icmp("slt", s.low, s.high)
+        self.edges(low, high, lambda x, here: self._nearest(x, here, rows, taken))
+
+    def _nearest(self, x: Val, here: Span, rows: Sequence[Val], taken: Val) -> None:
+        """The maximum at x, columns outside replaced by the nearest inside; −∞ of no elements."""
+        f, a = self.f, self.across
+        assert self.p.taps is not None
+        some = f.and_(taken, f.icmp("slt", here.low, here.high))
+        with f.if_(some) as side:
+            columns = []
+            for j in range(self.p.taps[1]):
+                column = f.smax(f.smin(f.add(here.start, j), f.sub(a.size, 1)), 0)
+                columns.append(f.mul(f.add(column, a.pad), a.stride))
+            results = []
+            for w in self.lanes:
+                places = [f.gep(f.gep(r, c), 4 * w.first) for r in rows for c in columns]
+                loads = [f.load(vec(w.count), p) for p in places]
+                results.append(tree(f, loads, mathlib.maximum))
+            side.give(results)
+            side.otherwise()
+            side.give([f.f32(-float("inf"), w.count) for w in self.lanes])
+        for w, value in zip(self.lanes, side.results, strict=True):
+            self.row.put(value, f.shl(x, 3), w.first)
 
     def _rows(self, s: Span) -> list[Val]:
         """Addresses of the window's rows, those outside replaced by the nearest inside."""
@@ -188,18 +216,25 @@ class _Line:
         assert self.p.step is not None
         at = f.mul(x, self.p.step * 4 * BLOCK)
         for w in lanes:
-            acc: Val | None = None
-            for row in rows:
-                here = f.gep(f.gep(row, at), 4 * w.first)
-                for j in range(self.p.taps[1]):
-                    tap = f.gep(here, 4 * BLOCK * j)
-                    value = load_pixels(f, tap, w.count, self.p.step)
-                    acc = value if acc is None else self._join(acc, value)
-            assert acc is not None
+            places = [f.gep(f.gep(row, at), 4 * w.first) for row in rows]
+            lines = [self._columns(place, w) for place in places]
+            acc = tree(f, lines, self._joined)
             if self.p.mean:
                 size = self.p.taps[0] * self.p.taps[1]
                 acc = f.fmul(acc, f.f32(1.0 / size, w.count))
             self.row.put(acc, f.shl(x, 3), w.first)
+
+    def _columns(self, place: Val, w: Lane) -> Val:
+        """One row of a window joined."""
+        f = self.f
+        assert self.p.taps is not None
+        assert self.p.step is not None
+        taps = [f.gep(place, 4 * BLOCK * j) for j in range(self.p.taps[1])]
+        loads = [load_pixels(f, tap, w.count, self.p.step) for tap in taps]
+        return tree(f, loads, self._joined)
+
+    def _joined(self, f: Function, a: Val, x: Val) -> Val:
+        return f.fadd(a, x) if self.p.mean else mathlib.maximum(f, a, x)
 
 
 def load_pixels(f: Function, address: Val, lanes: int, step: int) -> Val:
