@@ -75,8 +75,8 @@ def emit(graph: Graph, order: Sequence[Node], options: Options, locs: Any = None
     from netc.ir.text import show
 
     store, levels = WeightStore(), []
-    for name in options.cpu:
-        target = target_named(name)
+    targets = {target_named(name).name: target_named(name) for name in options.cpu}
+    for _, target in sorted(targets.items()):  # so that equal requests give equal files
         made = compile_graph(graph, order, target, store)
         level = Level(
             name=target.name,
