@@ -165,6 +165,7 @@ def _show_log() -> None:
 
 
 @click.group(
+    "netc",
     cls=App,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Every command has --help. A .net, .prototxt or .ir file is a net; a .bin is a model.",

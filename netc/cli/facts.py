@@ -65,7 +65,7 @@ def op_rows(graph: Graph, sizes: Mapping[str, int]) -> list[Row]:
     counts: dict[str, list[int]] = {}
     for node in graph.nodes:
         if not isinstance(node.op, Input | Param):
-            seen = counts.setdefault(node.op.name, [0, 0])
+            seen = counts.setdefault(_does(node), [0, 0])
             seen[0] += 1
             seen[1] += flops(node, sizes)
     total = sum(work for _, work in counts.values()) or 1
@@ -99,7 +99,8 @@ def model_lines(file: ArtifactFile, sizes: Mapping[str, int]) -> list[str]:
             f"{size(arena)} of memory a run{tuned}"
         )
     lines.append(f"  weights {size(len(file.weights))}")
-    for condition in file.level(file.levels[0].name).plan.conditions if file.levels else ():
+    conditions = file.level(file.levels[0].name).plan.conditions if file.levels else ()
+    for condition in (c for c in conditions if c.minimum > 0):
         lines.append(f"  needs   {condition.size} ≥ {condition.minimum}: {clean(condition.why)}")
     verdict = judge(file, None, None)
     trusted = "trusted" if verdict.trusted else f"made again at load: {clean(verdict.why)}"

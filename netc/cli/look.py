@@ -55,7 +55,8 @@ def explain_command(source: Path, rules: bool, **options: Any) -> None:
         lowered = lower(graph, api.compile_options(True, "native", None))
     for note in lowered.graph.notes:
         say(f"note: {clean(note)}")
-    table(("kernel", "does", "on"), kernel_rows(lowered.order))
+    kernels = kernel_rows(lowered.order)
+    table(("kernel", "does", "on"), kernels)
     refusals = lowered.context.refusals
     if refusals:
         rows = [(r.node, r.pass_name, r.reason) for r in refusals]

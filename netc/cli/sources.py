@@ -40,11 +40,13 @@ def is_model(path: Path) -> bool:
     """Whether a file is a compiled model, by its first bytes or else its suffix."""
     from netc.runtime.container import MAGIC
 
+    head = b""
     try:
-        with path.open("rb") as stream:
-            head = stream.read(len(MAGIC)) if path.is_file() else b""
+        if path.is_file():  # a pipe would be waited on
+            with path.open("rb") as stream:
+                head = stream.read(len(MAGIC))
     except (OSError, ValueError):
-        head = b""
+        return path.suffix == ".bin"
     return head == MAGIC or path.suffix == ".bin"
 
 

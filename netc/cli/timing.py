@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +12,12 @@ from numpy.typing import NDArray
 
 from netc.cli.show import milliseconds
 from netc.runtime.session import Executable
-from netc.runtime.trace import mean_times
+from netc.runtime.trace import StepTime, timed
 
 Arrays = Mapping[str, NDArray[Any]]
 _WARM_UP = 3
 _MOST = 100_000  # runs
+_WATCHED, _WATCHED_SECONDS = 100, 2.0  # runs whose steps are timed
 _IMAGE = 224  # pixels of a height or width left open
 
 
@@ -50,14 +52,17 @@ def measure(exe: Executable, feed: Arrays, seconds: float) -> list[float]:
 
 def step_rows(exe: Executable, feed: Arrays) -> tuple[list[tuple[object, ...]], float]:
     """A row for every step, and the work of a run in FLOP."""
-    steps = mean_times(exe, exe.accepted(feed, {}), 50, 2.0)
-    total = sum(s.seconds for s in steps) or 1e-12
+    arrays = exe.accepted(feed, {})
+    runs: list[list[StepTime]] = []
+    end = time.perf_counter() + _WATCHED_SECONDS
+    while not runs or (time.perf_counter() < end and len(runs) < _WATCHED):
+        exe.run(arrays)  # wakes the workers up, which the watched run need not
+        runs.append(timed(exe, arrays)[1])
+    medians = [statistics.median(r[i].seconds for r in runs) for i in range(len(runs[0]))]
+    total = sum(medians) or 1e-12
     rows: list[tuple[object, ...]] = []
-    for s in steps:
-        spent = max(s.seconds, 1e-12)
-        rates = (s.flops / spent / 1e9, s.bytes / spent / 1e9)
+    for s, spent in zip(runs[0], medians, strict=True):
+        rates = (s.flops / max(spent, 1e-12) / 1e9, s.bytes / max(spent, 1e-12) / 1e9)
         shown = [f"{rate:.1f}" if rate >= 0.05 else "" for rate in rates]
-        rows.append(
-            (s.name, s.op, milliseconds(s.seconds), f"{100 * s.seconds / total:.1f}", *shown)
-        )
-    return rows, float(sum(s.flops for s in steps))
+        rows.append((s.name, s.op, milliseconds(spent), f"{100 * spent / total:.1f}", *shown))
+    return rows, float(sum(s.flops for s in runs[0]))
