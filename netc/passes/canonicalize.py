@@ -16,6 +16,9 @@ from netc.ir.ops.normalization import Softmax
 from netc.ir.ops.pooling import AvgPool, MaxPool, Pool
 from netc.ir.ops.reduction import Accuracy, ArgMax, Reduce, ReduceMean, ReduceSum
 from netc.ir.ops.shape import Concat, Crop, Flatten, Pad, Reshape, Slice, Tile, Transpose
+from netc.ir.ops.sources import Const
+from netc.ir.scalar import Elementwise, broadcast
+from netc.ir.types import TensorType
 from netc.passes.base import BEFORE_KERNELS, Context
 from netc.passes.rewrite import Rewriter, Rule, rewrite, rule
 
@@ -194,10 +197,21 @@ def spatial_mean(rw: Rewriter, node: Node) -> Value | None:
     return None
 
 
+@rule(Elementwise)
+def scalar_constant(rw: Rewriter, node: Node) -> Value | None:
+    """f(x, c spread over a shape) = f(x, c) where x has the result's shape without it."""
+    inputs = list(node.inputs)
+    for i, v in enumerate(inputs):
+        others = [u.type.shape for j, u in enumerate(inputs) if j != i]
+        if isinstance(v.op, Const) and v.type.rank and broadcast(*others) == node.out.type.shape:
+            inputs[i] = rw(Const(TensorType(v.type.dtype, ()), v.op.value)).out
+    return rw(node.op, *inputs).out if tuple(inputs) != node.inputs else None
+
+
 RULES: tuple[Rule, ...] = (
     fill_window, fill_pool, axes_from_front, flatten_is_reshape, explicit_reshape,
     plain_transpose, concat_of_one, whole_slice, no_op, fc_reads_through, whole_avg_pool,
-    spatial_mean,
+    spatial_mean, scalar_constant,
 )  # fmt: skip
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from netc.ir.device import Device
-from netc.ir.graph import Graph, Stage, Value
+from netc.ir.graph import Graph, Node, Stage, Value
+from netc.ir.ops.sources import Const, Param
 from netc.passes.base import Context, at_stage
 from netc.passes.rewrite import rebuilt
 
@@ -15,7 +16,7 @@ CPU = Device("cpu")
 
 @dataclass(frozen=True)
 class Place:
-    """Nodes run where the net says; the rest, sources included, on `default`."""
+    """Nodes run where the net says, the rest on `default`; parameters where they are read first."""
 
     default: Device = CPU
     name: ClassVar[str] = "place"
@@ -28,8 +29,16 @@ class Place:
         for node in graph.nodes:
             inputs = tuple(new[v] for v in node.inputs)
             placed = node
+            device = node.device or self._of_reader(graph, node) or self.default
             if inputs != node.inputs or node.device is None:
-                placed = replace(node, inputs=inputs, device=node.device or self.default)
+                placed = replace(node, inputs=inputs, device=device)
             new.update(zip(node.results, placed.results, strict=True))
         inputs_now = tuple(new[n.out].node for n in graph.inputs)
         return at_stage(replace(rebuilt(graph, new), inputs=inputs_now), Stage.PLACED)
+
+    @staticmethod
+    def _of_reader(graph: Graph, node: Node) -> Device | None:
+        """Where a parameter or constant is read first."""
+        if not isinstance(node.op, Param | Const):
+            return None
+        return next((user.device for user in graph.uses[node.out] if user is not None), None)

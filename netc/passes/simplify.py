@@ -81,10 +81,10 @@ def constant_operand(rw: Rewriter, node: Node) -> Value | None:
 
 def uniform(rw: Rewriter, value: Value) -> float | None:
     """The number a constant or fixed parameter has in every element, None where they differ."""
-    if not isinstance(value.op, Const | Param) or not rw.fixed(value):
-        return None
     if isinstance(value.op, Const):
         return float(np.float32(value.op.value))
+    if not isinstance(value.op, Param) or not rw.fixed(value):
+        return None
     count = value.type.count
     if not isinstance(count, int) or not 0 < count <= SMALL:
         return None

@@ -124,3 +124,19 @@ def test_inner_product_does_not_read_through_the_batch() -> None:
     }
     """
     unchanged(Canonicalize(), text)
+
+
+def test_constants_of_any_batch() -> None:
+    """A constant spread over a run-time shape is one number; then it folds."""
+    text = """
+    graph @g(input %x: f32[N,3], input %z: f32[3]) {
+      %c = const(type=f32[N,3], value=1.5) : f32[N,3]
+      %a = maximum(%x, %c) : f32[N,3]
+      %b = mul(%a, %c) : f32[N,3]
+      %y = add(%z, %c) : f32[N,3]
+      return %b, %y
+    }
+    """
+    after, _ = run(Canonicalize(), graph(text))
+    shapes = [n.types[0].shape for n in after.nodes if n.op.name == "const"]
+    assert sorted(map(len, shapes)) == [0, 0, 2]  # %z needs the batch of its constant

@@ -289,3 +289,24 @@ def test_close_mean_keeps_its_digits() -> None:
     x = {"x": (1e4 + np.random.default_rng(0).standard_normal((2, 8, 6, 6))).astype(np.float32)}
     exact = interpret(before, x)["y"]
     assert np.abs(interpret(after, x, np.float32)["y"] - exact).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("norm", "left"),
+    [
+        ("mul(%f, %o)", ["fc"]),  # [o], the last axis
+        ("add(%f, %o)", ["fc"]),
+        ("mul(%f, %r)", ["fc", "mul"]),  # [3, 1], rows
+        ("affine(%f, scale=2.0, shift=1.0)", ["fc"]),
+    ],
+)
+def test_inner_product_of_many_rows(norm: str, left: list[str]) -> None:
+    """The channels of an inner product are its last axis, whatever axis 1 is."""
+    text = f"""
+    graph @g(input %x: f32[2,3,4], param %w: f32[3,4], param %o: f32[3], param %r: f32[3,1]) {{
+      %f = fc(%x, %w, axis=2) : f32[2,3,3]
+      %y = {norm} : f32[2,3,3]
+      return %y
+    }}
+    """
+    assert folded(text)[0] == left
