@@ -119,7 +119,7 @@ def _check_size(graph: Graph) -> None:
 def _places(graph: Graph) -> dict[str, list[Any]]:
     """Node -> file name, line, column; no folder, so that no path of this machine is kept."""
     return {
-        n.name: [Path(n.loc.file).name, n.loc.line, n.loc.column]
+        n.name: [clean(Path(n.loc.file).name), n.loc.line, n.loc.column]
         for n in graph.nodes
         if n.loc.line
     }
