@@ -2,6 +2,7 @@
 
 from netc.codegen.cpu.anchors import conv as conv
 from netc.codegen.cpu.anchors import copies as copies
+from netc.codegen.cpu.anchors import direct as direct
 from netc.codegen.cpu.anchors import lrn as lrn
 from netc.codegen.cpu.anchors import pooling as pooling
 from netc.codegen.cpu.anchors import reductions as reductions

@@ -38,12 +38,12 @@ class Lane:
 class Results:
     """The outputs of a kernel with an anchor, as far as its code and its arguments go."""
 
-    def __init__(self, ctx: Lowering, k: Kernel, shape: Shape | None = None) -> None:
+    def __init__(self, ctx: Lowering, k: Kernel, blocked: bool | None = None) -> None:
         assert k.anchor is not None
         self.tail = Tail(k)
         type = k.anchor.types[0]
-        self.shape: Shape = type.shape if shape is None else shape
-        self.blocked = type.layout is Layout.C8
+        self.shape: Shape = type.shape
+        self.blocked = type.layout is Layout.C8 if blocked is None else blocked
         operands = (*self.tail.operands, *k.outs)
         for o in k.outs:
             if o.type.shape != self.shape:

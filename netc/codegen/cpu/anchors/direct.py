@@ -1,0 +1,338 @@
+"""Convolution and its transpose straight from the definition, into row-major results.
+
+For any number of spatial axes, any groups, strides and dilations; the input may have any layout.
+Vectors hold sixteen output channels of one pixel, a tile a few pixels of a row; sums pass through
+the stack to be stored channel by channel. Groups with few output channels take their channels
+singly, and vectors then hold neighbouring pixels. Windows are clipped, so no padding is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from netc.codegen.cpu.anchors.access import Args
+from netc.codegen.cpu.anchors.results import Results, Writer
+from netc.codegen.cpu.anchors.results import Row as Line
+from netc.codegen.cpu.anchors.units import units
+from netc.codegen.cpu.anchors.windows import AXIS_SLOTS, Axis, Span, add_axes, read_axes, span
+from netc.codegen.cpu.emit import Function, Val, vec
+from netc.codegen.cpu.lowering import BLOCK, Call, Kernel, Lowering, Operand, rule
+from netc.ir.op import Array
+from netc.ir.ops.convolution import Conv, ConvTranspose, Windowed
+
+_PANEL = 16  # output channels of a vector group
+_FEW = 4  # with fewer output channels in a group, they are taken singly
+
+
+@dataclass(frozen=True)
+class Direct:
+    """What the code depends on."""
+
+    results: Results = field(compare=False)
+    transposed: bool
+    axes: int
+    panel: int  # output channels together: 16 or 1
+    even: bool  # pixels of a row are one element apart in the input
+    dense: bool  # no dilation
+
+
+def lower_direct_conv(ctx: Lowering, k: Kernel) -> Call:
+    """A convolution with a row-major result."""
+    assert k.anchor is not None
+    assert isinstance(k.anchor.op, Conv)
+    return _lower(ctx, k, k.anchor.op, transposed=False)
+
+
+@rule(ConvTranspose)
+def lower_conv_transpose(ctx: Lowering, k: Kernel) -> Call:
+    """A transposed convolution, each result gathered from the inputs that add to it."""
+    assert k.anchor is not None
+    assert isinstance(k.anchor.op, ConvTranspose)
+    return _lower(ctx, k, k.anchor.op, transposed=True)
+
+
+def _lower(ctx: Lowering, k: Kernel, op: Windowed, transposed: bool) -> Call:
+    x, w, *bias = k.anchor_operands()
+    weights = np.asarray(w.array, np.float32).reshape(w.type.sizes({}))
+    kernel, groups = weights.shape[2:], op.groups
+    stride, pad, dilation = op.window(len(kernel))
+    if transposed:  # [c, o, …] -> [o, c, …], group by group
+        parts = np.split(weights, groups)
+        weights = np.concatenate([p.swapaxes(0, 1) for p in parts])
+    outputs = weights.shape[0] // groups
+    results = Results(ctx, k, blocked=False)
+    across = x.strides[-1] * (stride[-1] if stride else 1) if kernel else 0
+    panel = _PANEL if outputs >= _FEW else 1
+    d = Direct(results, transposed, len(kernel), panel, across == 1, set(dilation) <= {1})
+    args = Args()
+    _add_source(args, x)
+    for n in (weights.shape[1], outputs, groups, -(-outputs // panel)):
+        args.size(n)
+    args.add(ctx.weight(_panels(weights, groups, panel, transposed)))
+    args.add(ctx.weight(_bias(bias, groups, outputs, panel)))
+    add_axes(args, x.type.shape[2:], kernel, stride, pad, dilation=dilation)
+    results.arguments(args)
+    symbol = ctx.code(("direct", d, results.key), lambda f: _Direct(f, d).emit())
+    return Call(symbol, tuple(args.items))
+
+
+def _add_source(args: Args, x: Operand) -> None:
+    """Address and byte strides: image, eight channels, channel, then the spatial axes."""
+    image, channel, *spatial = x.strides
+    args.add(x.pointer())
+    lane = 1 if x.is_c8 else channel
+    for s in (image, channel if x.is_c8 else channel * BLOCK, lane, *spatial):
+        args.size(s * 4)
+
+
+def _panels(weights: Array, groups: int, panel: int, taps_outer: bool) -> Array:
+    """[o, c, k…] as [group][panel][c][taps][lane], or with taps before channels."""
+    o, c = weights.shape[:2]
+    each = o // groups
+    count = -(-each // panel)
+    taps = int(np.prod(weights.shape[2:]))
+    out = np.zeros((groups, count * panel, c, taps), np.float32)
+    out[:, :each] = weights.reshape(groups, each, c, taps)
+    split = out.reshape(groups, count, panel, c, taps)
+    order = (0, 1, 4, 3, 2) if taps_outer else (0, 1, 3, 4, 2)
+    return np.ascontiguousarray(split.transpose(order))
+
+
+def _bias(bias: Sequence[Operand], groups: int, outputs: int, panel: int) -> Array:
+    padded = -(-outputs // panel) * panel
+    out = np.zeros((groups, padded), np.float32)
+    for b in bias:
+        out[:, :outputs] = np.asarray(b.array, np.float32).reshape(groups, outputs)
+    return out
+
+
+class _Direct:
+    def __init__(self, f: Function, d: Direct) -> None:
+        self.f, self.d = f, d
+        self.source = f.slot(f.args[0], 0, "ptr")
+        self.image, self.eight, self.lane = (f.slot(f.args[0], i) for i in (1, 2, 3))
+        spatial = [f.slot(f.args[0], 4 + i) for i in range(d.axes)]
+        first = 4 + d.axes
+        numbers = [f.slot(f.args[0], first + i) for i in range(4)]
+        self.channels, self.outputs, self.groups, self.panels = numbers
+        self.weights = f.slot(f.args[0], first + 4, "ptr")
+        self.bias = f.slot(f.args[0], first + 5, "ptr")
+        self.axes = read_axes(f, first + 6, spatial)
+        self.writer = Writer(f, d.results, first + 6 + AXIS_SLOTS * d.axes)
+        self.lanes = min(d.panel, f.target.lanes)
+        self.parts = d.panel // self.lanes
+        self.taps = f.const(1)
+        for a in self.axes:
+            self.taps = f.mul(self.taps, a.kernel)
+        self.scratch = f.alloca(4 * d.panel * 8)
+
+    def emit(self) -> None:
+        """The kernel: one unit is a row of one panel."""
+        f = self.f
+        outer = self.writer.sizes[2:-1] if self.d.axes else []
+        sizes = [self.writer.sizes[0], self.groups, self.panels, *outer]
+        with units(f, sizes) as (image, group, panel, *place):
+            number = f.add(f.mul(group, self.panels), panel)
+            size = f.mul(f.mul(self.channels, self.taps), 4 * self.d.panel)
+            row = _Row(
+                self,
+                weights=f.gep(self.weights, f.mul(number, size)),
+                bias=f.gep(self.bias, f.mul(number, 4 * self.d.panel)),
+                source=f.gep(self.source, f.mul(image, self.image)),
+                channel=f.mul(group, self.channels),
+                first=f.add(f.mul(group, self.outputs), f.mul(panel, self.d.panel)),
+                count=f.smin(f.sub(self.outputs, f.mul(panel, self.d.panel)), self.d.panel),
+                indices=[image, *place],
+            )
+            row.emit()
+        f.ret()
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row of results of one panel of output channels."""
+
+    d: _Direct
+    weights: Val
+    bias: Val
+    source: Val
+    channel: Val  # first input channel
+    first: Val  # first output channel
+    count: Val  # output channels
+    indices: list[Val]  # image, outer spatial places
+
+    def emit(self) -> None:
+        """All pixels: tiles where the window is inside, single pixels elsewhere."""
+        f, d = self.d.f, self.d.d
+        if not d.axes:
+            self.put(self.sums([], f.const(0), 1), f.const(0), 1)
+            return
+        width = self.d.writer.sizes[-1]
+        if d.transposed:
+            with f.loop(0, width) as turn:
+                self.put(self.gathered(turn.index), turn.index, 1)
+            return
+        axis = self.d.axes[-1]
+        outer = zip(self.d.axes[:-1], self.indices[1:], strict=True)
+        spans = [span(f, a, i, not d.dense) for a, i in outer]
+        low, high = self._inside(axis, width)
+        tile = self._tile()
+        stop = f.add(low, f.mul(f.sdiv(f.sub(high, low), tile), tile))
+        inner = Span(axis, f.const(0), f.const(0), axis.kernel)
+        with f.loop(low, stop, tile) as turn:
+            self.put(self.sums([*spans, inner], turn.index, tile), turn.index, tile)
+        done = f.sub(stop, low)
+        with f.loop(0, f.sub(width, done)) as turn:
+            behind = f.icmp("sge", turn.index, low)
+            x = f.select(behind, f.add(turn.index, done), turn.index)
+            here = span(f, axis, x, not d.dense)
+            clipped = Span(axis, f.const(0), here.low, here.high)
+            self.put(self.sums([*spans, clipped], x, 1), x, 1)
+
+    def _tile(self) -> int:
+        """Pixels of a tile."""
+        lanes = self.d.f.target.lanes
+        if self.d.d.panel == 1:
+            return lanes if self.d.d.even else 1
+        return {16: 8, 8: 4}.get(lanes, 2)
+
+    def _inside(self, axis: Axis, width: Val) -> tuple[Val, Val]:
+        """The pixels whose window lies inside along the last axis."""
+        f = self.d.f
+        low = f.smin(f.sdiv(f.sub(f.add(axis.pad, axis.step), 1), axis.step), width)
+        reach = f.mul(f.sub(axis.kernel, 1), axis.dilation)
+        room = f.sub(f.sub(f.add(axis.size, axis.pad), reach), 1)
+        count = f.add(f.sdiv(room, axis.step), 1)
+        high = f.smin(f.select(f.icmp("slt", room, 0), f.const(0), count), width)
+        return low, f.smax(high, low)
+
+    def start(self, pixels: int) -> list[Val]:
+        """The bias for every pixel, by pixel and part."""
+        f, d = self.d.f, self.d
+        if d.d.panel == 1:
+            return [f.splat(f.load("float", self.bias), pixels)]
+        size = 4 * d.lanes
+        parts = [f.load(vec(d.lanes), f.gep(self.bias, i * size)) for i in range(d.parts)]
+        return parts * pixels
+
+    def sums(self, spans: Sequence[Span], x: Val, pixels: int) -> list[Val]:
+        """The sums of some pixels from x on, over all channels and the window."""
+        f, d = self.d.f, self.d
+        with f.loop(0, d.channels, carry=self.start(pixels)) as turn:
+            source = self._channel(turn.index)
+            if spans:
+                last = spans[-1].axis
+                begin = f.sub(f.mul(x, last.step), last.pad)
+                source = f.gep(source, f.mul(begin, last.stride))
+            turn.next(self._window(spans, source, turn.index, turn.values, pixels))
+        return turn.results
+
+    def _channel(self, index: Val) -> Val:
+        """The address of an input channel."""
+        f, d = self.d.f, self.d
+        c = f.add(self.channel, index)
+        block = f.gep(self.source, f.mul(f.lshr(c, 3), d.eight))
+        return f.gep(block, f.mul(f.and_(c, BLOCK - 1), d.lane))
+
+    def _window(
+        self, spans: Sequence[Span], source: Val, tap: Val, sums: list[Val], pixels: int
+    ) -> list[Val]:
+        """Loops over the window; `tap` numbers channels, then their taps."""
+        f = self.d.f
+        if not spans:
+            return self._step(source, tap, sums, pixels)
+        s, *rest = spans
+        base = f.mul(tap, s.axis.kernel)
+        with f.loop(s.low, s.high, carry=sums) as turn:
+            place = f.add(s.start, f.mul(turn.index, s.axis.dilation))
+            here = f.gep(source, f.mul(place, s.axis.stride))
+            inner = f.add(base, turn.index)
+            turn.next(self._window(rest, here, inner, turn.values, pixels))
+        return turn.results
+
+    def _step(self, source: Val, tap: Val, sums: list[Val], pixels: int) -> list[Val]:
+        """One tap of one channel."""
+        f, d = self.d.f, self.d
+        row = f.gep(self.weights, f.mul(tap, 4 * d.d.panel))
+        if d.d.panel == 1:
+            w = f.splat(f.load("float", row), pixels)
+            return [f.fma(f.load(vec(pixels), source), w, sums[0])]
+        size = 4 * d.lanes
+        w_parts = [f.load(vec(d.lanes), f.gep(row, i * size)) for i in range(d.parts)]
+        out = []
+        for p in range(pixels):
+            there = source
+            if p:
+                last = d.axes[-1]
+                there = f.gep(source, f.mul(f.mul(last.step, last.stride), p))
+            value = f.splat(f.load("float", there), d.lanes)
+            for i, w in enumerate(w_parts):
+                out.append(f.fma(value, w, sums[p * d.parts + i]))
+        return out
+
+    def gathered(self, x: Val) -> list[Val]:
+        """The sums of one pixel of the transpose: over taps that reach it, then channels."""
+        f = self.d.f
+        places = [*self.indices[1:], x]
+        axes = list(zip(self.d.axes, places, strict=True))
+        return self._reaching(axes, f.const(0), f.const(0), self.start(1))
+
+    def _reaching(
+        self, axes: list[tuple[Axis, Val]], shift: Val, tap: Val, sums: list[Val]
+    ) -> list[Val]:
+        """Loops over window positions k where (place + pad − k · dilation) / stride is whole."""
+        f = self.d.f
+        if not axes:
+            return self._all_channels(shift, tap, sums)
+        (axis, place), *rest = axes
+        at = f.add(place, axis.pad)
+        base = f.mul(tap, axis.kernel)
+        dense = self.d.d.dense
+        start = f.srem(at, axis.step) if dense else f.const(0)
+        step = axis.step if dense else 1
+        with f.loop(start, axis.kernel, step, sums) as turn:
+            back = f.sub(at, f.mul(turn.index, axis.dilation))
+            index = f.sdiv(back, axis.step)
+            exact = f.icmp("eq", f.mul(index, axis.step), back)
+            inside = f.and_(f.icmp("sge", back, 0), f.icmp("slt", index, axis.size))
+            with f.if_(f.and_(exact, inside)) as side:
+                moved = f.add(shift, f.mul(index, axis.stride))
+                side.give(self._reaching(rest, moved, f.add(base, turn.index), turn.values))
+                side.otherwise()
+                side.give(turn.values)
+            turn.next(side.results)
+        return turn.results
+
+    def _all_channels(self, shift: Val, tap: Val, sums: list[Val]) -> list[Val]:
+        f, d = self.d.f, self.d
+        base = f.mul(tap, d.channels)
+        with f.loop(0, d.channels, carry=sums) as turn:
+            source = f.gep(self._channel(turn.index), shift)
+            turn.next(self._step(source, f.add(base, turn.index), turn.values, 1))
+        return turn.results
+
+    def put(self, sums: Sequence[Val], x: Val, pixels: int) -> None:
+        """Sums to the results: straight, or by way of the stack, channel by channel."""
+        f, d = self.d.f, self.d
+        if d.d.panel == 1:
+            self._line(self.first).put(sums[0], x)
+            return
+        for p in range(pixels):
+            for i in range(d.parts):
+                place = 4 * (p * _PANEL + i * d.lanes)
+                f.store(sums[p * d.parts + i], f.gep(d.scratch, place))
+        with f.loop(0, self.count) as turn:
+            here = f.gep(d.scratch, turn.index, 4)
+            acc = Val(vec(pixels), "poison")
+            for p in range(pixels):
+                acc = f.insert(acc, f.load("float", f.gep(here, 4 * _PANEL * p)), p)
+            self._line(f.add(self.first, turn.index)).put(acc, x)
+
+    def _line(self, channel: Val) -> Line:
+        image, *outer = self.indices
+        if not self.d.d.axes:
+            return self.d.writer.row([image], channel)
+        return self.d.writer.row([image, channel, *outer])
