@@ -159,7 +159,7 @@ def _show_log() -> None:
     log = logging.getLogger("netc")
     if not any(isinstance(h, logging.StreamHandler) for h in log.handlers):
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("netc: %(message)s"))
+        handler.setFormatter(logging.Formatter("%(message)s"))
         log.addHandler(handler)
     log.setLevel(logging.DEBUG if os.environ.get("NETC_DEBUG") else logging.INFO)
 

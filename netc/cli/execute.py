@@ -60,7 +60,7 @@ def run_command(
     """
     from netc import api
     from netc.cli.feeds import read_feed, write_arrays
-    from netc.cli.sources import read_labels
+    from netc.frontend.labels import read_labels
 
     names = read_labels(labels) if labels else None
     with progress(f"loading {clean(model.name)}"):

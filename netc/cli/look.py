@@ -64,10 +64,8 @@ def explain_command(source: Path, rules: bool, **options: Any) -> None:
     if rules:
         rows = [(f.node, f.pass_name, f.rule) for f in lowered.context.fired]
         table(("node", "pass", "rule"), rows, title=f"{len(rows)} rewrites")
-    merged = len(graph.nodes) - len(graph.params) - len(lowered.order)
-    say(
-        f"{len(lowered.order)} kernels; {merged} nodes fewer than the net; {len(refusals)} refusals"
-    )
+    written = len(graph.nodes) - len(graph.params) - len(graph.inputs)
+    say(f"{written} nodes became {len(kernels)} kernels; {len(refusals)} refusals")
 
 
 @click.command("draw")

@@ -63,6 +63,8 @@ def read_source(path: Path, options: Mapping[str, Any]) -> Graph:
     else:
         graph = api.read(path, **_named(path, given))
     if labels is not None:
+        from netc.frontend.labels import read_labels
+
         graph = replace(graph, labels=read_labels(labels))
     return graph.with_outputs(list(outputs)) if outputs else graph
 
@@ -92,19 +94,3 @@ def _inside(path: Path) -> Graph:
 
     file = open_artifact(path)
     return replace(parse(file.ir, file.name), labels=file.labels)
-
-
-def read_labels(path: Path) -> tuple[str, ...]:
-    """One name a line; a leading WordNet id (`n02123045 tabby`) is left out."""
-    from netc.frontend.files import decoded, display, mapped
-
-    text = decoded(mapped(path, UsageError), display(path), UsageError)
-    lines = [line.strip() for line in text.splitlines()]
-    while lines and not lines[-1]:
-        lines.pop()
-    names = []
-    for line in lines:
-        head, _, rest = line.partition(" ")
-        is_id = len(head) == 9 and head[0] == "n" and head[1:].isdigit()
-        names.append(rest if is_id and rest else line)
-    return tuple(names)
