@@ -25,7 +25,9 @@ MAX_DEPTH, MAX_TERMS, MAX_TEXT = 50, 200, 10_000  # nesting, operators, characte
 
 FUNCTIONS: dict[str, tuple[int, Callable[..., S]]] = {
     "exp": (1, exp),
+    "expm1": (1, lambda x: unary("expm1", x)),
     "log": (1, log),
+    "log1p": (1, lambda x: unary("log1p", x)),
     "sqrt": (1, lambda x: unary("sqrt", x)),
     "tanh": (1, tanh),
     "sigmoid": (1, lambda x: 1.0 / (1.0 + exp(-x))),

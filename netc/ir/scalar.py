@@ -9,13 +9,16 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 import numpy as np
 
 from netc.ir.dims import Dim, product
-from netc.ir.op import Array, Op, require
+from netc.ir.op import Array, Grads, Op, require
 from netc.ir.types import DType, TensorType
+
+if TYPE_CHECKING:
+    from netc.ir.graph import Builder, Value
 
 UNARY = ("neg", "abs", "sqrt", "exp", "expm1", "log", "log1p", "tanh", "floor")
 BINARY = ("+", "-", "*", "/", "max", "min", "pow")
@@ -261,6 +264,11 @@ class Elementwise(Op):
             out = self.scalar(*(S(b, x) for x in xs)).h
         shape = np.broadcast_shapes(*(x.shape for x in xs))
         return np.broadcast_to(np.asarray(out, dtype), shape).copy()
+
+    def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
+        from netc.ir.derivative import gradients, tree_of
+
+        return gradients(tree_of(self, len(xs)), b, xs, dy)
 
     def flops(self, *xs: TensorType) -> Dim:
         count = Count()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from netc.ir.dims import Dim, product
-from netc.ir.op import Array, Op, case, require
+from netc.ir.op import Array, Grads, Op, case, require
 from netc.ir.ops.windows import (
     Ints,
     axis_of,
@@ -20,6 +22,9 @@ from netc.ir.ops.windows import (
     taps,
 )
 from netc.ir.types import Layout, TensorType, f32
+
+if TYPE_CHECKING:
+    from netc.ir.graph import Builder, Value
 
 
 class Windowed(Op):
@@ -213,6 +218,15 @@ class Fc(Op, name="fc"):
 
     def flops(self, x: TensorType, w: TensorType, *bias: TensorType) -> Dim:
         return self.infer(x, w, *bias).count * (w.shape[1] * 2 + len(bias))
+
+    def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
+        x, w, *bias = xs
+        outer = product(x.type.shape[: axis_of(self.axis, x.type.rank)])
+        dy = b.reshape(dy, shape=(outer, w.type.shape[0]))
+        flat = b.reshape(x, shape=(outer, w.type.shape[1]))
+        turned = [b.transpose(v, perm=(1, 0)) for v in (w, dy, flat)]
+        dx = b.reshape(b.fc(dy, turned[0]), shape=x.type.shape)
+        return (dx, b.fc(turned[1], turned[2]), *(b.reduce_sum(dy, axes=(0,)) for _ in bias))
 
     def result_layout(self, *xs: TensorType) -> Layout:
         """Row-major, whatever the operands are."""

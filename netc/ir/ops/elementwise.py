@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from netc.ir.op import Array, Op, case, require
+from netc.ir.op import Array, Grads, Op, case, require
 from netc.ir.scalar import Elementwise, S, exp, log, maximum, minimum, power, select, tanh, unary
 from netc.ir.types import DType, TensorType, f32, i64, u8
+
+if TYPE_CHECKING:
+    from netc.ir.graph import Builder, Value
 
 _X = f32[2, 3, 4, 5]
 
@@ -38,6 +43,9 @@ class Sigmoid(Elementwise, name="sigmoid"):
 
     def scalar(self, x: S) -> S:
         return 1.0 / (1.0 + exp(-x))
+
+    def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
+        return (b.formula(y, dy, body="x1 * x0 * (1 - x0)"),)
 
     samples = (case(_X),)
 
@@ -140,6 +148,9 @@ class Softplus(Elementwise, name="softplus"):
     def scalar(self, x: S) -> S:
         return maximum(x, 0.0) + unary("log1p", exp(-unary("abs", x)))
 
+    def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
+        return (b.formula(xs[0], dy, body="x1 * sigmoid(x0)"),)
+
     samples = (case(_X),)
 
 
@@ -177,6 +188,11 @@ class Swish(Elementwise, name="swish"):
 
     def scalar(self, x: S) -> S:
         return x / (1.0 + exp(x * -self.beta))
+
+    def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
+        s = b.sigmoid(b.affine(xs[0], scale=self.beta))
+        body = f"x2 * x1 * (1 + {self.beta!r} * x0 * (1 - x1))"
+        return (b.formula(xs[0], s, dy, body=body),)
 
     samples = (case(_X), case(_X, beta=0.5))
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from netc.ir.derivative import gradients
 from netc.ir.formula import evaluate, operands, parse
-from netc.ir.op import case, require
+from netc.ir.op import Grads, case, require
 from netc.ir.scalar import Elementwise, S
 from netc.ir.types import TensorType, f32
+
+if TYPE_CHECKING:
+    from netc.ir.graph import Builder, Value
 
 _X = f32[2, 3, 4, 5]
 
@@ -17,6 +23,9 @@ class Formula(Elementwise, name="formula"):
 
     def scalar(self, *xs: S) -> S:
         return evaluate(parse(self.body), xs)
+
+    def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
+        return gradients(parse(self.body), b, xs, dy)
 
     def infer(self, *xs: TensorType) -> TensorType:
         need = operands(parse(self.body))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from netc.ir.dims import Dim
-from netc.ir.op import Array, Op, case, require
+from netc.ir.op import Array, Grads, Op, case, require
 from netc.ir.ops.windows import axis_of, floats
 from netc.ir.types import TensorType, f32
+
+if TYPE_CHECKING:
+    from netc.ir.graph import Builder, Value
 
 
 class Lrn(Op, name="lrn"):
@@ -75,6 +80,10 @@ class Softmax(Op, name="softmax"):
     def flops(self, x: TensorType) -> Dim:
         return x.count * 12
 
+    def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
+        inner = b.reduce_sum(b.mul(y, dy), axes=(self.axis,), keep=True)
+        return (b.formula(y, dy, inner, body="x0 * (x1 - x2)"),)
+
     samples = (
         case(f32[2, 10]),
         case(f32[1, 17, 3, 5]),
@@ -94,3 +103,7 @@ class LogSoftmax(Softmax, name="log_softmax"):
     def reference(self, x: Array) -> Array:
         d = x - x.max(self.axis, keepdims=True, initial=-np.inf)
         return np.asarray(d - np.log(np.exp(d).sum(self.axis, keepdims=True)))
+
+    def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
+        total = b.reduce_sum(dy, axes=(self.axis,), keep=True)
+        return (b.formula(y, dy, total, body="x1 - exp(x0) * x2"),)

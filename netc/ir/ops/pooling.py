@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from netc.ir.dims import Dim, product
-from netc.ir.op import Array, Op, case, require
+from netc.ir.op import Array, Grads, Op, case, require
 from netc.ir.ops.windows import (
     Ints,
     ends_of,
@@ -18,6 +20,9 @@ from netc.ir.ops.windows import (
     taps,
 )
 from netc.ir.types import TensorType, f32
+
+if TYPE_CHECKING:
+    from netc.ir.graph import Builder, Value
 
 
 class Pool(Op):
@@ -184,6 +189,10 @@ class GlobalAvgPool(Global, name="global_avg_pool"):
         axes = tuple(range(2, x.ndim))
         count = x.dtype.type(np.prod(x.shape[2:]))
         return np.asarray(x.sum(axes, keepdims=True) / count)
+
+    def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
+        axes = tuple(range(2, xs[0].type.rank))
+        return b.reduce_mean(xs[0], axes=axes, keep=True).op.grad(b, xs, y, dy)
 
 
 class GlobalMaxPool(Global, name="global_max_pool"):

@@ -14,16 +14,19 @@ The first term is one constant per op (`stream`); everything else is a formula o
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from netc.ir.dims import Dim
-from netc.ir.op import Array, Op, case, require
+from netc.ir.op import Array, Grads, Op, case, require
 from netc.ir.ops.pooling import Pool
 from netc.ir.ops.windows import floats
 from netc.ir.scalar import Count, NumPy, S, log, select, unary
 from netc.ir.types import TensorType, f32
+
+if TYPE_CHECKING:
+    from netc.ir.graph import Builder, Value
 
 GOLDEN = 0x9E3779B97F4A7C15  # 2⁶⁴ / the golden ratio, made odd
 OFFSET = 0xD1B54A32D192ED03
@@ -138,6 +141,9 @@ class Dropout(Random, name="dropout"):
 
     def scalar(self, u: S, x: S) -> S:
         return x * select(u < self.ratio, 0.0, 1.0 / (1.0 - self.ratio))
+
+    def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
+        return (b.dropout(dy, ratio=self.ratio, seed=self.seed),)
 
     def infer(self, x: TensorType) -> TensorType:
         require(0.0 <= self.ratio < 1.0, f"ratio {self.ratio} is not from 0 to below 1")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
+from netc.ir.derivative import spread
 from netc.ir.dims import Dim, product
-from netc.ir.op import Array, Op, Types, case, require
+from netc.ir.op import Array, Grads, Op, Types, case, require
 from netc.ir.ops.windows import Ints, axis_of, floats, known
 from netc.ir.types import TensorType, f32
+
+if TYPE_CHECKING:
+    from netc.ir.graph import Builder, Value
 
 
 class Reduce(Op):
@@ -53,6 +59,9 @@ class ReduceSum(Reduce, name="reduce_sum"):
     def reference(self, x: Array) -> Array:
         return np.asarray(x.sum(self.over(x.ndim), keepdims=self.keep))
 
+    def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
+        return (spread(b, dy, xs[0].type, self.over(xs[0].type.rank)),)
+
 
 class ReduceMean(Reduce, name="reduce_mean"):
     """The sum over axes divided by the element count; NaN of nothing."""
@@ -62,6 +71,12 @@ class ReduceMean(Reduce, name="reduce_mean"):
         axes = self.over(x.ndim)
         count = np.prod([x.shape[a] for a in axes])
         return np.asarray(x.sum(axes, keepdims=self.keep) / x.dtype.type(count))
+
+    def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
+        axes = self.over(xs[0].type.rank)
+        ones = b.const(type=xs[0].type, value=1.0)
+        count = b.reduce_sum(ones, axes=axes, keep=self.keep)
+        return (spread(b, b.div(dy, count), xs[0].type, axes),)
 
 
 class ReduceMax(Reduce, name="reduce_max"):

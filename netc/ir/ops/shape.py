@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from netc.ir.dims import Dim, Expr, product
-from netc.ir.op import Array, Op, case, require
+from netc.ir.op import Array, Grads, Op, case, require
 from netc.ir.ops.windows import Ints, axis_of, known, per_axis
 from netc.ir.types import TensorType, f32, u8
+
+if TYPE_CHECKING:
+    from netc.ir.graph import Builder, Value
 
 Dims: TypeAlias = tuple[Dim, ...]
 
@@ -54,6 +58,9 @@ class Reshape(Op, name="reshape"):
     def reference(self, x: Array) -> Array:
         shape = tuple(-1 if isinstance(d, Expr) else d for d in self.shape)
         return x.reshape(known(_resolved(x.shape, shape), "sizes"))
+
+    def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
+        return (b.reshape(dy, shape=xs[0].type.shape),)
 
     samples = (
         case(f32[2, 12], shape=(0, 3, 4)),
@@ -110,6 +117,9 @@ class Flatten(Op, name="flatten"):
         middle = math.prod(x.shape[first : last + 1])
         return x.reshape(*x.shape[:first], middle, *x.shape[last + 1 :])
 
+    def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
+        return (b.reshape(dy, shape=xs[0].type.shape),)
+
     samples = (
         case(f32[2, 3, 4, 5]),
         case(f32[2, 3, 4, 5], axis=0, end=2),
@@ -137,6 +147,10 @@ class Transpose(Op, name="transpose"):
 
     def reference(self, x: Array) -> Array:
         return x.transpose(self.order(x.ndim)).copy()
+
+    def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
+        order = self.order(xs[0].type.rank)
+        return (b.transpose(dy, perm=tuple(order.index(i) for i in range(len(order)))),)
 
     samples = (
         case(f32[2, 3, 4, 5], perm=(0, 2, 3, 1)),
@@ -172,6 +186,11 @@ class Concat(Op, name="concat"):
 
     def reference(self, *xs: Array) -> Array:
         return np.concatenate(xs, self.axis)
+
+    def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
+        axis = axis_of(self.axis, y.type.rank)
+        ends = [0, *accumulate(known(tuple(x.type.shape[axis] for x in xs), "the sizes joined"))]
+        return tuple(b.slice(dy, axis=axis, start=i, stop=j) for i, j in pairwise(ends))
 
     samples = (
         case(f32[2, 3, 4, 5], f32[2, 7, 4, 5]),
@@ -214,6 +233,13 @@ class Slice(Op, name="slice"):
         at = (slice(None),) * axis
         return x[(*at, slice(self.start, self.stop))].copy()
 
+    def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
+        rank, axis = xs[0].type.rank, axis_of(self.axis, xs[0].type.rank)
+        stop = self.start + y.type.shape[axis]
+        (rest,) = known((xs[0].type.shape[axis] - stop,), "what is cut off")
+        before, after = ((0,) * axis + (n,) + (0,) * (rank - axis - 1) for n in (self.start, rest))
+        return (b.pad(dy, before=before, after=after),)
+
     samples = (
         case(f32[2, 7, 3, 3], start=1, stop=6),
         case(f32[2, 7, 3, 3], start=5),
@@ -248,6 +274,14 @@ class Pad(Op, name="pad"):
         value = x.dtype.type(np.float32(self.value))
         return np.pad(x, width, constant_values=value) if width else x.copy()
 
+    def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
+        starts = self.before or (0,) * xs[0].type.rank
+        for axis, (start, size) in enumerate(zip(starts, xs[0].type.shape, strict=True)):
+            if dy.type.shape[axis] != size:
+                (stop,) = known((start + size,), "the size padded")
+                dy = b.slice(dy, axis=axis, start=start, stop=stop)
+        return (dy,)
+
     samples = (
         case(f32[2, 3, 4, 5], before=(0, 0, 1, 2), after=(0, 0, 3, 0)),
         case(f32[2, 3], after=(0, 5), value=-1.5),
@@ -272,6 +306,11 @@ class Tile(Op, name="tile"):
 
     def reference(self, x: Array) -> Array:
         return np.concatenate([x] * self.times, self.axis)
+
+    def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
+        shape, axis = xs[0].type.shape, axis_of(self.axis, xs[0].type.rank)
+        parts = b.reshape(dy, shape=(*shape[:axis], self.times, *shape[axis:]))
+        return (b.reduce_sum(parts, axes=(axis,)),)
 
     samples = (
         case(f32[2, 3, 4], times=3),
