@@ -48,9 +48,13 @@ def graph_of(name: str) -> Graph:
     path = path_of(name)
     text = path.read_text(encoding="utf-8")
     if "u8[" not in text:
-        return netc.read(path)
+        return netc.read(path, warn=_silent)
     floats = text.replace("u8[", "f32[").replace("cast(data, f32)", "data")
-    return netc.parse(floats, path.name)
+    return netc.parse(floats, path.name, warn=_silent)
+
+
+def _silent(_: object) -> None:
+    """Weights are drawn here on purpose."""
 
 
 def read(name: str, batch: int = 1) -> Net:
