@@ -108,6 +108,7 @@ def _stage(word: str) -> Stage:
 
 
 def read_name(text: str) -> str:
+    """The name that a word or a quoted string spells."""
     return _string(text) if text.startswith('"') else text
 
 
@@ -218,6 +219,7 @@ def _shown(value: Token) -> str:
 
 
 def split_reference(value: str) -> tuple[str, int]:
+    """`%name#1` as the name's spelling and the index of the result."""
     text, index = value[1:], 0
     m = re.search(r"#(\d+)$", text)
     if m and not (text.startswith('"') and text.endswith('"')):
