@@ -335,10 +335,7 @@ class Elaborator(Expressions):
             if path in taken:
                 raise ArgumentError(f"the name `{clean(path)}` is used twice", argument="name")
         else:
-            path = base = maker.path(otherwise)
-            n = 1
-            while path in taken or path in maker.b.names:
-                path, n = f"{base}_{n}", n + 1
+            path = maker.free_scope(otherwise)
         taken.add(path)
         return path
 

@@ -15,7 +15,7 @@ from netc.frontend.net.scope import Broken, Library, Scope, SilentError, filled
 from netc.frontend.net.words import ArgumentError, call, initializer, near, show, words
 from netc.ir.device import Device
 from netc.ir.dims import Expr
-from netc.ir.graph import Value
+from netc.ir.graph import MAX_NODES, Value
 from netc.ir.ops.formula import Formula as FormulaOp
 from netc.ir.ops.sources import KINDS
 from netc.ir.types import DType, TensorType
@@ -59,6 +59,8 @@ class Expressions(ABC):
         self.steps += 1
         if self.steps > MAX_STEPS:
             raise ResourceError(f"the net takes more than {MAX_STEPS} steps to write out", span)
+        if len(self.maker.b.names) >= MAX_NODES:
+            raise ResourceError(f"the net has more than {MAX_NODES} nodes", span)
         if self.depth > MAX_DEPTH:
             raise ResourceError(f"expressions are nested more than {MAX_DEPTH} deep", span)
 

@@ -20,7 +20,6 @@ from netc.ir.scalar import Elementwise, S
 
 MAX_LENGTH = 4000  # of a formula's text
 _MAX_DEPTH = 150  # of brackets, through all ops that call each other
-_EXPANDED = {"expm1": "(exp({}) - 1.0)", "log1p": "log(1.0 + {})"}
 
 
 class Texts:
@@ -32,8 +31,6 @@ class Texts:
 
     def unary(self, fn: str, a: str) -> str:
         """-a, or fn(a)."""
-        if fn in _EXPANDED:
-            return self._short(_EXPANDED[fn].format(a))
         return self._short(f"(-{a})" if fn == "neg" else f"{fn}({a})")
 
     def binary(self, fn: str, a: str, b: str) -> str:

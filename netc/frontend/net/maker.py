@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +25,7 @@ class Maker:
         self.params: dict[str, Value] = {}
         self.scope = ""
         self.scopes: set[str] = set()
+        self._tried: dict[str, int] = {}  # how far the numbers behind a name are used up
 
     def path(self, name: str) -> str:
         """A name within the scope; "" is the scope's own."""
@@ -32,10 +33,20 @@ class Maker:
 
     def free(self, name: str) -> str:
         """`name` within the scope, or `name_1`, … where it is taken."""
-        path = base = self.path(name)
-        n = 1
-        while path in self.b.names:
-            path, n = f"{base}_{n}", n + 1
+        return self._numbered(self.path(name), self.b.names)
+
+    def free_scope(self, name: str) -> str:
+        """A path for a block's nodes that no other block or node has."""
+        return self._numbered(self.path(name), self.scopes, self.b.names)
+
+    def _numbered(self, base: str, *taken: Set[str]) -> str:
+        n, path = self._tried.get(base, 0), base
+        if n:
+            path = f"{base}_{n}"
+        while any(path in names for names in taken):
+            n += 1
+            path = f"{base}_{n}"
+        self._tried[base] = n
         return path
 
     def explicit(self, name: str) -> str:

@@ -1,0 +1,338 @@
+"""Texts and the graphs they stand for, as IR text."""
+
+from __future__ import annotations
+
+import textwrap
+
+import numpy as np
+import pytest
+
+from netc.errors import Diagnostic, WeightsError
+from netc.frontend.net.elaborate import parse_net
+from netc.ir.graph import Graph
+from netc.ir.interpret import interpret
+from netc.ir.text import show
+
+
+def read(text: str, **options: object) -> Graph:
+    options.setdefault("warn", lambda d: None)
+    return parse_net(textwrap.dedent(text), "t.net", **options)
+
+
+def check(text: str, expected: str, **options: object) -> None:
+    """The graph's nodes, one a line; inputs and parameters are left out."""
+    lines = [line.strip() for line in show(read(text, **options)).splitlines()]
+    nodes = [line for line in lines if line.startswith(("return", "%"))]
+    assert nodes == textwrap.dedent(expected).strip().splitlines()
+
+
+def test_a_layer_names_its_parameters() -> None:
+    g = read("net n(x: f32[N, 3, 8, 8]) -> y { y = x |> conv(4, 3, pad=1) |> relu }")
+    assert [n.name for n in g.nodes] == ["x", "conv.w", "conv.b", "conv", "y"]
+    assert [str(n.types[0]) for n in g.params] == ["f32[4,3,3,3]", "f32[4]"]
+    assert str(g.outputs["y"].type) == "f32[N,4,8,8]"
+
+
+def test_names_of_nodes() -> None:
+    check(
+        """
+        net n(x: f32[2]) -> y {
+          a = x |> relu |> tanh |> relu
+          a = relu(a)
+          y = a |> tanh(name="odd name") |> tanh
+        }
+        """,
+        """
+        %relu = relu(%x) : f32[2]
+        %tanh = tanh(%relu) : f32[2]
+        %a = relu(%tanh) : f32[2]
+        %a_1 = relu(%a) : f32[2]
+        %"odd name" = tanh(%a_1) : f32[2]
+        %y = tanh(%"odd name") : f32[2]
+        return %y
+        """,
+    )
+
+
+def test_blocks_put_their_nodes_under_their_name() -> None:
+    check(
+        """
+        block b(x, f=2) { return x |> affine(f) }
+        net n(x: f32[2]) -> y { y = x |> b |> b(3, name="c") |> b(f=4, name="") |> b }
+        """,
+        """
+        %b/affine = affine(%x, scale=2.0) : f32[2]
+        %c/affine = affine(%b/affine, scale=3.0) : f32[2]
+        %affine = affine(%c/affine, scale=4.0) : f32[2]
+        %y/affine = affine(%affine, scale=2.0) : f32[2]
+        return "y" = %y/affine
+        """,
+    )
+
+
+def test_the_empty_name_is_that_of_the_block() -> None:
+    check(
+        """
+        block unit(x, name="u") { return x |> relu(name="") |> tanh(name="t{name}") }
+        net n(x: f32[2]) -> y { y = x |> unit |> unit(name="v") }
+        """,
+        """
+        %u = relu(%x) : f32[2]
+        %u/tu = tanh(%u) : f32[2]
+        %v = relu(%u/tu) : f32[2]
+        %v/tv = tanh(%v) : f32[2]
+        return "y" = %v/tv
+        """,
+    )
+
+
+def test_repeat_let_and_arithmetic() -> None:
+    check(
+        """
+        let base = 2 * (3 + 1) // 3          # 2
+        net n(x: f32[N, 8]) -> y {
+          repeat base + 1 as i {
+            let n = i + 1
+            x = x |> affine(10 % 4, -i / 2, name="a{n}")
+          }
+          y = reshape(x, (N * 2, max(2, 4), -1))
+        }
+        """,
+        """
+        %a1 = affine(%x, scale=2.0) : f32[N,8]
+        %a2 = affine(%a1, scale=2.0, shift=-0.5) : f32[N,8]
+        %a3 = affine(%a2, scale=2.0, shift=-1.0) : f32[N,8]
+        %y = reshape(%a3, shape=(<N*2>, 4, -1)) : f32[N*2,4,1]
+        return %y
+        """,
+    )
+
+
+def test_operators_on_tensors() -> None:
+    check(
+        """
+        net n(x: f32[N, 2, 4, 4], z: f32[N, 2, 4, 4]) -> y {
+          a = x * 2 + 1 - z
+          b = 1 - a / z
+          y = -(3 * b) / 4 + maximum(a, 0.5)
+        }
+        """,
+        """
+        %affine = affine(%x, scale=2.0) : f32[N,2,4,4]
+        %affine_1 = affine(%affine, shift=1.0) : f32[N,2,4,4]
+        %a = sub(%affine_1, %z) : f32[N,2,4,4]
+        %div = div(%a, %z) : f32[N,2,4,4]
+        %b = affine(%div, scale=-1.0, shift=1.0) : f32[N,2,4,4]
+        %affine_2 = affine(%b, scale=3.0) : f32[N,2,4,4]
+        %affine_3 = affine(%affine_2, scale=-1.0) : f32[N,2,4,4]
+        %div_1/const = const(type=f32[], value=4.0) : f32[]
+        %div_1 = div(%affine_3, %div_1/const) : f32[N,2,4,4]
+        %maximum/const = const(type=f32[], value=0.5) : f32[]
+        %maximum = maximum(%a, %maximum/const) : f32[N,2,4,4]
+        %y = add(%div_1, %maximum) : f32[N,2,4,4]
+        return %y
+        """,
+    )
+
+
+def test_one_number_per_channel() -> None:
+    g = read("net n(x: u8[N, 3, 4, 4]) -> y { y = (cast(x, f32) - [104, 117, 123]) * 0.5 }")
+    (mean,) = g.weights.values()
+    assert mean.shape == (3, 1, 1)
+    assert mean.ravel().tolist() == [104, 117, 123]
+    given = np.full((1, 3, 4, 4), 124, np.uint8)
+    assert interpret(g, {"x": given})["y"][0, :, 0, 0].tolist() == [10, 3.5, 0.5]
+
+
+def test_a_user_op_is_one_formula() -> None:
+    check(
+        """
+        let half = 0.5
+        op gate(x, beta=1.0) = sigmoid(beta * x)
+        op swish(x, beta=1.0) = x * gate(x, beta=beta)
+        op leaky(x, y, slope) = select(x > y, x, slope * x - half) |> tanh
+        op shrunk(x) = clip(x, low=-1, high=1) + expm(x)
+        op expm(x) = -(-x)
+        net n(x: f32[2], z: f32[2]) -> a, b, c {
+          a = swish(x)
+          b = swish(x, 1.5) |> leaky(z, slope=0.1)
+          c = shrunk(b)
+        }
+        """,
+        """
+        %a = formula(%x, body="x0 * sigmoid(1 * x0)") : f32[2]
+        %swish = formula(%x, body="x0 * sigmoid(1.5 * x0)") : f32[2]
+        %b = formula(%swish, %z, body="tanh(select(x0 > x1, x0, 0.1 * x0 - 0.5))") : f32[2]
+        %c = formula(%b, body="min(max(x0, -1), 1) + -(-x0)") : f32[2]
+        return %a, %b, %c
+        """,
+    )
+
+
+def test_several_results() -> None:
+    check(
+        """
+        block both(x) { return relu(x), tanh(x) }
+        net n(x: f32[N, 6]) -> a, y {
+          a, b, c = split(x, 3)
+          d, e = both(b)
+          y = concat(c, d, e, axis=1)
+        }
+        """,
+        """
+        %split/0 = slice(%x, stop=2) : f32[N,2]
+        %split/2 = slice(%x, start=4, stop=6) : f32[N,2]
+        %split/1 = slice(%x, start=2, stop=4) : f32[N,2]
+        %both/relu = relu(%split/1) : f32[N,2]
+        %both/tanh = tanh(%split/1) : f32[N,2]
+        %y = concat(%split/2, %both/relu, %both/tanh) : f32[N,6]
+        return "a" = %split/0, %y
+        """,
+    )
+
+
+def test_devices() -> None:
+    g = read(
+        """
+        block b(x) { return x |> conv(2, 1) |> relu }
+        net n(x: f32[N, 2, 4, 4]) -> y {
+          a = relu(x) @ cpu:1
+          on cuda:0@node1 { a = a |> b |> tanh @ cpu }
+          c = a |> b @ cuda:1 |> relu
+          y = c + c @ sim:2
+        }
+        """
+    )
+    placed = {n.name: str(n.device) for n in g.nodes if n.device}
+    assert placed == {
+        "a": "cpu:1",
+        **{f"b/{part}": "cuda:0@node1" for part in ("conv.w", "conv.b", "conv", "relu")},
+        "a_1": "cpu:0",
+        **{f"b_1/{part}": "cuda:1" for part in ("conv.w", "conv.b", "conv", "relu")},
+        "y": "sim:2",
+    }
+
+
+def test_shared_parameters() -> None:
+    g = read(
+        """
+        net siamese(a: f32[N, 1, 8, 8], b: f32[N, 1, 8, 8]) -> y {
+          w = param(f32[4, 1, 3, 3], init=gaussian(0, 0.01))
+          first = conv(a, w=w, name="conv1")
+          second = conv(b, w=w, b=conv1.b)
+          f = fc(first, 10, name="f")
+          g = fc(second, 10, params=f)
+          y = f - fc(second, 10, params="f") + g
+        }
+        """
+    )
+    assert [n.name for n in g.params] == ["w", "conv1.b", "f.w", "f.b"]
+
+
+def test_sizes_of_tensors() -> None:
+    check(
+        """
+        block depthwise(x) { return x |> conv(channels(x), 3, groups=channels(x), bias=false) }
+        net n(x: f32[N, 6, H, W]) -> y {
+          x = depthwise(x)
+          y = reshape(x, (size(x, 0), 6, size(x, 2) * size(x, -1)))
+        }
+        """,
+        """
+        %depthwise/conv = conv(%x, %depthwise/conv.w, groups=6) : f32[N,6,H-2,W-2]
+        %y = reshape(%depthwise/conv, shape=(<N>, 6, <H*W+4-H*2-W*2>)) : f32[N,6,H*W+4-H*2-W*2]
+        return %y
+        """.replace("depthwise", "x_1"),
+    )
+
+
+def test_any_name_goes() -> None:
+    g = read('net `a"b\\n{}`(`日本 語`: f32[N]) -> `return` { `return` = relu(`日本 語`) }')
+    assert g.name == 'a"b\n{}'
+    assert g.inputs[0].name == "日本 語"
+    assert list(g.outputs) == ["return"]
+
+
+def test_places() -> None:
+    g = read("net n(x: f32[2]) -> y {\n  y = x |>\n    relu\n}")
+    assert str(g.outputs["y"].node.loc) == "t.net:3:5"
+
+
+def test_dropout_is_for_training() -> None:
+    text = "net n(x: f32[2, 3]) -> y { y = x |> dropout(0.25) |> relu }"
+    assert [n.op.name for n in read(text).nodes] == ["input", "relu"]
+    assert [n.op.name for n in read(text, phase="train").nodes] == ["input", "dropout", "relu"]
+
+
+def test_shapes_can_be_chosen() -> None:
+    text = "net n(x: f32[N, 3, H, W]) -> y { y = x |> conv(4, 3) |> fc(5) }"
+    g = read(text, shapes={"x": (2, 3, 9, 8)})
+    assert str(g.outputs["y"].type) == "f32[2,5]"
+    for wrong in ({"x": (2, 4, 9, 8)}, {"x": (2, 3)}, {"z": (2,)}):
+        with pytest.raises(ValueError, match="shape"):
+            read(text, shapes=wrong)
+
+
+def test_one_of_several_nets() -> None:
+    text = "net a(x: f32[2]) -> y { y = relu(x) } net b(x: f32[3]) -> y { y = relu(x) }"
+    assert read(text, net="b").name == "b"
+
+
+WEIGHTED = 'net n(x: f32[N, 2, 4, 4]) -> y { y = x |> conv(2, 1, name="c") |> prelu }'
+
+
+def test_weights_by_name() -> None:
+    arrays = {
+        "c.w": np.ones((2, 2, 1, 1)), "c.b": np.zeros((1, 1, 1, 2)), "y.slope": np.ones(2)
+    }  # fmt: skip
+    told: list[Diagnostic] = []
+    g = read(WEIGHTED, weights=arrays, strict=True, warn=told.append)
+    assert not told
+    assert {k: v.shape for k, v in g.weights.items()} == {
+        "c.w": (2, 2, 1, 1), "c.b": (2,), "y.slope": (2, 1, 1)
+    }  # fmt: skip
+
+
+def test_weights_that_do_not_match() -> None:
+    told: list[Diagnostic] = []
+    arrays = {"c.w": np.ones((2, 2, 1, 1)), "d.w": np.ones(3)}
+    read(WEIGHTED, weights=arrays, warn=told.append)
+    assert [d.message for d in told] == [
+        "the weights lack c.b, y.slope: drawn with seed 0",
+        "the net has no parameters for these weights: d.w",
+    ]
+    with pytest.raises(WeightsError, match="lack"):
+        read(WEIGHTED, weights=arrays, strict=True)
+    with pytest.raises(WeightsError, match=r"c.w is \[2,2,1,1\] in the net, \[3\] in the weights"):
+        read(WEIGHTED, weights={"c.w": np.ones(3)})
+
+
+def test_no_weights_are_told() -> None:
+    told: list[Diagnostic] = []
+    read(WEIGHTED, warn=told.append)
+    assert [str(d) for d in told] == [
+        "warning: no weights are given: 3 parameters are drawn with seed 0"
+    ]
+
+
+def test_layers() -> None:
+    g = read(
+        """
+        net n(x: f32[N, 4, 8, 8], i: f32[N, 3]) -> a, b, c, d {
+          a = x |> conv_transpose(6, 4, stride=2, pad=1, groups=2, init=bilinear)
+          b = x |> prelu(shared=true) |> batch_norm(eps=0.001) |> scale |> bias
+          c = embed(i, 10, 5)
+          d = x |> scale(bias=false)
+        }
+        """
+    )
+    shapes = {n.name: str(n.types[0]) for n in g.params}
+    assert shapes == {
+        "a.w": "f32[4,3,4,4]", "a.b": "f32[6]", "prelu.slope": "f32[]",
+        "batch_norm.mean": "f32[4,1,1]", "batch_norm.variance": "f32[4,1,1]",
+        "scale.w": "f32[4,1,1]", "scale.b": "f32[4,1,1]", "b.b": "f32[4,1,1]",
+        "c.w": "f32[10,5]", "c.b": "f32[5]", "d.w": "f32[4,1,1]",
+    }  # fmt: skip
+    assert {k: str(v.type) for k, v in g.outputs.items()} == {
+        "a": "f32[N,6,16,16]", "b": "f32[N,4,8,8]", "c": "f32[N,3,5]", "d": "f32[N,4,8,8]"
+    }  # fmt: skip
