@@ -15,32 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from netc.errors import ArtifactError, ResourceError, clean
-from netc.ir.dims import Dim
 from netc.ir.native_abi import NO_BARRIER, STEP_BYTES, Job
-from netc.ir.plan import (
-    ALIGN,
-    Affine,
-    Arg,
-    Buffer,
-    BufferArg,
-    CodeArg,
-    IntArg,
-    Plan,
-    Space,
-    TableArg,
-    WeightArg,
-    allocate,
-    check_arena,
-)
+from netc.ir.plan import ALIGN, Plan, Space, allocate, check_arena
 from netc.runtime.artifact import Level
 from netc.runtime.code import CodeMapping, load_image
+from netc.runtime.flat_plan import BUFFERS, WEIGHTS, FlatPlan, Ints, Part, flatten
 from netc.runtime.limits import Limits
 from netc.runtime.memory import Bytes, address, aligned, require_memory
 from netc.runtime.pool import RunLoop
 from netc.runtime.ports import value_of
+from netc.runtime.tables import Numbers, Offsets, TableSet
 
 Words: TypeAlias = npt.NDArray[np.int64]
-Tables: TypeAlias = npt.NDArray[np.int32]
 
 _WORD = 8
 _STEPS, _NSTEPS = Job.STEPS // _WORD, Job.NSTEPS // _WORD
@@ -48,15 +34,13 @@ _THREADS, _POOL = Job.NTHREADS // _WORD, Job.POOL // _WORD
 _TIMES, _CANCEL = Job.TIMES // _WORD, Job.CANCEL // _WORD
 _FLOPS_PER_SECOND = 2e10  # of a slow core
 _RUN = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
-_MAX_AXES = 16  # of one part of a table
-_INT32 = (-(1 << 31), (1 << 31) - 1)
 
 
 class Image:
     """A level's code in memory, and the plan's reach into code and weights, checked once."""
 
     def __init__(self, level: Level, weights: Bytes) -> None:
-        self.plan = level.plan
+        self.plan = flatten(level.plan)
         self.weights = weights
         self.code: CodeMapping = load_image(level.code)
         self.symbols = {name: self.code.entry(at) for name, at in level.symbols.items()}
@@ -64,7 +48,7 @@ class Image:
             self.symbol(name)
         self.loop = RunLoop.of(self.code, level.symbols)
         self.run: Callable[[int], int] = _RUN(self.loop.run)
-        check_plan(level.plan, self)
+        check_plan(self.plan, self)
 
     def symbol(self, name: str) -> int:
         """The address of a function of the image."""
@@ -73,10 +57,10 @@ class Image:
         return self.symbols[name]
 
 
-def check_plan(plan: Plan, image: Image) -> None:
+def check_plan(plan: FlatPlan, image: Image) -> None:
     """Refuse a plan that names what is not there."""
     for i, buffer in enumerate(plan.buffers):
-        if not 0 <= buffer.first <= buffer.last <= max(0, len(plan.steps) - 1):
+        if not 0 <= buffer.first <= buffer.last <= max(0, len(plan.columns.names) - 1):
             raise ArtifactError(f"the plan's buffer {i} lives from no step to no step")
     for ports, space in ((plan.inputs, Space.INPUT), (plan.outputs, Space.OUTPUT)):
         held = {i for i, buffer in enumerate(plan.buffers) if buffer.space is space}
@@ -86,28 +70,13 @@ def check_plan(plan: Plan, image: Image) -> None:
     for port in plan.outputs:
         if port.count is not None and port.count not in arena:
             raise ArtifactError(f"output {clean(port.name)} has its count in buffer {port.count}")
-    for step in plan.steps:
-        image.symbol(step.kernel)
-        for arg in step.args:
-            wrong = _wrong_argument(arg, plan, image)
-            if wrong:
-                raise ArtifactError(f"step {clean(step.name)} of the plan {wrong}")
-
-
-def _wrong_argument(arg: Arg, plan: Plan, image: Image) -> str:
-    """What an argument names that is not there, or nothing."""
-    match arg:
-        case BufferArg(buffer) if not 0 <= buffer < len(plan.buffers):
-            return f"uses buffer {buffer}"
-        case WeightArg(offset) if not 0 <= offset <= len(image.weights):
-            return "reads beyond the weights"
-        case TableArg(parts):
-            for part in parts:
-                if len(part.dims) != len(part.strides) or len(part.dims) > _MAX_AXES:
-                    return f"has a table of {len(part.dims)} axes, {len(part.strides)} strides"
-        case CodeArg(symbol) if symbol not in image.symbols:
-            return f"calls {clean(symbol)}"
-    return ""
+    for name in plan.columns.symbols:
+        image.symbol(name)
+    c = plan.columns
+    for place in {int(i) for i in c.offsets[c.bases == WEIGHTS]}:
+        offset = c.sizes[place]
+        if not isinstance(offset, int) or not 0 <= offset <= len(image.weights):
+            raise ArtifactError("the plan reads beyond the weights")
 
 
 @dataclass(frozen=True)
@@ -129,7 +98,7 @@ class Binding:
     job: Words
     steps: Words
     blocks: Words
-    tables: Tables
+    tables: Offsets
     outputs: list[tuple[int, ...]]  # shapes
     patches: dict[int, list[tuple[int, int]]]  # buffer -> slots and the offsets in them
     seconds: float  # how long a run takes: a guess, then the last one
@@ -180,7 +149,10 @@ def plan_layout(plan: Plan, known: Mapping[str, int], separate: bool = False) ->
         if not 0 <= size < 1 << 48:
             raise ResourceError(f"buffer {i} of the plan would have {size} bytes")
     inside = [i for i, buffer in enumerate(plan.buffers) if buffer.space is Space.ARENA]
-    lives = [_life(plan.buffers[i], len(plan.steps), separate) for i in inside]
+    end = max([buffer.last for buffer in plan.buffers], default=0)
+    lives = [(plan.buffers[i].first, plan.buffers[i].last) for i in inside]
+    if separate:
+        lives = [(0, end)] * len(inside)
     offsets, total = allocate([sizes[i] for i in inside], lives)
     wrong = check_arena(offsets, [sizes[i] for i in inside], lives)
     if wrong:
@@ -188,17 +160,12 @@ def plan_layout(plan: Plan, known: Mapping[str, int], separate: bool = False) ->
     return Layout(sizes, dict(zip(inside, offsets, strict=True)), total + ALIGN)
 
 
-def _life(buffer: Buffer, steps: int, separate: bool) -> tuple[int, int]:
-    return (0, steps) if separate else (buffer.first, buffer.last)
-
-
-def named_sizes(plan: Plan, sizes: Sequence[int]) -> list[tuple[str, int]]:
+def named_sizes(plan: FlatPlan, sizes: Sequence[int]) -> list[tuple[str, int]]:
     """The bytes of each buffer, called by the step that fills it."""
-    names = {i: step.name for step in plan.steps for i in step.writes}
-    ports = {port.buffer: port.name for port in (*plan.inputs, *plan.outputs)}
-    return [
-        (clean(ports.get(i) or names.get(i) or f"buffer {i}"), size) for i, size in enumerate(sizes)
-    ]
+    columns = plan.columns
+    names = {i: name for name, w in zip(columns.names, columns.writes, strict=True) for i in w}
+    names |= {port.buffer: port.name for port in (*plan.inputs, *plan.outputs)}
+    return [(clean(names.get(i, f"buffer {i}")), size) for i, size in enumerate(sizes)]
 
 
 class Binder:
@@ -214,147 +181,97 @@ class Binder:
 
     def bind(self, known: Mapping[str, int], layout: Layout) -> Binding:
         """Prepare a job. A larger arena than before makes earlier bindings void."""
-        plan, image = self.image.plan, self.image
-        tables = _TableSet(known)
-        for step in plan.steps:
-            tables.add(step.args)
+        plan = self.image.plan
+        columns = plan.columns
+        sizes = [value_of(size, known) for size in columns.sizes]
+        tables = TableSet([_parts(table, sizes) for table in columns.tables])
         if layout.arena > len(self.arena):
             self.arena = aligned(0, "arena")  # free the old one first
             self._require(plan, layout, tables)
             self.arena = aligned(layout.arena, "arena")
         filled = tables.fill()
-        bases = address(self.arena), address(filled), address(image.weights)
-        slots = _Slots(image, layout, known, tables, *bases)
-        blocks, starts, patches = slots.of(plan)
-        steps = np.zeros(2 * len(plan.steps), np.int64)
-        steps[0::2] = [
-            image.symbol(step.kernel) | (0 if step.barrier else NO_BARRIER) for step in plan.steps
-        ]
-        steps[1::2] = np.array(starts, np.int64) * _WORD + address(blocks)
+        bases = self._bases(layout, tables, address(filled))
+        values = _words(sizes)
+        slots, starts, count = _places(columns.counts)
+        blocks = aligned(count * _WORD, "arguments").view(np.int64)
+        blocks[:] = 0
+        blocks[slots] = bases[columns.bases] + values[columns.offsets]
+        steps = np.zeros(2 * len(starts), np.int64)
+        steps[0::2] = bases[plan.symbol_base :][columns.kernels]
+        steps[0::2] |= np.where(columns.barriers, 0, NO_BARRIER)
+        steps[1::2] = starts * _WORD + address(blocks)
         job = aligned(Job.SIZE, "job").view(np.int64)
         job[:] = 0
-        job[_STEPS], job[_NSTEPS] = address(steps), len(plan.steps)
-        guess = sum(value_of(step.flops, known) for step in plan.steps) / _FLOPS_PER_SECOND
-        shapes = [tuple(value_of(d, known) for d in p.type.shape) for p in plan.outputs]
+        job[_STEPS], job[_NSTEPS] = address(steps), len(starts)
         return Binding(
-            dict(known), layout, self.arena, job, steps, blocks, filled, shapes, patches, guess
+            known=dict(known),
+            layout=layout,
+            arena=self.arena,
+            job=job,
+            steps=steps,
+            blocks=blocks,
+            tables=filled,
+            outputs=[tuple(value_of(d, known) for d in p.type.shape) for p in plan.outputs],
+            patches=_patches(plan, slots, values),
+            seconds=float(values[columns.flops].sum()) / _FLOPS_PER_SECOND,
         )
 
-    def _require(self, plan: Plan, layout: Layout, tables: _TableSet) -> None:
+    def _bases(self, layout: Layout, tables: TableSet, first_table: int) -> Words:
+        """The address behind each base: nothing, weights, buffers, tables, symbols."""
+        image, arena = self.image, address(self.arena)
+        inside = layout.offsets
+        buffers = [arena + inside[i] if i in inside else 0 for i in range(len(layout.sizes))]
+        functions = [image.symbol(name) for name in image.plan.columns.symbols]
+        starts = [first_table + 4 * at for at in tables.starts]
+        return np.array([0, address(image.weights), *buffers, *starts, *functions], np.int64)
+
+    def _require(self, plan: FlatPlan, layout: Layout, tables: TableSet) -> None:
         outside = sum(s for i, s in enumerate(layout.sizes) if i not in layout.offsets)
-        total = layout.arena + outside + tables.size * 4 + len(self.image.weights)
-        parts = [("weights", len(self.image.weights)), ("tables", tables.size * 4)]
-        parts += named_sizes(plan, layout.sizes)
-        require_memory(parts, total, self.limits)
+        weights, offsets = len(self.image.weights), tables.size * 4
+
+        def parts() -> list[tuple[str, int]]:
+            named = named_sizes(plan, layout.sizes)
+            return [("weights", weights), ("tables", offsets), *named]
+
+        require_memory(layout.arena + outside + weights + offsets, parts, self.limits)
 
 
-class _TableSet:
-    """The offset tables of a binding: equal ones are one."""
-
-    def __init__(self, known: Mapping[str, int]) -> None:
-        self.known = known
-        self.places: dict[object, int] = {}  # parts, evaluated -> first element
-        self.plain: dict[TableArg, int] = {}  # as in the plan -> the same
-        self.size = 0
-
-    def add(self, args: Sequence[Arg]) -> None:
-        """Make room for the tables among these arguments."""
-        for arg in args:
-            if isinstance(arg, TableArg) and arg not in self.plain:
-                key = tuple(self._evaluated(part) for part in arg.parts)
-                if key not in self.places:
-                    self.places[key] = self.size
-                    count = sum(_count(dims) for dims, _, _ in key)
-                    self.size += -(-count * 4 // ALIGN) * ALIGN // 4
-                self.plain[arg] = self.places[key]
-
-    def _evaluated(self, part: Affine) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-        value: Callable[[Dim], int] = lambda d: value_of(d, self.known)  # noqa: E731
-        dims = tuple(map(value, part.dims))
-        return dims, tuple(map(value, part.strides)), value(part.base)
-
-    def fill(self) -> Tables:
-        """All tables, one after the other, each at a multiple of 64 bytes."""
-        tables = aligned(self.size * 4, "tables").view(np.int32)
-        for key, at in self.places.items():
-            for dims, strides, base in key:  # type: ignore[attr-defined]
-                count = _count(dims)
-                _fill(tables[at : at + count], dims, strides, base)
-                at += count
-        return tables
+def _words(sizes: Sequence[int]) -> Words:
+    try:
+        return np.array(sizes, np.int64)
+    except OverflowError:
+        raise ResourceError("a size of this run exceeds 64 bits") from None
 
 
-def _count(dims: Sequence[int]) -> int:
-    count = 1
-    for d in dims:
-        if d < 0:
-            raise ArtifactError(f"a table of the plan has a size of {d}")
-        count *= d
-    return count
+def _parts(table: Sequence[Part], sizes: Sequence[int]) -> tuple[Numbers, ...]:
+    """A table's parts with numbers for sizes: dims, strides, base."""
+    return tuple(
+        (tuple([sizes[d] for d in dims]), tuple([sizes[s] for s in strides]), sizes[base])
+        for dims, strides, base in table
+    )
 
 
-def _fill(out: Tables, dims: Sequence[int], strides: Sequence[int], base: int) -> None:
-    """base + Σ index[i] · strides[i], row-major; every value must fit in 32 bits."""
-    if not len(out):
-        return
-    reach = [(d - 1) * s for d, s in zip(dims, strides, strict=True)]
-    low = base + sum(r for r in reach if r < 0)
-    high = base + sum(r for r in reach if r > 0)
-    if low < _INT32[0] or high > _INT32[1]:
-        raise ResourceError(f"one image is too large: offsets of {high} exceed 32 bits")
-    view = out.reshape(tuple(dims))
-    view[...] = base
-    for axis, (d, s) in enumerate(zip(dims, strides, strict=True)):
-        shape = [1] * len(dims)
-        shape[axis] = d
-        view += (np.arange(d, dtype=np.int32) * np.int32(s if d > 1 else 0)).reshape(shape)
+def _places(counts: Ints) -> tuple[Ints, Ints, int]:
+    """The slot of each argument, the first slot of each step, and how many slots there are.
+
+    Each step's block begins at a cache line.
+    """
+    line = ALIGN // _WORD
+    lengths = -(-counts // line) * line
+    starts = np.cumsum(lengths) - lengths
+    before = np.cumsum(counts) - counts
+    slots = np.arange(int(counts.sum())) + np.repeat(starts - before, counts)
+    return slots, starts, int(lengths.sum())
 
 
-@dataclass
-class _Slots:
-    """Turns arguments into words."""
-
-    image: Image
-    layout: Layout
-    known: Mapping[str, int]
-    tables: _TableSet
-    arena: int
-    table_base: int
-    weights: int
-
-    def of(self, plan: Plan) -> tuple[Words, list[int], dict[int, list[tuple[int, int]]]]:
-        """All argument blocks, where each step's begins, and the slots to patch at each call."""
-        words: list[int] = []
-        starts: list[int] = []
-        patches: dict[int, list[tuple[int, int]]] = {}
-        for step in plan.steps:
-            starts.append(len(words))
-            for arg in step.args:
-                if isinstance(arg, BufferArg) and arg.buffer not in self.layout.offsets:
-                    offset = value_of(arg.offset, self.known)
-                    patches.setdefault(arg.buffer, []).append((len(words), offset))
-                words.append(self.word(arg))
-            words += [0] * (-len(words) % (ALIGN // _WORD))
-        blocks = aligned(len(words) * _WORD, "arguments").view(np.int64)
-        try:
-            blocks[:] = words
-        except OverflowError:
-            raise ResourceError("a size of this run exceeds 64 bits") from None
-        return blocks, starts, patches
-
-    def word(self, arg: Arg) -> int:
-        """One argument as eight bytes."""
-        if type(arg) is IntArg:
-            return value_of(arg.value, self.known)
-        if type(arg) is BufferArg:
-            at = self.layout.offsets.get(arg.buffer)
-            return 0 if at is None else self.arena + at + value_of(arg.offset, self.known)
-        if type(arg) is WeightArg:
-            return self.weights + arg.offset
-        if type(arg) is TableArg:
-            return self.table_base + 4 * self.tables.plain[arg]
-        assert type(arg) is CodeArg
-        return self.image.symbol(arg.symbol)
+def _patches(plan: FlatPlan, slots: Ints, values: Words) -> dict[int, list[tuple[int, int]]]:
+    """Per buffer of the caller: the slots that hold its address, and the offsets from it."""
+    columns, patches = plan.columns, {}
+    for port in (*plan.inputs, *plan.outputs):
+        found = np.flatnonzero(columns.bases == BUFFERS + port.buffer)
+        offsets = values[columns.offsets[found]]
+        patches[port.buffer] = list(zip(slots[found].tolist(), offsets.tolist(), strict=True))
+    return patches
 
 
 assert STEP_BYTES == 2 * _WORD

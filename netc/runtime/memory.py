@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -64,13 +64,15 @@ def size_text(size: int) -> str:
     return f"{value:.1f} TiB"
 
 
-def require_memory(parts: Sequence[tuple[str, int]], total: int, limits: Limits) -> None:
+def require_memory(
+    total: int, parts: Callable[[], Sequence[tuple[str, int]]], limits: Limits
+) -> None:
     """Refuse a run before its memory is taken; the error names its biggest parts."""
     free = host.available_memory()
     allowed = int(free * limits.memory_share) if limits.memory is None else limits.memory
     if total <= allowed:
         return
-    biggest = sorted(parts, key=lambda part: -part[1])[:_SHOWN]
+    biggest = sorted(parts(), key=lambda part: -part[1])[:_SHOWN]
     named = ", ".join(f"{name} {size_text(size)}" for name, size in biggest)
     raise ResourceError(
         f"this run needs {size_text(total)} and may take {size_text(allowed)}; biggest: {named}",

@@ -139,7 +139,7 @@ def level(**values: Any) -> Callable[[dict[str, bytes], dict[str, Any]], None]:
 
 
 def in_plan(edit: Callable[[Any], None]) -> Callable[[dict[str, bytes], dict[str, Any]], None]:
-    """`edit` gets {"plan": [sizes, [inputs, outputs, …]], "symbols": …}."""
+    """`edit` gets {"plan": {…}, "symbols": {…}}."""
 
     def change(sections: dict[str, bytes], header: dict[str, Any]) -> None:
         value = json.loads(sections[PLAN])
@@ -153,7 +153,7 @@ def put(value: Any, *path: Any) -> Callable[[dict[str, bytes], dict[str, Any]], 
     """The plan with `value` at this place."""
 
     def edit(whole: Any) -> None:
-        at = whole["plan"][1]
+        at = whole["plan"]
         for key in path[:-1]:
             at = at[key]
         at[path[-1]] = value
@@ -161,13 +161,34 @@ def put(value: Any, *path: Any) -> Callable[[dict[str, bytes], dict[str, Any]], 
     return in_plan(edit)
 
 
-def size(value: Any) -> Callable[[dict[str, bytes], dict[str, Any]], None]:
-    """The plan with this among its sizes, as the size of buffer 2."""
+def size(value: Any, *users: Any) -> Callable[[dict[str, bytes], dict[str, Any]], None]:
+    """The plan with this among its sizes, as the size of buffer 2 or where `users` says."""
 
     def edit(whole: Any) -> None:
-        sizes, body = whole["plan"]
-        body[BUFFERS][2][1] = str(len(sizes))
-        sizes.append(value)
+        at = whole["plan"]
+        place = len(at["sizes"])
+        at["sizes"].append(value)
+        path = users or ("buffers", 2, 1)
+        for key in path[:-1]:
+            at = at[key]
+        at[path[-1]] = place
+
+    return in_plan(edit)
+
+
+def table(value: Any) -> Callable[[dict[str, bytes], dict[str, Any]], None]:
+    """The plan with these numbers as the dims, strides and base of its one table."""
+
+    def edit(whole: Any) -> None:
+        sizes = whole["plan"]["sizes"]
+
+        def place(number: Any) -> int:
+            sizes.append(number)
+            return len(sizes) - 1
+
+        dims, strides, base = value
+        part = [list(map(place, dims)), list(map(place, strides)), place(base)]
+        whole["plan"]["tables"] = [[part]]
 
     return in_plan(edit)
 
@@ -181,7 +202,8 @@ def nested(depth: int) -> Any:
 
 
 DEEP = b"[" * 50_000 + b"]" * 50_000
-INPUTS, OUTPUTS, BUFFERS, STEPS, CONDITIONS = range(5)
+KERNELS, COUNTS, FLOPS, BYTES, BARRIERS, NAMES, OPS, DEVICES, READS, WRITES = range(10)
+STEPS, MANY = "steps", [1] * 100
 CRAFTED: dict[str, Callable[[dict[str, bytes], dict[str, Any]], None]] = {
     "no ir": missing("ir"),
     "no weights": missing("weights"),
@@ -224,82 +246,104 @@ CRAFTED: dict[str, Callable[[dict[str, bytes], dict[str, Any]], None]] = {
     "symbol a float": in_plan(lambda v: v["symbols"].update(netc_run=0.5)),
     "symbol true": in_plan(lambda v: v["symbols"].update(netc_run=True)),
     "plan of null": in_plan(lambda v: v.update(plan=None)),
-    "plan too short": in_plan(lambda v: v["plan"].pop()),
-    "plan too long": in_plan(lambda v: v["plan"].append([])),
-    "inputs null": put(None, INPUTS),
-    "inputs none": put([], INPUTS),
-    "input twice": put([["data", "f32[N,24]", 0, None]] * 2, INPUTS),
-    "input of another element type": put("f64", INPUTS, 0, 1, 0),
-    "input of no type": put("", INPUTS, 0, 1),
-    "input of rank 33": put([1] * 33, INPUTS, 0, 1, 1),
-    "dims of 2^31": put([1 << 31], INPUTS, 0, 1, 1),
-    "dims of -1": put([-1], INPUTS, 0, 1, 1),
-    "layout unknown": put("nhwc", INPUTS, 0, 1, 2),
-    "sizes null": in_plan(lambda v: v["plan"].__setitem__(0, None)),
-    "sizes gone": in_plan(lambda v: v["plan"].__setitem__(0, [])),
+    "plan of a list": in_plan(lambda v: v.update(plan=list(v["plan"].values()))),
+    "plan without steps": in_plan(lambda v: v["plan"].pop("steps")),
+    "plan with a column more": put([], "more"),
+    "inputs null": put(None, "inputs"),
+    "inputs none": put([], "inputs"),
+    "input of too few parts": put(["data"], "inputs", 0),
+    "input of another element type": put("f64", "inputs", 0, 1),
+    "input of no type": put(None, "inputs", 0, 1),
+    "input of a list as type": put(["f32"], "inputs", 0, 1),
+    "input of rank 33": put([0] * 33, "inputs", 0, 3),
+    "layout unknown": put("nhwc", "inputs", 0, 2),
+    "dims of 2^31": size(1 << 31, "inputs", 0, 3, 1),
+    "dims of -1": size(-1, "inputs", 0, 3, 1),
+    "dims of no size": put([99999], "inputs", 0, 3),
+    "dims of a name": put(["N"], "inputs", 0, 3),
+    "input's buffer 99": put(99, "inputs", 0, 4),
+    "input's buffer -1": put(-1, "inputs", 0, 4),
+    "input's buffer text": put("0", "inputs", 0, 4),
+    "input's name a number": put(7, "inputs", 0, 0),
+    "outputs none": put([], "outputs"),
+    "output is an input": put(0, "outputs", 0, 4),
+    "count of no buffer": put(99, "outputs", 0, 5),
+    "count in an input": put(0, "outputs", 0, 5),
+    "sizes null": put(None, "sizes"),
+    "sizes gone": put([], "sizes"),
+    "size a float": size(4.0),
+    "size null": size(None),
+    "size true": size(True),
+    "size 2^64": size(1 << 64),
+    "size negative": size(-8),
+    "size 2^62": size(1 << 62),
+    "size of 2^64 + 4": size([[1 << 62, "N"], [1 << 62, "N"], [4]]),
+    "size of an unknown symbol": size([[4, "Q"]]),
     "size that divides by zero": size([[1, ["floordiv", [[1, "N"]], 0]]]),
     "size that divides by a name": size([[1, ["floordiv", 1, [[1, "Q"]]]]]),
     "size that calls": size([[1, ["__import__", 1, 1]]]),
     "size of a name that is code": size([[1, "N if 1 else 2"]]),
     "size of a long name": size([[1, "N" * 10_000]]),
     "size of a power": size([[1, *["N"] * 3000]]),
+    "size of many terms": size([[1, "N"]] * 10_000),
     "size of a bare name": size("N"),
     "size of an empty term": size([[]]),
     "size of a factor that is a number": size([[1, 2]]),
     "size nested": size(nested(200)),
     "size of min of two": size([[1, ["min", 1]]]),
-    "place of no size": put("99", BUFFERS, 2, 1),
-    "place of many digits": put("9" * 5000, BUFFERS, 2, 1),
-    "place in other digits": put("\u0663", BUFFERS, 2, 1),
-    "input's buffer 99": put(99, INPUTS, 0, 2),
-    "input's buffer -1": put(-1, INPUTS, 0, 2),
-    "input's buffer text": put("0", INPUTS, 0, 2),
-    "input's name a number": put(7, INPUTS, 0, 0),
-    "outputs none": put([], OUTPUTS),
-    "output is an input": put(0, OUTPUTS, 0, 2),
-    "count of no buffer": put(99, OUTPUTS, 0, 3),
-    "count in an input": put(0, OUTPUTS, 0, 3),
-    "buffers none": put([], BUFFERS),
-    "space unknown": put("gpu", BUFFERS, 0, 0),
-    "space null": put(None, BUFFERS, 0, 0),
-    "size negative": put(-8, BUFFERS, 2, 1),
-    "size 2^62": put(1 << 62, BUFFERS, 2, 1),
-    "size of 2^64 + 4": size([[1 << 62, "N"], [1 << 62, "N"], [4]]),
-    "size of an unknown symbol": size([[4, "Q"]]),
-    "size a float": put(4.0, BUFFERS, 2, 1),
-    "size null": put(None, BUFFERS, 2, 1),
-    "lives backwards": put(0, BUFFERS, 3, 3),
-    "lives before the start": put(-1, BUFFERS, 2, 2),
-    "lives beyond the end": put(1 << 40, BUFFERS, 2, 3),
+    "size of a power of a sum": size([[1, *[["min", [[1, "N"], [7]], [[3, "N"]]]] * 30]]),
+    "place of a size as text": put("0", "buffers", 2, 1),
+    "buffers none": put([], "buffers"),
+    "buffers null": put(None, "buffers"),
+    "space unknown": put("gpu", "buffers", 0, 0),
+    "space null": put(None, "buffers", 0, 0),
+    "lives backwards": put(0, "buffers", 3, 3),
+    "lives before the start": put(-1, "buffers", 2, 2),
+    "lives beyond the end": put(1 << 40, "buffers", 2, 3),
     "steps null": put(None, STEPS),
-    "step null": put(None, STEPS, 0),
-    "step of an unknown kernel": put("system", STEPS, 0, 0),
-    "step of no kernel": put("", STEPS, 0, 0),
-    "kernel a number": put(4198400, STEPS, 0, 0),
-    "argument unknown": put(["PointerArg", 4096], STEPS, 0, 1, 0),
-    "argument empty": put([], STEPS, 0, 1, 0),
-    "argument a number": put(4096, STEPS, 0, 1, 0),
-    "argument of a list": put([["BufferArg"], 0, 0], STEPS, 0, 1, 0),
-    "argument too long": put(["BufferArg", 0, 0, 0], STEPS, 0, 1, 0),
-    "argument's buffer 99": put(["BufferArg", 99, 0], STEPS, 0, 1, 0),
-    "argument's buffer -1": put(["BufferArg", -1, 0], STEPS, 0, 1, 0),
-    "weights beyond the end": put(["WeightArg", 1 << 30], STEPS, 0, 1, 2),
-    "weights before the start": put(["WeightArg", -64], STEPS, 0, 1, 2),
-    "number of 2^64": put(["IntArg", 1 << 64], STEPS, 0, 1, 3),
-    "number beyond 64 bits at run time": lambda s, m: (
-        size([[1 << 62, "N"]])(s, m),
-        put(["IntArg", "1"], STEPS, 0, 1, 3)(s, m),
-    ),
-    "code that is not there": put(["CodeArg", "execve"], STEPS, 0, 1, 3),
-    "table of a negative size": put(["TableArg", [[[-5], [1], 0]]], STEPS, 1, 1, 3),
-    "table of 2^50": put(["TableArg", [[[1 << 50], [1], 0]]], STEPS, 1, 1, 3),
-    "table of 2^62": put(["TableArg", [[[1 << 31, 1 << 31], [1, 1], 0]]], STEPS, 1, 1, 3),
-    "table beyond 32 bits": put(["TableArg", [[["0", 24], [1 << 40, 1], 0]]], STEPS, 1, 1, 3),
-    "table of unequal ranks": put(["TableArg", [[["0", 24], [1], 0]]], STEPS, 1, 1, 3),
-    "table of rank 100": put(["TableArg", [[[1] * 100, [1] * 100, 0]]], STEPS, 1, 1, 3),
-    "conditions null": put(None, CONDITIONS),
-    "condition never met": put([[1, 1 << 40, "why"]], CONDITIONS),
-    "condition of an unknown symbol": put([["99", 1, "why"]], CONDITIONS),
+    "steps of too few columns": put([], STEPS),
+    "kernels null": put(None, STEPS, KERNELS),
+    "kernel of no symbol": put(99, STEPS, KERNELS, 0),
+    "kernel -1": put(-1, STEPS, KERNELS, 0),
+    "kernel an address": put(4198400, STEPS, KERNELS, 0),
+    "kernel a float": put(0.0, STEPS, KERNELS, 0),
+    "more kernels than steps": put([0] * 100, STEPS, KERNELS),
+    "counts too many": put(MANY, STEPS, COUNTS),
+    "counts too large": put(99, STEPS, COUNTS, 0),
+    "counts negative": put(-1, STEPS, COUNTS, 0),
+    "counts that do not add up": put(0, STEPS, COUNTS, 0),
+    "barrier of 2": put(2, STEPS, BARRIERS, 0),
+    "flops of no size": put(99999, STEPS, FLOPS, 0),
+    "names of numbers": put(5, STEPS, NAMES, 0),
+    "names too few": put([], STEPS, NAMES),
+    "reads of no buffer": put([99], STEPS, READS, 0),
+    "writes of no list": put(0, STEPS, WRITES, 0),
+    "symbols null": put(None, "symbols"),
+    "symbol of the system": put("execve", "symbols", 0),
+    "symbol a number": put(0, "symbols", 0),
+    "bases null": put(None, "bases"),
+    "base beyond the end": put(999, "bases", 0),
+    "base -1": put(-1, "bases", 0),
+    "base text": put("1", "bases", 0),
+    "base true": put(True, "bases", 0),
+    "bases too few": put([1], "bases"),
+    "offsets too few": put([1], "offsets"),
+    "offset of no size": put(99999, "offsets", 0),
+    "weights beyond the end": size(1 << 30, "offsets", 2),
+    "weights before the start": size(-64, "offsets", 2),
+    "weights at a place that varies": size([[4, "N"]], "offsets", 2),
+    "number beyond 64 bits at run time": size([[1 << 62, "N"], [1 << 62, "N"]], "offsets", 3),
+    "tables null": put(None, "tables"),
+    "table of no size": put([[[[99999], [0], 0]]], "tables"),
+    "table of a negative size": table([[-5], [1], 0]),
+    "table of 2^50": table([[1 << 50], [1], 0]),
+    "table of 2^62": table([[1 << 31, 1 << 31], [1, 1], 0]),
+    "table beyond 32 bits": table([[2, 24], [1 << 40, 1], 0]),
+    "table of unequal ranks": table([[2, 24], [1], 0]),
+    "table of rank 100": table([[1] * 100, [1] * 100, 0]),
+    "conditions null": put(None, "conditions"),
+    "condition never met": put([[0, 1 << 40, "why"]], "conditions"),
+    "condition of no size": put([[99999, 1, "why"]], "conditions"),
     "code empty": section(CODE, b""),
     "labels of numbers": section("labels", b"[1]"),
     "labels a mapping": section("labels", b"{}"),
