@@ -1,0 +1,171 @@
+"""Reads at places that data gives: gather, pick, im2col, compact."""
+
+from __future__ import annotations
+
+from netc.codegen.cpu.anchors.access import Access, Args, plain_access
+from netc.codegen.cpu.anchors.points import (
+    NAN,
+    Point,
+    guarded,
+    inside,
+    lower_points,
+    whole_number,
+)
+from netc.codegen.cpu.anchors.units import units
+from netc.codegen.cpu.anchors.windows import AXIS_SLOTS
+from netc.codegen.cpu.emit import Function, Val
+from netc.codegen.cpu.lowering import Call, Kernel, Lowering, Operand, row_major, rule
+from netc.ir.dims import Dim, product
+from netc.ir.ops.indexing import Compact, Gather, Im2col, Pick
+from netc.ir.ops.windows import axis_of
+from netc.ir.types import DType
+
+
+@rule(Gather)
+def lower_gather(ctx: Lowering, k: Kernel) -> Call:
+    """x at the index along an axis, NaN where there is no such item."""
+    assert k.anchor is not None
+    assert isinstance(k.anchor.op, Gather)
+    x, index = k.anchor_operands()
+    axis = axis_of(k.anchor.op.axis, x.type.rank)
+    own = plain_access(ctx, x, x.type.shape)
+    picks = plain_access(ctx, index, index.type.shape)
+    still: tuple[Dim, ...] = (0,) * index.type.rank
+    before, after = own.strides[:axis], own.strides[axis + 1 :]
+    source = Access(own.arg, own.dtype, (*before, *still, *after) or (0,))
+    chosen = (*(0,) * len(before), *picks.strides, *(0,) * len(after)) or (0,)
+    at = Access(picks.arg, picks.dtype, chosen)
+    numbers = (x.type.shape[axis], own.strides[axis] * own.dtype.size)
+    dtype = index.type.dtype
+    return lower_points(
+        ctx, k, ("gather", dtype), (source, at), numbers, lambda p: _picked(p, dtype)
+    )
+
+
+@rule(Pick)
+def lower_pick(ctx: Lowering, k: Kernel) -> Call:
+    """x at the label along an axis, one label per place of the others."""
+    assert k.anchor is not None
+    assert isinstance(k.anchor.op, Pick)
+    x, label = k.anchor_operands()
+    axis = axis_of(k.anchor.op.axis, x.type.rank)
+    own = plain_access(ctx, x, x.type.shape)
+    source = Access(own.arg, own.dtype, (*own.strides[:axis], 0, *own.strides[axis + 1 :]))
+    places = (*x.type.shape[:axis], 1, *x.type.shape[axis + 1 :])
+    labels = plain_access(ctx, label, label.type.shape)
+    at = Access(labels.arg, labels.dtype, row_major(places))
+    numbers = (x.type.shape[axis], own.strides[axis] * own.dtype.size)
+    dtype = label.type.dtype
+    return lower_points(
+        ctx, k, ("gather", dtype), (source, at), numbers, lambda p: _picked(p, dtype)
+    )
+
+
+def _picked(p: Point, dtype: DType) -> Val:
+    f, (size, stride) = p.f, p.numbers
+    index = whole_number(f, p.addresses[1], dtype)
+    legal = inside(f, index, size)
+    return guarded(f, legal, lambda: p.at(0, f.mul(index, stride)), f.f32(NAN))
+
+
+@rule(Im2col)
+def lower_im2col(ctx: Lowering, k: Kernel) -> Call:
+    """Row (channel, window position) of the result at a place: x there, 0 outside."""
+    assert k.anchor is not None
+    op = k.anchor.op
+    assert isinstance(op, Im2col)
+    (x,) = k.anchor_operands()
+    own = plain_access(ctx, x, x.type.shape)
+    channel, *spatial = (s * 4 for s in own.strides[1:])
+    kernel, stride, pad, dilation = op.window()
+    numbers: list[Dim] = []
+    for i, size in enumerate(x.type.shape[2:]):
+        numbers += [size, kernel[i], stride[i], pad[i], dilation[i]]
+    assert len(numbers) == AXIS_SLOTS * len(kernel)
+    numbers += [channel, *spatial]
+    source = Access(own.arg, own.dtype, (own.strides[0], *(0,) * (1 + len(kernel))))
+    axes = len(kernel)
+    return lower_points(ctx, k, ("im2col", axes), (source,), numbers, lambda p: _column(p, axes))
+
+
+def _column(p: Point, axes: int) -> Val:
+    f = p.f
+    rest, taps = p.indices[1], []
+    for i in reversed(range(axes)):
+        size = p.numbers[AXIS_SLOTS * i + 1]
+        taps.append(f.srem(rest, size))
+        rest = f.sdiv(rest, size)
+    offset = f.mul(rest, p.numbers[AXIS_SLOTS * axes])
+    legal: Val | None = None
+    for i, tap in enumerate(reversed(taps)):
+        size, _, step, pad, dilation = p.numbers[AXIS_SLOTS * i : AXIS_SLOTS * (i + 1)]
+        place = f.add(f.sub(f.mul(p.indices[2 + i], step), pad), f.mul(tap, dilation))
+        here = inside(f, place, size)
+        legal = here if legal is None else f.and_(legal, here)
+        offset = f.add(offset, f.mul(place, p.numbers[AXIS_SLOTS * axes + 1 + i]))
+    assert legal is not None
+    return guarded(f, legal, lambda: p.at(0, offset), f.f32(0.0))
+
+
+@rule(Compact)
+def lower_compact(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
+    """A call for each tensor and one for the count: rows that are kept, then zeros."""
+    *tensors, selector = k.anchor_operands()
+    rows = selector.type.shape[0]
+    calls = []
+    for x, out in zip(tensors, k.outs, strict=False):
+        args = _compact_args(ctx, selector, rows)
+        width = product(x.type.shape[1:]) * x.type.dtype.size
+        args.add(plain_access(ctx, x, x.type.shape).arg)
+        args.add(out.pointer())
+        args.size(width)
+        symbol = ctx.code(("compact",), _emit_compact)
+        calls.append(Call(symbol, tuple(args.items)))
+    args = _compact_args(ctx, selector, rows)
+    args.add(k.outs[-1].pointer())
+    calls.append(Call(ctx.code(("count",), _emit_count), tuple(args.items)))
+    return tuple(calls)
+
+
+def _compact_args(ctx: Lowering, selector: Operand, rows: Dim) -> Args:
+    args = Args()
+    args.add(plain_access(ctx, selector, selector.type.shape).arg)
+    args.size(rows)
+    return args
+
+
+def _kept(f: Function, selector: Val, row: Val) -> Val:
+    value = f.load("float", f.gep(selector, row, 4))
+    return f.fcmp("une", value, f.f32(0.0))
+
+
+def _emit_count(f: Function) -> None:
+    args, tid, _ = f.args
+    selector, rows = f.slot(args, 0, "ptr"), f.slot(args, 1)
+    with f.if_(f.icmp("eq", tid, 0)):
+        with f.loop(0, rows, carry=[f.const(0)]) as turn:
+            kept = f.zext(_kept(f, selector, turn.index))
+            turn.next([f.add(turn.values[0], kept)])
+        f.store(turn.results[0], f.slot(args, 2, "ptr"), 8)
+    f.ret()
+
+
+def _emit_compact(f: Function) -> None:
+    """Unit r looks for the r-th row that is kept."""
+    args = f.args[0]
+    selector, rows = f.slot(args, 0, "ptr"), f.slot(args, 1)
+    source, target, width = f.slot(args, 2, "ptr"), f.slot(args, 3, "ptr"), f.slot(args, 4)
+    with units(f, [rows]) as (row,):
+        with f.loop(0, rows, carry=[f.const(0), f.const(-1)]) as turn:
+            seen, found = turn.values
+            kept = _kept(f, selector, turn.index)
+            here = f.and_(kept, f.icmp("eq", seen, row))
+            turn.next([f.add(seen, f.zext(kept)), f.select(here, turn.index, found)])
+        found = turn.results[1]
+        exists = f.icmp("sge", found, 0)
+        there = f.gep(source, f.mul(f.smax(found, 0), width))
+        out = f.gep(target, f.mul(row, width))
+        with f.loop(0, width) as byte:
+            value = f.load("i8", f.gep(there, byte.index), 1)
+            f.store(f.select(exists, value, f.const(0, "i8")), f.gep(out, byte.index), 1)
+    f.ret()
