@@ -39,11 +39,11 @@ _RENAMED = {"max": "maximum", "min": "minimum"}
 class Tensor:
     """A value of the net being built; `+ - * /` make nodes."""
 
-    __slots__ = ("value",)
+    __slots__ = ("maker", "value")
     __array_ufunc__ = None  # numpy must not take over `array * tensor`
 
-    def __init__(self, value: Value) -> None:
-        self.value = value
+    def __init__(self, value: Value, maker: Maker) -> None:
+        self.value, self.maker = value, maker
 
     @property
     def type(self) -> TensorType:
@@ -115,7 +115,7 @@ def _inputs(function: Callable[..., Any], maker: Maker) -> Iterator[tuple[str, T
         type_ = hints.get(p.name)
         if isinstance(type_, TensorType):
             with maker.b.at(_definition(function)):
-                yield p.name, Tensor(maker.b.input(p.name, type_))
+                yield p.name, Tensor(maker.b.input(p.name, type_), maker)
         elif p.default is p.empty:
             help = f'such as `{p.name}: netc.f32["N", 3, 224, 224]`'
             message = f"input `{clean(p.name)}` of `{clean(function.__name__)}` has no type"
@@ -132,10 +132,9 @@ def _annotations(function: Callable[..., Any]) -> Mapping[str, Any]:
 
 
 def _outputs(given: Any, function: Callable[..., Any]) -> dict[str, Value]:
-    if isinstance(given, Tensor):
-        given = {given.name: given}
-    elif isinstance(given, tuple | list) and all(isinstance(t, Tensor) for t in given):
-        given = {t.name: t for t in given}
+    several = given if isinstance(given, tuple | list) else (given,)
+    if all(isinstance(t, Tensor) for t in several):
+        given = {t.name: t for t in several}
     fits = isinstance(given, Mapping) and given
     if not fits or not all(isinstance(t, Tensor) and isinstance(k, str) for k, t in given.items()):
         message = f"`{clean(function.__name__)}` returns {clean(type(given).__name__)}"
@@ -199,41 +198,44 @@ def _apply(
 ) -> Any:
     maker, at = _maker(), _caller()
     found = _table()[word]
-    plain = {k: _plain(v) for k, v in keywords.items()}
+    plain = {k: _plain(v, maker) for k, v in keywords.items()}
     try:
         if params is not None and not found.owns:
             raise GraphError(f"{word} has no parameters to share")
         path = maker.free(word) if name is None else maker.explicit(name)
         owner = params.name if isinstance(params, Tensor) else params or ""
         with maker.b.at(at), maker.b.on(_DEVICE.get()):
-            out = call(found, maker.site(path, owner), [_plain(a) for a in args], plain)
+            out = call(found, maker.site(path, owner), [_plain(a, maker) for a in args], plain)
     except GraphError as e:
         raise _at_caller(e) from None
-    return tuple(map(Tensor, out)) if isinstance(out, tuple) else Tensor(out)
+    made = tuple(Tensor(v, maker) for v in (out if isinstance(out, tuple) else (out,)))
+    return made if isinstance(out, tuple) else made[0]
 
 
 def _join(sign: str, a: Any, b: Any) -> Tensor:
     maker, at = _maker(), _caller()
-    a, b = _plain(a), _plain(b)
+    a, b = _plain(a, maker), _plain(b, maker)
     try:
         with maker.b.at(at), maker.b.on(_DEVICE.get()):
             site = maker.site(maker.free(arithmetic.node_word(sign, a, b)))
-            return Tensor(arithmetic.tensors(site, sign, a, b))
+            return Tensor(arithmetic.tensors(site, sign, a, b), maker)
     except GraphError as e:
         raise _at_caller(e) from None
 
 
-def _plain(x: Any) -> Any:
+def _plain(x: Any, maker: Maker) -> Any:
     """What the words take: values, tuples, and Python's own numbers."""
     match x:
         case Tensor():
+            if x.maker is not maker:
+                raise UsageError(f"the tensor {clean(x.name)} belongs to another net", _caller())
             return x.value
         case tuple() | list():
-            return tuple(map(_plain, x))
+            return tuple(_plain(item, maker) for item in x)
         case bool() | int() | float() | str() | None:
             return x
     if hasattr(x, "tolist") and not isinstance(x, Value):  # NumPy scalars and arrays
-        return _plain(x.tolist())
+        return _plain(x.tolist(), maker)
     return x
 
 

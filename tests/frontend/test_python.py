@@ -1,0 +1,182 @@
+"""Nets built from Python: the same words, the same graphs, errors at the caller's line."""
+
+# ruff: noqa: F821, UP037 (the "N" of a shape is no annotation)
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import netc
+from netc.errors import NetcError
+from netc.frontend.net.elaborate import parse_net
+from netc.frontend.python import Tensor, words
+from netc.ir.text import show
+
+
+def test_the_same_graph_as_in_the_language() -> None:
+    @netc.net
+    def lenet(data: netc.f32["N", 1, 28, 28]):
+        x = netc.max_pool(netc.conv(data, 20, kernel=5, name="conv1"), 2, stride=2)
+        x = netc.max_pool(netc.conv(x, 50, 5, name="conv2"), 2, stride=2)
+        x = netc.relu(netc.fc(x, 500))
+        return {"prob": netc.softmax(netc.fc(x, 10), name="prob")}
+
+    text = """
+    net lenet(data: f32[N, 1, 28, 28]) -> prob {
+      x = data |> conv(20, kernel=5, name="conv1") |> max_pool(2, stride=2, name="max_pool")
+      x = x |> conv(50, 5, name="conv2") |> max_pool(2, stride=2, name="max_pool_1")
+      prob = x |> fc(500) |> relu |> fc(10) |> softmax
+    }
+    """
+    assert show(lenet) == show(parse_net(text, warn=lambda d: None))
+
+
+def test_operators_and_results() -> None:
+    @netc.net
+    def n(x: netc.f32[2, 4], y: netc.f32[2, 4]):
+        a, b = netc.split((x + 1) * y / 2 - x, 2)
+        return -a, netc.maximum(b, 0.5, name="m"), 1 - b
+
+    feed = {"x": np.full((2, 4), 3.0), "y": np.full((2, 4), 5.0)}
+    out = netc.interpret(n, feed)
+    assert {k: v[0, 0] for k, v in out.items()} == {"affine_1": -7.0, "m": 7.0, "affine_2": -6.0}
+
+
+def test_sizes_are_python_numbers() -> None:
+    @netc.net
+    def n(x: netc.f32["N", 6, "H", "W"]):
+        assert x.shape[1] == 6
+        half = netc.conv(x, x.shape[1] // 2, (1, 3), pad=[0, 1], bias=False)
+        return netc.reshape(half, (x.shape[0], 3, -1), name="y")
+
+    assert str(n.outputs["y"].type) == "f32[N,3,H*W]"
+
+
+def test_devices_names_and_shared_parameters() -> None:
+    with netc.device("cpu:1"):
+
+        @netc.net
+        def n(x: netc.f32["N", 3]):
+            a = netc.fc(x, 3, name="a", init=netc.gaussian(std=0.1))
+            with netc.device("cuda:0"):
+                b = netc.fc(a, 3, params=a)
+            c = netc.fc(b, 3, w=netc.param(netc.f32[3, 3], name="w"), bias=False)
+            return netc.add(b, c, name="y")
+
+    assert [p.name for p in n.params] == ["a.w", "a.b", "w"]
+    devices = {n.name: str(n.device) for n in n.nodes if n.device}
+    assert devices == {
+        "a": "cpu:1", "a.w": "cpu:1", "a.b": "cpu:1", "fc": "cuda:0", "w": "cpu:1",
+        "fc_1": "cpu:1", "y": "cpu:1",
+    }  # fmt: skip
+
+
+def test_the_place_of_a_node_is_the_line_of_its_call() -> None:
+    @netc.net
+    def n(x: netc.f32[2, 3]):
+        return netc.relu(
+            x,
+            name="y",
+        )
+
+    place = n.outputs["y"].node.loc
+    assert place.file == "test_python.py"
+    assert place.source is not None
+    assert place.source.line(place.line).strip() == "return netc.relu("
+
+
+def said(error: pytest.ExceptionInfo[NetcError]) -> tuple[str, str, str]:
+    """The message, the source line and the help."""
+    d = error.value.diagnostics[0]
+    assert d.span.source is not None
+    return d.message, d.span.source.line(d.span.line).strip(), d.help
+
+
+def test_a_mistake_is_told_with_its_line() -> None:
+    with pytest.raises(NetcError) as e:
+
+        @netc.net
+        def n(x: netc.f32[2, 3, 8, 8]):
+            return netc.conv(x, 4, kernal=3)
+
+    message = "conv has no argument `kernal`"
+    assert said(e) == (message, "return netc.conv(x, 4, kernal=3)", "did you mean `kernel`?")
+
+
+def test_shapes_that_do_not_fit() -> None:
+    with pytest.raises(NetcError) as e:
+
+        @netc.net
+        def n(x: netc.f32[2, 3], y: netc.f32[2, 4]):
+            return x + y
+
+    assert said(e)[1] == "return x + y"
+
+
+@pytest.mark.parametrize(
+    ("result", "why"),
+    [(3, "returns int"), (None, "returns NoneType"), ({}, "returns dict"), ([1], "returns list")],
+)
+def test_what_a_net_must_return(result: object, why: str) -> None:
+    def n(x: netc.f32[2]):
+        return result
+
+    with pytest.raises(NetcError, match=why):
+        netc.net(n)
+
+
+def test_an_input_without_a_type() -> None:
+    with pytest.raises(NetcError, match="input `x` of `n` has no type"):
+
+        @netc.net
+        def n(x):
+            return x
+
+
+def test_outside_of_a_net() -> None:
+    kept: list[Tensor] = []
+
+    @netc.net
+    def n(x: netc.f32[2]):
+        kept.append(x)
+        return netc.relu(x)
+
+    with pytest.raises(NetcError, match="no net is being built here"):
+        netc.relu(kept[0])
+    with pytest.raises(NetcError, match="no net is being built here"):
+        kept[0] + 1
+
+
+def test_a_tensor_of_another_net() -> None:
+    kept: list[Tensor] = []
+
+    @netc.net
+    def first(x: netc.f32[2]):
+        kept.append(x)
+        return netc.relu(x)
+
+    with pytest.raises(NetcError, match="belongs to another net"):
+
+        @netc.net
+        def second(x: netc.f32[2]):
+            return netc.add(x, kept[0])
+
+
+def test_a_tensor_is_no_truth_value() -> None:
+    with pytest.raises(NetcError, match="has no value while the net is being built"):
+
+        @netc.net
+        def n(x: netc.f32[2]):
+            return x if x else netc.relu(x)
+
+
+def test_every_word_is_a_function() -> None:
+    for word in words():
+        assert callable(getattr(netc, word)), word
+    with pytest.raises(AttributeError, match="did you mean `conv`"):
+        netc.conw
+
+
+def test_words_explain_themselves() -> None:
+    assert netc.max_pool.__doc__.startswith("max_pool(x, kernel, stride=1, pad=0, ceil=false)\n")
