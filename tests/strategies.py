@@ -80,6 +80,7 @@ class Growth:
         self.pool: list[Value] = []
         self.arrays: dict[Value, Array] = {}
         self.exact: set[Value] = set()
+        self.params: dict[tuple[tuple[int, ...], str, float], list[Value]] = {}
 
     def one_of(self, *options: Any) -> Any:
         return options[self.pick(len(options))]
@@ -99,11 +100,23 @@ class Growth:
         return y
 
     def param(self, shape: tuple[int, ...], domain: str = "normal", scale: float = 1.0) -> Value:
+        """A parameter; now and then one that is there already, as nets share them."""
+        known = self.params.setdefault((shape, domain, scale), [])
+        if known and self.pick(4) == 3:
+            return known[self.pick(len(known))]
         value = draw_array(f32[shape], domain, self.rng)
         if domain in ("normal", "positive"):
             value = (value * np.float32(scale)).astype(np.float32)
         v = self.b.param(f"p{len(self.b.names)}", f32[shape], value=value)
         self.arrays[v] = value.astype(np.float64)
+        self.exact.add(v)
+        known.append(v)
+        return v
+
+    def const(self, type: TensorType, value: float) -> Value:
+        """A number spread over a shape, which may have symbols."""
+        v = self.b.const(type=type, value=value)
+        self.arrays[v] = np.full(type.sizes(SIZES), np.float64(np.float32(value)))
         self.exact.add(v)
         return v
 
@@ -207,6 +220,8 @@ def _binary(g: Growth) -> Value | None:
     small = g.one_of(
         (shape[1], *(1,) * (rank - 2)), (), (1,) * rank, (1, shape[1], *(1,) * (rank - 2))
     )
+    if g.pick(8) == 7:
+        return g.add(name, x, g.const(g.one_of(f32[small], x.type), 0.3))
     if g.pick(4) == 0:
         return g.add("prelu", x, g.param(small))
     if g.pick(4) == 0:
@@ -305,7 +320,7 @@ def _ints(t: TensorType) -> tuple[int, ...]:
 
 MOVES: tuple[Callable[[Growth], Value | None], ...] = (
     _unary, _conv, _conv, _pool, _binary, _binary, _norm, _concat, _slice, _shape, _fc,
-    _conv_transpose, _sample, _sample,
+    _conv_transpose, _sample, _sample, _sample,
 )  # fmt: skip
 
 

@@ -38,6 +38,7 @@ def test_they_hold_what_breaks_compilers() -> None:
         seen["intermediate is an output"] += any(
             None in us and len(us) > 1 for us in graph.uses.values()
         )
+        seen["parameter used twice"] += any(len(graph.uses[p.out]) > 1 for p in graph.params)
         seen["concat of one value twice"] += any(
             n.op.name == "concat" and len(set(n.inputs)) < len(n.inputs) for n in inside
         )

@@ -24,7 +24,15 @@ class Relu(Elementwise, name="relu"):
     def scalar(self, x: S) -> S:
         return select(x > 0, x, x * self.slope) if self.slope else maximum(x, 0.0)
 
-    samples = (case(_X), case(_X, slope=0.1))
+    samples = (
+        case(_X),
+        case(_X, slope=0.1),
+        case(f32[1, 17, 1, 3]),
+        case(f32[0, 3]),
+        case(f32[()]),
+        case(_X, _X, error="1 operands are needed, not 2"),
+        case(u8[3], error="f32 is needed"),
+    )
 
 
 class Elu(Elementwise, name="elu"):
@@ -207,7 +215,11 @@ class Add(Elementwise, name="add"):
         case(_X, _X),
         case(_X, f32[3, 1, 1]),
         case(_X, f32[()]),
+        case(f32[2, 1, 1, 5], f32[17, 1, 1]),
+        case(f32[0, 3, 1], f32[3, 7]),
+        case(f32[1], f32[1]),
         case(_X, f32[2, 3, 4, 4], error="fit"),
+        case(_X, error="2 operands are needed, not 1"),
     )
 
 
