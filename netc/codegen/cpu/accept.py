@@ -26,6 +26,8 @@ def why_not(body: Graph, params: frozenset[str]) -> str | None:
         return f"%{anchor.name} reads memory, so what feeds it must be stored first"
     if isinstance(anchor.op, ToBlocked | ToPlain):
         return _alone(body, anchor)
+    if any(isinstance(n.op, ToBlocked) for n in body.nodes) and not _gives_blocks(anchor):
+        return f"the kernel of {anchor.op.name} gives row-major results only"
     if isinstance(anchor.op, Conv | Fc):
         return _matrix(body, anchor, params)
     return _alone(body, anchor)
@@ -33,6 +35,14 @@ def why_not(body: Graph, params: frozenset[str]) -> str | None:
 
 def _light(n: Node) -> bool:
     return isinstance(n.op, Elementwise | Input | Param | Const | ToBlocked)
+
+
+def _gives_blocks(anchor: Node) -> bool:
+    """Whether the kernel of a row-major convolution can store channel blocks."""
+    if not isinstance(anchor.op, Conv) or anchor.out.type.rank != 4:
+        return False
+    outputs = anchor.inputs[1].type.shape[0] // anchor.op.groups
+    return anchor.op.groups == 1 or (isinstance(outputs, int) and outputs % 8 == 0)
 
 
 def _alone(body: Graph, anchor: Node) -> str | None:

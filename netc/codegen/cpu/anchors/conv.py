@@ -64,7 +64,7 @@ def lower_conv(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
 
         return lower_direct_conv(ctx, k)
     x, w = k.anchor_operands()[:2]
-    if k.anchor.op.groups > 1 and w.type.shape[1] == 1 and x.is_c8:
+    if x.is_c8 and w.type.shape[:2] == (k.anchor.op.groups, 1) and k.anchor.op.groups > 1:
         from netc.codegen.cpu.anchors.depthwise import lower_depthwise
 
         return lower_depthwise(ctx, k)
