@@ -6,6 +6,7 @@ processor; it is used only after `netc.runtime.trust` has allowed it.
 
 from __future__ import annotations
 
+import mmap
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -215,8 +216,6 @@ def read_artifact(data: Buffer, name: str, limits: Limits = DEFAULT) -> Artifact
 
 def _mapped(path: str | os.PathLike[str], limits: Limits) -> memoryview:
     """The file's bytes, mapped from one open descriptor."""
-    import mmap
-
     fault("artifact.open")
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -6,6 +6,7 @@ parallel; a section of one mebibyte or less has the same form.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Sequence
 
@@ -17,8 +18,6 @@ _WORTH_A_THREAD = 4  # chunks
 
 def plain(data: Buffer) -> bytes:
     """The ordinary SHA-256 of `data`."""
-    import hashlib  # 8 ms, and not needed to import netc
-
     return hashlib.sha256(data).digest()
 
 
@@ -32,7 +31,6 @@ def tree(pieces: Sequence[Buffer], threads: int = 2) -> bytes:
         for i in queue:  # one `next` is one bytecode: threads never get the same chunk
             leaves[i] = _leaf(chunks[i])
 
-    plain(b"")  # the import, once, before threads
     helper = None
     if threads > 1 and len(chunks) >= _WORTH_A_THREAD:
         helper = threading.Thread(target=work, name="netc-digest", daemon=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 import stat
 from contextlib import suppress
@@ -25,15 +26,11 @@ def key_path() -> Path:
 
 def tag_of(key: bytes, signed: Buffer) -> bytes:
     """The HMAC-SHA256 of a file's header under `key`."""
-    import hmac  # with OpenSSL, 8 ms: only where a key is used
-
     return hmac.digest(key, _PURPOSE + signed, "sha256")
 
 
 def same_tag(tag: bytes, other: bytes) -> bool:
     """Whether two tags are equal, in constant time; the empty tag equals none."""
-    import hmac
-
     return tag != NO_TAG and hmac.compare_digest(tag, other)
 
 

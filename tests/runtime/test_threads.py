@@ -339,7 +339,7 @@ def test_another_signal_may_end_a_run_too() -> None:
 
     before = signal.signal(signal.SIGALRM, late)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.001)  # again and again
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
         with pytest.raises(Late):  # noqa: PT012
             exe(x)
             time.sleep(5)
@@ -349,33 +349,43 @@ def test_another_signal_may_end_a_run_too() -> None:
     np.testing.assert_array_equal(make_executable(threads=2)(x)["out"], reference(**x))
 
 
-def test_interrupts_again_and_again_leave_everything_usable() -> None:
-    exe, x = make_executable(make_plan(sleep=1_000_000, steps=100), threads=2), feed(2)
-    exe._bound(exe.accepted(x, {})).seconds = 1.0
-    stop = threading.Event()
+PESTERED = """
+import sys, time
+from runtime.handmade import *
+exe, x = make_executable(make_plan(sleep=1_000_000, steps=100), threads=2), feed(2)
+exe._bound(exe.accepted(x, {})).seconds = 1.0
+interrupted, end = 0, time.perf_counter() + 3
 
-    def pester() -> None:
-        while not stop.wait(0.003):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    pest = threading.Thread(target=pester)
-    interrupted = 0
-    end = time.perf_counter() + 2
-    pest.start()
+def work():
+    global interrupted
     while time.perf_counter() < end:
         try:
             exe(x)
         except KeyboardInterrupt:
             interrupted += 1
-    while pest.is_alive():
-        try:
-            stop.set()
-            pest.join()
-        except KeyboardInterrupt:
-            interrupted += 1
-    assert interrupted > 10
-    for _ in range(3):
-        np.testing.assert_array_equal(exe(x)["out"], reference(**x))
+
+print("ready", flush=True)
+while time.perf_counter() < end:
+    try:
+        work()
+    except KeyboardInterrupt:
+        interrupted += 1
+assert interrupted > 10, interrupted
+for _ in range(3):
+    assert np.array_equal(exe(x)["out"], reference(**x))
+"""
+
+
+def test_interrupts_again_and_again_leave_everything_usable() -> None:
+    env = {**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent}"}
+    command = [sys.executable, "-c", PESTERED]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        for _ in range(400):
+            time.sleep(0.005)
+            process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
 
 
 # ----------------------------------------------------------------------- nothing is lost
