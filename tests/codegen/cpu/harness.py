@@ -28,7 +28,7 @@ from netc.codegen.cpu.lowering import (
     row_major,
 )
 from netc.codegen.cpu.target import LEVELS, native
-from netc.ir.dims import ceil_div, evaluate
+from netc.ir.dims import Dim, ceil_div, evaluate, product
 from netc.ir.graph import Builder, Graph, Node
 from netc.ir.interpret import interpret
 from netc.ir.op import Case, Op, as_tuple
@@ -57,29 +57,30 @@ class Where:
     param: bool = False
 
 
-def placed(type: TensorType, buffer: int, where: Where) -> tuple[Operand, int]:
+def placed(type: TensorType, buffer: int, where: Where) -> tuple[Operand, Dim]:
     """An operand in a buffer of its own, and that buffer's bytes."""
-    shape = type.sizes({})
-    wide = list(shape)
+    wide = list(type.shape)
+    offset: Dim = 0
     if type.layout is Layout.C8:
-        wide = [shape[0], -(-shape[1] // BLOCK) + where.spread, shape[2], shape[3], BLOCK]
-        wide[2] += 2 * where.halo[0]
-        wide[3] += 2 * where.halo[1]
+        n, c, h, w = type.shape
+        wide = [n, ceil_div(c, BLOCK) + where.spread, h, w, BLOCK]
+        wide[2] = wide[2] + 2 * where.halo[0]
+        wide[3] = wide[3] + 2 * where.halo[1]
         strides = row_major(wide)[:4]
         offset = strides[2] * where.halo[0] + strides[3] * where.halo[1]
     else:
         if len(wide) > 1:
-            wide[1] += where.spread
-        offset = 0
+            wide[1] = wide[1] + where.spread
         strides = row_major(wide)
-    size = int(np.prod(wide, dtype=np.int64)) * type.dtype.size
+    size = product(wide) * type.dtype.size
     return Operand(type, buffer, offset * type.dtype.size, strides, where.halo), size
 
 
 class Memory:
     """One buffer between canaries."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, sizes: dict[str, int] | None = None) -> None:
+        self.sizes = sizes or {}
         raw = np.empty(size + 2 * MARGIN + 64, np.uint8)
         start = -(raw.ctypes.data + MARGIN) % 64
         self.all = raw[start : start + size + 2 * MARGIN]
@@ -98,11 +99,11 @@ class Memory:
     def view(self, o: Operand) -> np.ndarray:
         """The operand's elements: (…) or, blocked, (N, blocks, H, W, 8)."""
         inside = self.all[MARGIN : MARGIN + self.size].view(o.type.dtype.numpy)
-        shape = tuple(evaluate(d, {}) for d in o.sizes)
-        strides = [evaluate(s, {}) * o.type.dtype.size for s in o.strides]
+        shape = tuple(evaluate(d, self.sizes) for d in o.sizes)
+        strides = [evaluate(s, self.sizes) * o.type.dtype.size for s in o.strides]
         if o.is_c8:
             shape, strides = (*shape, BLOCK), [*strides, o.type.dtype.size]
-        first = evaluate(o.offset, {}) // o.type.dtype.size
+        first = evaluate(o.offset, self.sizes) // o.type.dtype.size
         return np.lib.stride_tricks.as_strided(inside[first:], shape, strides)
 
     def canaries(self) -> bool:
@@ -135,6 +136,7 @@ class Compiled:
     symbols: dict[str, int]
     weights: np.ndarray
     mapping: Any
+    sizes: dict[str, int]
     keep: list[Any] = field(default_factory=list)
 
     def block(self, call: Call, buffers: Sequence[Memory]) -> np.ndarray:
@@ -144,13 +146,13 @@ class Compiled:
     def _word(self, arg: Any, buffers: Sequence[Memory]) -> int:
         match arg:
             case BufferArg(buffer, offset):
-                return buffers[buffer].address + evaluate(offset, {})
+                return buffers[buffer].address + evaluate(offset, self.sizes)
             case WeightArg(offset):
                 return int(self.weights.ctypes.data) + offset
             case IntArg(value):
-                return evaluate(value, {})
+                return evaluate(value, self.sizes)
             case TableArg(parts):
-                table = np.concatenate([_table(p) for p in parts])
+                table = np.concatenate([_table(p, self.sizes) for p in parts])
                 self.keep.append(table)
                 return int(table.ctypes.data)
             case CodeArg(symbol):
@@ -166,16 +168,16 @@ class Compiled:
                 entry(block.ctypes.data, tid, threads)
 
 
-def _table(part: Any) -> np.ndarray:
-    dims = [evaluate(d, {}) for d in part.dims]
-    out = np.full(dims, evaluate(part.base, {}), np.int64)
+def _table(part: Any, sizes: dict[str, int]) -> np.ndarray:
+    dims = [evaluate(d, sizes) for d in part.dims]
+    out = np.full(dims, evaluate(part.base, sizes), np.int64)
     for axis, s in enumerate(part.strides):
-        line = np.arange(dims[axis]) * evaluate(s, {})
+        line = np.arange(dims[axis]) * evaluate(s, sizes)
         out += line.reshape([-1 if i == axis else 1 for i in range(len(dims))])
     return out.astype(np.int32).reshape(-1)
 
 
-def compile_kernel(level: str, kernel: Kernel) -> Compiled:
+def compile_kernel(level: str, kernel: Kernel, sizes: dict[str, int]) -> Compiled:
     """The calls of a kernel on one level."""
     module = Module(LEVELS[level])
     ctx = Lowering(module.target, module, GemmFamily(module))
@@ -189,16 +191,20 @@ def compile_kernel(level: str, kernel: Kernel) -> Compiled:
     weights = np.empty(len(raw) + 64, np.uint8)
     weights = weights[-weights.ctypes.data % 64 :][: len(raw)]
     weights[:] = raw
-    return Compiled(calls, symbols, weights, mapping)
+    return Compiled(calls, symbols, weights, mapping, sizes)
 
 
 class Bench:
     """A kernel of one body with its buffers filled, ready to run on any level."""
 
     def __init__(
-        self, body: Graph, arrays: Mapping[str, np.ndarray], where: Mapping[str, Where]
+        self,
+        body: Graph,
+        arrays: Mapping[str, np.ndarray],
+        where: Mapping[str, Where],
+        sizes: dict[str, int] | None = None,
     ) -> None:
-        self.body, self.arrays = body, arrays
+        self.body, self.arrays, self.sizes = body, arrays, sizes or {}
         self.buffers: list[Memory] = []
         ins = []
         for node in body.inputs:
@@ -209,7 +215,7 @@ class Bench:
                 ins.append(Operand(node.types[0], WEIGHTS, 0, row_major(shape), array=x))
                 continue
             operand, size = placed(node.types[0], len(self.buffers), w)
-            memory = Memory(size)
+            memory = Memory(evaluate(size, self.sizes), self.sizes)
             if any(w.halo):
                 memory.all[MARGIN:-MARGIN] = 0
             memory.view(operand)[...] = blocks_of(x) if operand.is_c8 else x
@@ -218,7 +224,7 @@ class Bench:
         self.outs, self.first_out = [], len(self.buffers)
         for name, v in body.outputs.items():
             operand, size = placed(v.type, len(self.buffers), where.get(name, Where()))
-            self.buffers.append(Memory(size))
+            self.buffers.append(Memory(evaluate(size, self.sizes), self.sizes))
             self.outs.append(operand)
         anchors = [n for n in body.nodes if not isinstance(n.op, ROUND_ABOUT)]
         assert len(anchors) <= 1
@@ -229,7 +235,7 @@ class Bench:
 
     def run(self, level: str, threads: Sequence[int] = (1, 2, 3, 4)) -> list[np.ndarray]:
         """The outputs, the same for every number of threads."""
-        compiled = compile_kernel(level, self.kernel)
+        compiled = compile_kernel(level, self.kernel, self.sizes)
         before = [m.all.copy() for m in self.buffers[: self.first_out]]
         found: list[list[np.ndarray]] = []
         for n in threads:
@@ -245,7 +251,9 @@ class Bench:
 
     def _read(self, o: Operand) -> np.ndarray:
         got = self.buffers[o.buffer].view(o)
-        return np.array(plain_of(got, o.type.shape[1]) if o.is_c8 else got, order="C")
+        if o.is_c8:
+            got = plain_of(got, evaluate(o.type.shape[1], self.sizes))
+        return np.array(got, order="C")
 
     def _check(self, before: Sequence[np.ndarray]) -> None:
         for m, old in zip(self.buffers, before, strict=False):

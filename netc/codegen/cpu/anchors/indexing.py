@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from netc.codegen.cpu.anchors.access import Access, Args, plain_access
+from netc.codegen.cpu.anchors.formula import Tail
 from netc.codegen.cpu.anchors.points import (
     NAN,
     Point,
@@ -15,6 +16,7 @@ from netc.codegen.cpu.anchors.units import units
 from netc.codegen.cpu.anchors.windows import AXIS_SLOTS
 from netc.codegen.cpu.emit import Function, Val
 from netc.codegen.cpu.lowering import Call, Kernel, Lowering, Operand, row_major, rule
+from netc.errors import UnsupportedError
 from netc.ir.dims import Dim, product
 from netc.ir.ops.indexing import Compact, Gather, Im2col, Pick
 from netc.ir.ops.windows import axis_of
@@ -110,6 +112,8 @@ def _column(p: Point, axes: int) -> Val:
 @rule(Compact)
 def lower_compact(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     """A call for each tensor and one for the count: rows that are kept, then zeros."""
+    if not Tail(k).plain:
+        raise UnsupportedError("compact has several results and takes no tail", k.node.loc)
     *tensors, selector = k.anchor_operands()
     rows = selector.type.shape[0]
     calls = []
