@@ -20,6 +20,7 @@ from netc.errors import GraphError, clean
 
 MAX_DIM = 2**31 - 1
 _MAX_DEPTH = 64  # nesting of a printed expression
+_MAX_TERMS = 100  # of one polynomial; real nets have a handful
 
 
 @dataclass(frozen=True, order=True)
@@ -148,6 +149,8 @@ def _make(terms: Iterable[tuple[Monomial, int]]) -> Dim:
     for m, c in terms:
         total[m] = total.get(m, 0) + c
     kept = [(m, c) for m, c in total.items() if c]
+    if len(kept) > _MAX_TERMS or any(len(m) > _MAX_TERMS for m, _ in kept):
+        raise GraphError(f"a size is a sum or product of more than {_MAX_TERMS} parts")
     if all(m == () for m, _ in kept):
         return sum(c for _, c in kept)
     # Positive terms first, so that the text never starts with a sign; then by size and name.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from netc.errors import GraphError
 from netc.ir.dims import Dim, ceil_div, evaluate, least, most, parse_dim, substitute, sym
 
 KNOWN = {"N": 3, "H": 13, "W": 8}
@@ -57,6 +59,25 @@ def test_texts_read_back_equal(case: tuple[Dim, int]) -> None:
 def test_substitution_is_evaluation(case: tuple[Dim, int]) -> None:
     d, value = case
     assert substitute(d, KNOWN) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(A+B+C+D)" + "*(A+B+C+D)" * 50,
+        "*".join(["N"] * 2000),
+        "+".join(f"s{i}" for i in range(2000)),
+        "min(" * 500 + "N,1" + ")" * 500,
+        "N//0",
+        "N**2",
+        "9" * 5000,
+        "N if H else W",
+        "__import__('os')",
+    ],
+)
+def test_hostile_sizes_are_refused(text: str) -> None:
+    with pytest.raises(GraphError):
+        parse_dim(text)
 
 
 def test_products_of_quotients() -> None:

@@ -78,7 +78,7 @@ def padded(x: Array, pad: Ints, ends: Ints, fill: float) -> Array:
     width = [(0, 0), (0, 0)]
     for p, size, end in zip(pad, x.shape[2:], ends, strict=True):
         width.append((p, max(0, end - p - size)))
-    return np.pad(x, width, constant_values=fill)
+    return np.pad(x, width, constant_values=fill) if any(map(any, width)) else x
 
 
 def offsets(kernel: Ints) -> Iterator[Ints]:
