@@ -4,7 +4,8 @@
 
 Each shape is compiled as a net of its own (bias and ReLU included) and its step is timed by the
 processor's counter; the peak is taken again before each shape, so that neither a slow machine
-nor a busy moment passes for a bad kernel. The inner products are shown against read bandwidth.
+nor a busy moment passes for a bad kernel. Where there is one output point, and for inner
+products, the peak is what reading the weights allows.
 """
 
 from __future__ import annotations
@@ -46,8 +47,11 @@ class Shape:
     stride: int
     pad: tuple[int, int]
     groups: int
+    is_fc: bool = False
 
     def __str__(self) -> str:
+        if self.is_fc:
+            return f"fc {self.channels}→{self.outputs}"
         step = f" /{self.stride}" if self.stride > 1 else ""
         group = " depthwise" if self.depthwise else f" g{self.groups}" if self.groups > 1 else ""
         kernel = "×".join(map(str, self.kernel))
@@ -59,8 +63,15 @@ class Shape:
         return self.groups == self.channels == self.outputs > 1
 
     @property
+    def is_read_bound(self) -> bool:
+        """One output point: every weight is read and used once."""
+        return self.height == self.width == 1
+
+    @property
     def floor(self) -> int:
         """Percent of peak below which something is wrong, on one thread."""
+        if self.is_read_bound:
+            return 65
         if self.depthwise:
             return 30 if self.stride > 1 else 50
         if self.channels <= 4 or self.stride > 1 or self.kernel == (1, 1):
@@ -70,6 +81,8 @@ class Shape:
     @property
     def wanted(self) -> int:
         """What a reasonable requirement asks for."""
+        if self.is_read_bound:
+            return 80
         if self.depthwise:
             return 40 if self.stride > 1 else 65
         if self.kernel == (1, 1):
@@ -84,13 +97,16 @@ def shapes_of(name: str) -> Counter[Shape]:
     net = zoo.read(name)
     found: Counter[Shape] = Counter()
     for node in net.graph.nodes:
-        if node.op.name == "conv":
+        if node.op.name in ("conv", "fc"):
             found[_shape(node, net.sizes)] += 1
     return found
 
 
 def _shape(node: Node, sizes: dict[str, int]) -> Shape:
     op = cast(Any, node.op)
+    if node.op.name == "fc":
+        outputs, channels = node.inputs[1].type.sizes(sizes)
+        return Shape(channels, outputs, 1, 1, (1, 1), 1, (0, 0), 1, True)
     _, channels, height, width = node.inputs[0].type.sizes(sizes)
     outputs, _, *kernel = node.inputs[1].type.sizes(sizes)
     stride, pad, _ = op.window(2)
@@ -103,11 +119,12 @@ def compiled(shape: Shape, threads: int) -> tuple[Executable, Any]:
     depth = shape.channels // shape.groups
     b = Builder()
     x = b.input("data", f32["N", shape.channels, shape.height, shape.width])
-    weights = rng.standard_normal((shape.outputs, depth, *shape.kernel)).astype(np.float32)
+    window = () if shape.is_fc else shape.kernel
+    weights = rng.standard_normal((shape.outputs, depth, *window)).astype(np.float32)
     w = b.param("w", f32[weights.shape], value=weights)
     bias = b.param("b", f32[shape.outputs,], value=np.zeros(shape.outputs, np.float32))
     attributes = {"stride": (shape.stride,) * 2, "pad": shape.pad, "groups": shape.groups}
-    y = b.relu(b.conv(x, w, bias, **attributes))
+    y = b.relu(b.fc(x, w, bias) if shape.is_fc else b.conv(x, w, bias, **attributes))
     exe = netc.compile(b.graph("one", {"y": y}), threads=threads)
     data = rng.standard_normal((1, shape.channels, shape.height, shape.width))
     return exe, exe.accepted({"data": data.astype(np.float32)}, {})
@@ -129,12 +146,14 @@ def measure(shapes: Counter[Shape], threads: int) -> Iterator[dict[str, Any]]:
     peak = Peak(native())
     for shape, count in shapes.items():
         exe, arrays = compiled(shape, threads)
+        floats = shape.outputs * shape.channels // shape.groups * shape.kernel[0] * shape.kernel[1]
         top = peak.gflops() * threads
+        if shape.is_read_bound:  # two operations for every four bytes
+            top = peak.read(floats / (1 << 18)) / 2 * threads
         watch = Watch()
         taken = sorted(conv_seconds(exe, arrays))
         points = exe.outputs["y"].shape
-        work = 2 * int(np.prod(cast(Any, points[1:]))) * shape.channels // shape.groups
-        work *= shape.kernel[0] * shape.kernel[1]
+        work = 2 * floats * int(np.prod(cast(Any, points[2:]), dtype=np.int64))
         best, median = taken[0], taken[len(taken) // 2]
         yield {
             "shape": str(shape),
@@ -150,7 +169,7 @@ def measure(shapes: Counter[Shape], threads: int) -> Iterator[dict[str, Any]]:
         }
 
 
-HEAD = ("convolution", "times", "MFLOP", "µs", "% of peak", "median", "floor", "asked", "")
+HEAD = ("op", "times", "MFLOP", "µs", "% of peak", "median", "floor", "asked", "")
 
 
 def show(row: dict[str, Any]) -> None:
@@ -186,12 +205,13 @@ def main() -> None:
         for row in measure(shapes_of(name), given.threads):
             show(row)
             rows.append(row)
-        whole = sum(r["mflop"] * r["count"] for r in rows) / sum(r["us"] * r["count"] for r in rows)
-        share = 100 * whole * 1e3 / (sum(r["peak"] for r in rows) / len(rows))
+        spent = sum(r["us"] * r["count"] for r in rows)
+        ideal = sum(r["percent"] / 100 * r["us"] * r["count"] for r in rows)
+        share = 100 * ideal / spent
         below = sum(r["percent"] < r["floor"] for r in rows)
         good = sum(r["percent"] >= r["wanted"] for r in rows)
         print(
-            f"all of {name}'s convolutions: {share:.0f} % of peak; of {len(rows)} shapes "
+            f"all of {name}: {share:.0f} % of peak; of {len(rows)} shapes "
             f"{good} reach what is asked, {below} are below the floor"
         )
         results[name] = rows
