@@ -16,6 +16,8 @@ MORE = [
     ("to_blocked", Case((f32[2, 21, 9, 40],), {})),
     ("to_plain", Case((f32[2, 21, 9, 40].blocked(),), {})),
     ("to_plain", Case((f32[3, 10, 1, 1].blocked(),), {})),
+    ("transpose", Case((f32[3, 37, 41],), {"perm": (0, 2, 1)})),
+    ("transpose", Case((f32[8, 5, 16],), {"perm": (2, 1, 0)})),
     ("transpose", Case((f32[2, 33, 65, 3],), {"perm": (0, 3, 1, 2)})),
 ]
 CASES = [(n, c) for n in NAMES for c in REGISTRY[n].samples if not c.error] + MORE

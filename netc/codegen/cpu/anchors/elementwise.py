@@ -21,6 +21,7 @@ from netc.codegen.cpu.anchors.access import (
 )
 from netc.codegen.cpu.anchors.formula import Formula, LlvmScalars, Tail
 from netc.codegen.cpu.anchors.streams import Port, Ports, Stream, blocked_port, plain_port
+from netc.codegen.cpu.anchors.turned import emit_turned, turned
 from netc.codegen.cpu.anchors.units import ceil_div, units
 from netc.codegen.cpu.emit import Function, Val, vec
 from netc.codegen.cpu.lowering import BLOCK, Call, Kernel, Lowering, Operand, rule
@@ -85,14 +86,20 @@ def map_accesses(
 ) -> Call:
     """outs = formula(ins), where all operands are given by their strides over `shape`."""
     sizes, walked = collapse(shape, accesses)
+    moved = turned(sizes, walked)
+    sizes, walked = moved or (sizes, walked)
     rows = Rows(tuple(plain_port(a) for a in walked), outputs, len(sizes) - 1)
     args = Args()
     for d in sizes:
         args.size(d)
     for a in walked:
         args.access(a)
-    key = ("rows", formula.key, rows)
-    return Call(ctx.code(key, lambda f: _emit(f, rows, formula)), tuple(args.items))
+    if moved:
+        key = ("turned", formula.key, rows)
+        symbol = ctx.code(key, lambda f: emit_turned(f, rows.ports, formula))
+    else:
+        symbol = ctx.code(("rows", formula.key, rows), lambda f: _emit(f, rows, formula))
+    return Call(symbol, tuple(args.items))
 
 
 def map_blocked(
