@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from netc.frontend.caffe.layer import Layer, layer
 from netc.frontend.caffe.message import Message
-from netc.frontend.caffe.windows import conv_window, flat_batch, pool_window
+from netc.frontend.caffe.windows import conv_window, flat_batch, plain, pool_window
 from netc.ir.dims import product
 from netc.ir.graph import Value
 from netc.ir.ops.windows import Ints
@@ -50,7 +50,8 @@ def convolution_3d(c: Layer) -> Value:
     channels, groups = c.size(1), _groups(c, p, 1)
     kernel, stride, pad = _with_depth(c, p)
     w = c.weight("w", (_outputs(c, p), channels // groups, *kernel), p.get("weight_filler"))
-    return c.b.conv(c.x, w, *_bias(c, p), groups=groups, stride=stride, pad=pad)
+    rest = {"stride": plain(stride, "stride"), "pad": plain(pad, "pad")}
+    return c.b.conv(c.x, w, *_bias(c, p), groups=groups, **rest)
 
 
 def _outputs(c: Layer, p: Message) -> int:
@@ -129,7 +130,8 @@ def pooling_3d(c: Layer) -> Value:
     kernel, stride, pad = _with_depth(c, p)
     c.check(p.text("pool") != "STOCHASTIC", "pooling over depth is MAX or AVE", p, "pool")
     pool = c.b.max_pool if p.text("pool") == "MAX" else c.b.avg_pool
-    return pool(c.x, kernel=kernel, stride=stride, pad=pad, ceil=True)
+    rest = {"stride": plain(stride, "stride"), "pad": plain(pad, "pad")}
+    return pool(c.x, kernel=kernel, ceil=True, **rest)
 
 
 @layer("LRN")
@@ -142,7 +144,7 @@ def lrn(c: Layer) -> Value:
         return c.b.lrn(c.x, size=size, alpha=alpha, beta=beta, k=p.real("k"))
     half = (size - 1) // 2
     square = c.b.mul(c.x, c.x)
-    mean = c.b.avg_pool(square, kernel=(size, size), stride=(1, 1), pad=(half, half), ceil=True)
+    mean = c.b.avg_pool(square, kernel=(size, size), pad=(half, half), ceil=True)
     return c.b.mul(c.x, c.b.pow(c.b.affine(mean, scale=alpha, shift=1.0), exponent=-beta))
 
 
@@ -174,7 +176,8 @@ def _pyramid_level(c: Layer, p: Message, bins: int) -> Value:
     kernel = tuple(-(-n // bins) for n in sizes)
     pad = tuple((k * bins - n + 1) // 2 for k, n in zip(kernel, sizes, strict=True))
     pool = c.b.max_pool if p.text("pool") == "MAX" else c.b.avg_pool
-    return pool(c.x, kernel=kernel, stride=kernel, pad=pad, ceil=True)
+    rest = {"stride": plain(kernel, "stride"), "pad": plain(pad, "pad")}
+    return pool(c.x, kernel=kernel, ceil=True, **rest)
 
 
 @layer("Crop", bottoms=2)

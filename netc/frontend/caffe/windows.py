@@ -24,7 +24,13 @@ def conv_window(c: Layer, p: Message, axes: int) -> tuple[Ints, dict[str, Ints]]
     }
     for field, sizes in (("kernel_size", kernel), *rest.items()):
         _positive(c, p, field, sizes, 0 if field == "pad" else 1)
-    return kernel, rest
+    return kernel, {field: plain(sizes, field) for field, sizes in rest.items()}
+
+
+def plain(sizes: Ints, field: str) -> Ints:
+    """Sizes as ops have them: () where all are the default."""
+    default = 0 if field == "pad" else 1
+    return () if all(n == default for n in sizes) else sizes
 
 
 def pool_window(c: Layer, p: Message) -> dict[str, Any]:
@@ -36,6 +42,7 @@ def pool_window(c: Layer, p: Message) -> dict[str, Any]:
     _positive(c, p, "stride", stride, 1)
     _positive(c, p, "pad", pad, 0)
     up = p.flag("ceil_mode") if "ceil_mode" in p else p.text("round_mode") == "CEIL"
+    stride, pad = plain(stride, "stride"), plain(pad, "pad")
     return {"kernel": kernel, "stride": stride, "pad": pad, "ceil": up}
 
 
