@@ -77,11 +77,12 @@ def _graph(
     for file in files:
         library.add(file, main=file is files[-1])
     try:
-        graph = Elaborator(library, phase, shapes or {}, Span(name)).run(net)
+        elaborator = Elaborator(library, phase, shapes or {}, Span(name))
+        graph = elaborator.run(net)
     except RecursionError:
         raise ResourceError("the net is nested too deeply") from None
     graph = replace(graph, labels=read_labels(labels))
-    return filled(graph, weights, strict, warn)
+    return filled(graph, weights, strict, warn, [*elaborator.maker.params])
 
 
 class Elaborator(Expressions):

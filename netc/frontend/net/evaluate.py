@@ -136,7 +136,7 @@ class Expressions(ABC):
     def _negate(self, e: ast.Negate, x: Any, hint: str) -> Any:
         if isinstance(x, Value):
             return arithmetic.negated(self.maker.site(self.maker.free(hint or "affine")), x)
-        return arithmetic.constants("-", 0, x)
+        return -x if isinstance(x, float) else arithmetic.constants("-", 0, x)
 
     def _placed(self, e: ast.Expr, device: str, scope: Scope, hint: str) -> Any:
         """The node the expression ends with runs on the device; its arguments do not."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from netc.errors import GraphError
 from netc.frontend.net.maker import Site
+from netc.frontend.net.recurrent import lstm, rnn
 from netc.ir.dims import Dim, product
 from netc.ir.graph import Value
 from netc.ir.op import REGISTRY
@@ -247,4 +248,6 @@ LAYERS: tuple[Callable[..., Any], ...] = (
     dropout,
     split,
     param,
+    rnn,
+    lstm,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ BUILT_IN: Mapping[str, Any] = {
     "true": True,
     "false": False,
     "none": None,
+    "inf": math.inf,
 }
 
 
