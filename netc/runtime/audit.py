@@ -94,6 +94,7 @@ class _Watch:
         named = {}
         for port, shape in zip(self.plan.outputs, self.binding.outputs, strict=True):
             view = self.views[port.buffer].view(port.type.dtype.numpy).reshape(shape)
-            rows = len(view) if port.count is None else self.binding.word(port.count)
-            named[port.name] = view[:rows].copy() if view.ndim else view.copy()
+            if port.count is not None:
+                view = view[: self.binding.word(port.count)]
+            named[port.name] = view.copy()
         return named
