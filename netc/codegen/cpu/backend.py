@@ -16,13 +16,14 @@ from netc.codegen.cpu.library import build_image
 from netc.codegen.cpu.lowering import WEIGHTS, Kernel, Lowering, Packing, WeightStore, lower
 from netc.codegen.cpu.steps import Work, order_steps
 from netc.codegen.cpu.target import Target
+from netc.ir.conditions import conditions
 from netc.ir.dims import Dim, product
 from netc.ir.graph import Builder, Graph, Node
 from netc.ir.op import Array
 from netc.ir.ops.fused import Fused
 from netc.ir.ops.layout import ToBlocked, ToPlain
 from netc.ir.ops.sources import Const, Input, Param
-from netc.ir.plan import Condition, Plan, Port
+from netc.ir.plan import Plan, Port
 from netc.ir.scalar import Elementwise
 
 
@@ -144,15 +145,4 @@ def _plan(graph: Graph, placement: Placement, work: list[Work]) -> Plan:
     outputs = tuple(
         Port(name, v.type.plain(), placement.outputs[name]) for name, v in graph.outputs.items()
     )
-    return Plan(inputs, outputs, buffers, steps, _conditions(graph))
-
-
-def _conditions(graph: Graph) -> tuple[Condition, ...]:
-    """Every size that depends on symbols must come out as at least 1, or 0 for a batch."""
-    found: dict[Dim, Condition] = {}
-    for node in graph.nodes:
-        for t in node.types:
-            for d in t.shape:
-                if not isinstance(d, int) and d not in found:
-                    found[d] = Condition(d, 0, f"a size of {node.name}")
-    return tuple(found.values())
+    return Plan(inputs, outputs, buffers, steps, conditions(graph))
