@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from netc.errors import VerifyError
 from netc.ir.dims import Dim
 from netc.ir.graph import Builder, Graph, Node, Stage, Value
 from netc.ir.ops.fused import Fused
@@ -214,6 +215,7 @@ def _assemble(graph: Graph, groups: Grouping) -> Graph:
         if isinstance(node.op, SOURCES):
             new.update((v, v) for v in node.results)
     done: set[Group] = set()
+    waiting: set[Group] = set()
     roots = [groups.of[n] for n in graph.nodes if n in groups.of]
     stack = list(reversed(roots))
     while stack:
@@ -221,6 +223,9 @@ def _assemble(graph: Graph, groups: Grouping) -> Graph:
         needed = [groups.of[v.node] for v in groups.operands(group) if v.node in groups.of]
         missing = [g for g in needed if g not in done]
         if group not in done and missing:
+            if group in waiting:
+                raise VerifyError(f"the kernel %{group.name} waits for itself", group.last.loc)
+            waiting.add(group)
             stack += missing
             continue
         stack.pop()

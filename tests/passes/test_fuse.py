@@ -174,3 +174,18 @@ def test_long_chain() -> None:
     text = f"graph @g(input %x: f32[3]) {{\n{chr(10).join(lines)}\nreturn %{last}\n}}"
     g, _ = fused(text)
     assert len(kernels(g)) == -(-2000 // Fuse().max_nodes)
+
+
+def test_a_kernel_that_grows_gives_its_readers_new_ancestors() -> None:
+    """%c's kernel takes in %e and so waits for %k; %q waits for it; so %y cannot join %k."""
+    g, ctx = fused(net(
+        f"""%k = max_pool(%x, kernel=(3, 3), pad=(1, 1)) : {A}
+        %c = conv(%x, %w) : {A}
+        %a = relu(%c) : {A}
+        %q = max_pool(%a, kernel=(3, 3), pad=(1, 1)) : {A}
+        %e = add(%a, %k) : {A}
+        %v = reshape(%q, shape=(2, 4, 5, 5)) : {A}
+        %y = add(%k, %v) : {A}""", "%k, %q, %e, %y",
+    ))  # fmt: skip
+    assert "conv_relu_add" in kernels(g)
+    assert any("%y stays apart from %k" in str(r) for r in ctx.refusals)

@@ -161,3 +161,21 @@ def test_laid_out_once() -> None:
     text = net(f"%y = conv(%x, %w, {CONV}) : f32[N,16,9,9]", params=W)
     once = laid_out(text)
     assert AssignLayout().run(once, Context()) is once
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        ("%y = slice(%a, start=4, stop=12) : f32[N,8,9,9]", ["to_plain", "slice"]),
+        ("%y = slice(%a, start=8, stop=15) : f32[N,7,9,9]", ["to_plain", "slice"]),
+        ("%y = slice(%a, start=8, stop=16) : f32[N,8,9,9]", ["slice*", "to_plain"]),
+        (
+            "%m = slice(%x, start=0, stop=1) : f32[N,1,9,9]\n%y = mul(%a, %m) : f32[N,16,9,9]",
+            ["to_plain", "slice", "mul"],
+        ),
+    ],
+)
+def test_blocks_are_whole(lines: str, found: list[str]) -> None:
+    """Slices within a block, and operands with one of many channels, are row-major."""
+    text = net(f"%a = conv(%x, %w, {CONV}) : f32[N,16,9,9]\n{lines}", params=W)
+    assert kinds(laid_out(text)) == ["to_blocked*", "conv*", *found]

@@ -95,3 +95,20 @@ def test_no_siblings(other: str) -> None:
       %r = tanh(%p) : f32[N,8,9,9]
       %s = sigmoid(%q) : {type}"""
     unchanged(MergeSiblings(), net(lines, "%r, %s"))
+
+
+def test_three_of_different_widths() -> None:
+    lines = """%p = conv(%x, %w, %c) : f32[N,16,9,9]
+      %q = conv(%x, %v, %b) : f32[N,8,9,9]
+      %r = conv(%x, %v, %b) : f32[N,8,9,9]
+      %s = tanh(%p) : f32[N,16,9,9]
+      %t = sigmoid(%q) : f32[N,8,9,9]
+      %u = abs(%r) : f32[N,8,9,9]"""
+    after, _ = run(MergeSiblings(), graph(net(lines, "%s, %t, %u")))
+    assert count(after, "conv") == 3  # their tails differ: apart
+    same = lines.replace("sigmoid", "tanh").replace("abs", "tanh")
+    lines = same + "\n%sv = exp(%s) : f32[N,16,9,9]\n%tv = exp(%t) : f32[N,8,9,9]\n"
+    lines += "%uv = exp(%u) : f32[N,8,9,9]"
+    after, _ = run(MergeSiblings(), graph(net(lines, "%sv, %tv, %uv")))
+    assert count(after, "conv") == count(after, "tanh") == 1
+    assert count(after, "slice") == 3

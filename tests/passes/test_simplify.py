@@ -50,6 +50,8 @@ def ops(g: Graph) -> list[str]:
         (["maximum(_, %x)"], []),
         (["affine(_, scale=2.0)", "affine(_, scale=3.0, shift=1.0)"],
          ["affine(scale=6.0, shift=1.0)"]),
+        (["affine(_, scale=2.0, shift=0.5)", "affine(_, scale=3.0, shift=1.0)"],
+         ["affine(scale=6.0, shift=2.5)"]),
     ],
 )  # fmt: skip
 def test_chains(before: list[str], after: list[str]) -> None:
