@@ -10,7 +10,6 @@ from typing import Any
 
 from netc.errors import Diagnostic, WeightsError, clean
 from netc.frontend.binding import fitted
-from netc.frontend.weights import read_params
 from netc.ir.graph import Graph, frozen
 from netc.ir.interpret import SEED
 
@@ -65,7 +64,11 @@ def tell(remark: Diagnostic, warn: Warn | None) -> None:
 def _arrays(source: Source | None, wanted: list[str]) -> Mapping[str, Any]:
     if source is None:
         return {}
-    return source if isinstance(source, Mapping) else read_params(source, wanted)
+    if isinstance(source, Mapping):
+        return source
+    from netc.frontend.weights import read_params  # the readers of Caffe's files: 75 ms
+
+    return read_params(source, wanted)
 
 
 def _remarks(missing: list[str], unused: set[str], source: Source | None) -> list[str]:

@@ -48,29 +48,36 @@ class Tree:
         self.found.append(Diagnostic(message, span, help))
 
     def start(self, c: Children) -> ast.File:
+        """A whole file."""
         doc = self._doc(c.pop(0)) if c and isinstance(c[0], Token) else ""
         return ast.File(tuple(c), doc)
 
     def import_(self, c: Children) -> ast.Import:
+        """`import "blocks.net"`."""
         return ast.Import(self._unescape(c[1], c[1][1:-1]), span=self.span(c[1]))
 
     def let(self, c: Children) -> ast.Let:
+        """`let k = 3`."""
         name, value = c
         return ast.Let(name.id, value, span=name.span)
 
     def op(self, c: Children) -> ast.OpDef:
+        """`op swish(x) = …`."""
         _, name, params, body = c
         return ast.OpDef(name.id, params or (), body, span=name.span)
 
     def block(self, c: Children) -> ast.Block:
+        """`block fire(x) { … }`."""
         _, name, params, (doc, body) = c
         return ast.Block(name.id, params or (), body, doc, span=name.span)
 
     def net(self, c: Children) -> ast.Net:
+        """`net lenet(…) -> prob { … }`."""
         _, name, ports, _, outputs, (doc, body) = c
         return ast.Net(name.id, ports or (), outputs, body, doc, span=name.span)
 
     def params(self, c: Children) -> tuple[ast.Parameter, ...]:
+        """The parameters of a block or op."""
         for before, p in pairwise(c):
             if before.default is not None and p.default is None:
                 message = f"`{clean(p.name)}` has no default but follows one that has"
@@ -79,43 +86,54 @@ class Tree:
         return tuple(self._distinct(c, "parameter"))
 
     def param(self, c: Children) -> ast.Parameter:
+        """`beta=1.0`."""
         name, default = c
         return ast.Parameter(name.id, default, span=name.span)
 
     def ports(self, c: Children) -> tuple[ast.Port, ...]:
+        """The inputs of a net."""
         return tuple(self._distinct(c, "input"))
 
     def port(self, c: Children) -> ast.Port:
+        """`data: f32[N, 3]`."""
         name, type_ = c
         return ast.Port(name.id, type_, span=name.span)
 
     def names(self, c: Children) -> tuple[ast.Name, ...]:
+        """`a, b`."""
         return tuple(c)
 
     def doc_body(self, c: Children) -> tuple[str, tuple[ast.Statement, ...]]:
+        """The description and the statements between braces."""
         doc, *statements = c
         return (self._doc(doc) if doc is not None else ""), tuple(statements)
 
     def body(self, c: Children) -> tuple[ast.Statement, ...]:
+        """The statements between braces."""
         return tuple(c)
 
     def bind(self, c: Children) -> ast.Bind:
+        """`a, b = …`."""
         targets, value = c
         return ast.Bind(targets, value, span=targets[0].span)
 
     def repeat(self, c: Children) -> ast.Repeat:
+        """`repeat 3 as i { … }`."""
         word, count, index, body = c
         return ast.Repeat(count, index.id if index else "", body, span=self.span(word))
 
     def on(self, c: Children) -> ast.On:
+        """`on cuda:1 { … }`."""
         word, device, body = c
         return ast.On(device, body, span=self.span(word))
 
     def return_(self, c: Children) -> ast.Return:
+        """`return a, b`."""
         word, *values = c
         return ast.Return(tuple(values), span=self.span(word))
 
     def expr(self, c: Children) -> ast.Expr:
+        """Operands and operators, flat: joined here by precedence."""
         if len(c) == 1:
             return _as_expr(c[0])
         for t in c:
@@ -129,6 +147,7 @@ class Tree:
         return ast.Pipe(first, tuple(s for s in stages if s), span=first.span)
 
     def operand(self, c: Children) -> ast.Expr:
+        """`-x[0]`."""
         minuses = [t for t in c if isinstance(t, Token)]
         base, *indexes = c[len(minuses) :]
         if len(indexes) > _MAX_INDEXES:
@@ -143,9 +162,11 @@ class Tree:
         return ast.Negate(base, span=span)
 
     def index(self, c: Children) -> ast.Items:
+        """`[N, 3]` after a value."""
         return ast.Items(tuple(c[1:]), span=self.span(c[0]))
 
     def number(self, c: Children) -> ast.Number:
+        """A literal."""
         (token,) = c
         span = self.span(token)
         whole = token.isdigit()
@@ -157,10 +178,12 @@ class Tree:
         return ast.Number(value, span=span)
 
     def text(self, c: Children) -> ast.Text:
+        """`"…"`."""
         (token,) = c
         return ast.Text(self._unescape(token, token[1:-1]), span=self.span(token))
 
     def group(self, c: Children) -> ast.Expr:
+        """`(x)` or a list."""
         paren, *items = c
         if len(items) == 1:
             return _as_expr(items[0])
@@ -169,9 +192,11 @@ class Tree:
         return ast.Items(tuple(items), span=self.span(paren))
 
     def list(self, c: Children) -> ast.Items:
+        """`[1, 2]`."""
         return ast.Items(tuple(c[1:]), span=self.span(c[0]))
 
     def call(self, c: Children) -> ast.Call:
+        """`conv(x, 64, pad=1)`."""
         word, *given = c
         keywords = [k for k in given if isinstance(k, ast.Keyword)]
         args = [a for a in given if not isinstance(a, ast.Keyword)]
@@ -187,10 +212,12 @@ class Tree:
         return ast.Call(word.id, tuple(args), tuple(keywords), span=word.span)
 
     def keyword(self, c: Children) -> ast.Keyword:
+        """`pad=1`."""
         name, value = c
         return ast.Keyword(name.id, value, span=name.span)
 
     def name(self, c: Children) -> ast.Name:
+        """A plain name or one in backquotes."""
         (token,) = c
         if not token.startswith("`"):
             return ast.Name(str(token), span=self.span(token))
@@ -200,6 +227,7 @@ class Tree:
         return ast.Name(text, span=self.span(token))
 
     def device(self, c: Children) -> str:
+        """`cuda:1`."""
         (token,) = c
         try:
             return str(Device.parse(str(token)))
