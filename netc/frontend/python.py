@@ -19,6 +19,8 @@ from typing import Any
 
 from netc.errors import NOWHERE, Diagnostic, GraphError, NetcError, Source, Span, UsageError, clean
 from netc.frontend.net import arithmetic
+from netc.frontend.net.fill import Source as Weights
+from netc.frontend.net.fill import filled
 from netc.frontend.net.maker import Maker
 from netc.frontend.net.words import call, initializer, near
 from netc.frontend.net.words import words as _table
@@ -28,7 +30,7 @@ from netc.ir.graph import Graph, Value
 from netc.ir.ops.sources import KINDS
 from netc.ir.types import TensorType
 
-__all__ = ["Tensor", "device", "net", "words"]
+__all__ = ["Tensor", "device", "net", "with_weights", "words"]
 
 _MAKER: ContextVar[Maker | None] = ContextVar("netc.maker", default=None)
 _DEVICE: ContextVar[Device | None] = ContextVar("netc.device", default=None)
@@ -151,6 +153,14 @@ def device(name: str) -> Iterator[None]:
         yield
     finally:
         _DEVICE.reset(token)
+
+
+def with_weights(graph: Graph, weights: Weights, strict: bool = False) -> Graph:
+    """The graph with arrays by parameter name, from a file or a mapping.
+
+    What does not match is told to the log, or is an error under `strict`.
+    """
+    return filled(graph, weights, strict)
 
 
 def words() -> list[str]:

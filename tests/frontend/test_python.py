@@ -86,6 +86,18 @@ def test_the_place_of_a_node_is_the_line_of_its_call() -> None:
     assert place.source.line(place.line).strip() == "return netc.relu("
 
 
+def test_weights_by_name() -> None:
+    @netc.net
+    def n(x: netc.f32[1, 2]):
+        return netc.fc(x, 1, name="f")
+
+    arrays = {"f.w": np.array([[2.0, 3.0]]), "f.b": np.ones(1)}
+    g = netc.with_weights(n, arrays, strict=True)
+    assert netc.interpret(g, {"x": np.ones((1, 2))})["f"].tolist() == [[6.0]]
+    with pytest.raises(NetcError, match=r"f.w is \[1,2\] in the net, \[3\] in the weights"):
+        netc.with_weights(n, {"f.w": np.ones(3)})
+
+
 def said(error: pytest.ExceptionInfo[NetcError]) -> tuple[str, str, str]:
     """The message, the source line and the help."""
     d = error.value.diagnostics[0]
