@@ -9,14 +9,14 @@ hold blocks.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from netc.frontend.net import ast
 from netc.frontend.net.leaves import Leaf, filled, leaves
 from netc.frontend.net.mistakes import KEYWORDS
-from netc.frontend.net.pipes import names_in, piped, wrapped
+from netc.frontend.net.pipes import piped, wrapped
 from netc.frontend.net.show import expr
 from netc.frontend.net.template import templates
 from netc.frontend.net.words import words
@@ -46,15 +46,42 @@ def with_blocks(
 ) -> tuple[list[ast.Block], list[ast.Bind]]:
     """The statements of a net with calls for what repeats, and the blocks that they call."""
     found: list[ast.Block] = []
-    kept = tuple(outputs)
-    body = piped(body, kept, light=True)
+    kept = frozenset(outputs)
+    lines = [_Line(s) for s in piped(body, kept, light=True)]
     while len(found) < MAX_BLOCKS:
-        best = _best(body, kept)
+        best = _best(lines, kept)
         if best is None:
             break
-        block, body = _extracted(best, body, names, used | {b.name for b in found})
+        block, lines = _extracted(best, lines, names, used | {b.name for b in found})
         found.append(block)
-    return found, body
+    return found, [line.bind for line in lines]
+
+
+class _Line:
+    """A statement, and what is asked of it again and again."""
+
+    def __init__(self, bind: ast.Bind) -> None:
+        self.bind = bind
+        self.targets = [t.id for t in bind.targets]
+        self.leaves = list(leaves(bind.value))
+        self.reads = [x.value for x in self.leaves if x.kind == "name"]
+        self.length = len(expr(bind.value)) + len(self.targets[0]) + 5
+        self.shape = self._shape()
+
+    def _shape(self) -> str:
+        """The statement with holes for what may differ. A parameter has its own name: no block
+        can make it."""
+        value = self.bind.value
+        if isinstance(value, ast.Call) and value.word == "param":
+            return f"param {self.targets[0]}"
+        return f"{len(self.targets)}={expr(filled(value, (_HOLES[x.kind] for x in self.leaves)))}"
+
+
+_HOLES: dict[str, ast.Expr] = {
+    "name": ast.Name("_"),
+    "number": ast.Number(0),
+    "text": ast.Text("_"),
+}
 
 
 @dataclass
@@ -68,97 +95,82 @@ class _Window:
     given: list[tuple[int, int]] = field(default_factory=list)  # (statement, target) read after
 
 
-def _best(body: Sequence[ast.Bind], outputs: Sequence[str]) -> _Window | None:
+def _best(lines: Sequence[_Line], outputs: frozenset[str]) -> _Window | None:
     """The window that saves most, if any saves something."""
-    shapes = [_shape(s) for s in body]
+    last = {name: i for i, line in enumerate(lines) for name in line.reads}
+    last.update(dict.fromkeys(outputs, len(lines)))
     best, most = None, 0
-    for length in range(1, min(MAX_WINDOW, len(body) // 2) + 1):
-        for starts in _repeats(body, shapes, length):
-            window = _window(body, outputs, length, starts)
-            saved = _saving(window, body) * len(starts)
+    for length in range(1, min(MAX_WINDOW, len(lines) // 2) + 1):
+        for starts in _repeats(lines, length):
+            window = _window(lines, last, length, starts)
+            saved = _saving(window, lines) * len(starts)
             if saved > most:
                 best, most = window, saved
     return best
 
 
-def _shape(s: ast.Bind) -> str:
-    """A statement with holes for what may differ. Parameters are in no block: names are theirs."""
-    if isinstance(s.value, ast.Call) and s.value.word == "param":
-        return f"param {s.targets[0].id}"
-    return f"{len(s.targets)}={expr(filled(s.value, (_HOLES[x.kind] for x in leaves(s.value))))}"
-
-
-_HOLES: dict[str, ast.Expr] = {
-    "name": ast.Name("_"),
-    "number": ast.Number(0),
-    "text": ast.Text("_"),
-}
-
-
-def _repeats(body: Sequence[ast.Bind], shapes: Sequence[str], length: int) -> Iterator[list[int]]:
+def _repeats(lines: Sequence[_Line], length: int) -> Iterator[list[int]]:
     """Places of windows of one form, apart from each other."""
-    places: dict[tuple[Any, ...], list[int]] = {}
-    for i in range(len(body) - length + 1):
-        key = (*shapes[i : i + length], _flow(body[i : i + length]))
-        found = places.setdefault(key, [])
-        if not found or found[-1] + length <= i:
-            found.append(i)
-    yield from (starts for starts in places.values() if len(starts) > 1)
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for i in range(len(lines) - length + 1):
+        alike.setdefault(tuple(line.shape for line in lines[i : i + length]), []).append(i)
+    for candidates in alike.values():
+        places: dict[tuple[int, ...], list[int]] = {}
+        for i in candidates if len(candidates) > 1 else ():
+            found = places.setdefault(_flow(lines[i : i + length]), [])
+            if not found or found[-1] + length <= i:
+                found.append(i)
+        yield from (starts for starts in places.values() if len(starts) > 1)
 
 
-def _flow(window: Sequence[ast.Bind]) -> tuple[int, ...]:
+def _flow(run: Sequence[_Line]) -> tuple[int, ...]:
     """For each name read: which one it is, by the order in which they appear."""
     seen: dict[str, int] = {}
     out = []
-    for s in window:
-        out += [seen.setdefault(x.value, len(seen)) for x in leaves(s.value) if x.kind == "name"]
-        for t in s.targets:
-            seen[t.id] = len(seen)
+    for line in run:
+        out += [seen.setdefault(name, len(seen)) for name in line.reads]
+        for name in line.targets:
+            seen[name] = len(seen)
     return tuple(out)
 
 
 def _window(
-    body: Sequence[ast.Bind], outputs: Sequence[str], length: int, starts: list[int]
+    lines: Sequence[_Line], last: Mapping[str, int], length: int, starts: list[int]
 ) -> _Window:
     window = _Window(length, starts)
     given: set[tuple[int, int]] = set()
     for start in starts:
-        run = body[start : start + length]
-        window.leaves.append([x for s in run for x in leaves(s.value)])
-        own = {t.id: (i, j) for i, s in enumerate(run) for j, t in enumerate(s.targets)}
-        read = [n for s in run for n in names_in(s.value) if n not in own]
-        window.outside.append([*dict.fromkeys(n for n in read if n in _names_of(run))])
-        after = {n for s in body[start + length :] for n in names_in(s.value)} | {*outputs}
-        given |= {at for name, at in own.items() if name in after}
+        run = lines[start : start + length]
+        window.leaves.append([x for line in run for x in line.leaves])
+        own = {t: (i, j) for i, line in enumerate(run) for j, t in enumerate(line.targets)}
+        reads = (n for line in run for n in line.reads if n not in own)
+        window.outside.append([*dict.fromkeys(reads)])
+        given |= {at for name, at in own.items() if last.get(name, 0) >= start + length}
     window.given = sorted(given)
     return window
 
 
-def _names_of(run: Sequence[ast.Bind]) -> set[str]:
-    return {x.value for s in run for x in leaves(s.value) if x.kind == "name"}
-
-
-def _saving(window: _Window, body: Sequence[ast.Bind]) -> int:
+def _saving(window: _Window, lines: Sequence[_Line]) -> int:
     """Characters of text that the block saves; 0 where it cannot be one."""
     params = _params(window)
     if params is None or not window.given or len(window.given) > 3:
         return 0
     size = len(params) + len(window.outside[0]) + 3 * (len(window.given) - 1)
     first = window.starts[0]
-    whole = [_length(body[s : s + window.length]) for s in window.starts]
+    whole = [_length(lines[s : s + window.length]) for s in window.starts]
     calls = [
         16
         + sum(len(n) + 2 for n in window.outside[k])
         + sum(len(str(values[k])) + 2 for values in params)
-        + sum(len(body[s + i].targets[j].id) + 2 for i, j in window.given)
+        + sum(len(lines[s + i].targets[j]) + 2 for i, j in window.given)
         for k, s in enumerate(window.starts)
     ]
-    own = _length(body[first : first + window.length]) + _OVERHEAD
+    own = _length(lines[first : first + window.length]) + _OVERHEAD
     return sum(whole) - sum(calls) - own - _PER_PARAM * size * size
 
 
-def _length(run: Sequence[ast.Bind]) -> int:
-    return sum(len(expr(s.value)) + len(s.targets[0].id) + 5 for s in run)
+def _length(run: Sequence[_Line]) -> int:
+    return sum(line.length for line in run)
 
 
 def _params(window: _Window) -> list[tuple[Any, ...]] | None:
@@ -181,28 +193,29 @@ def _column(kind: str, values: list[Any]) -> tuple[tuple[Any, ...], str, str]:
 
 
 def _extracted(
-    window: _Window, body: Sequence[ast.Bind], names: Safe, used: set[str]
-) -> tuple[ast.Block, list[ast.Bind]]:
+    window: _Window, lines: Sequence[_Line], names: Safe, used: set[str]
+) -> tuple[ast.Block, list[_Line]]:
     """The block of a window, and the statements with calls of it."""
-    maker = _Maker(window, body, names, used)
+    maker = _Maker(window, lines, names, used)
     block = maker.block()
-    out, i = [], 0
-    while i < len(body):
-        if i in window.starts:
-            out.append(maker.call(window.starts.index(i)))
-            i += window.length
-        else:
-            out.append(body[i])
-            i += 1
+    place = {s: k for k, s in enumerate(window.starts)}
+    inside = {s + i for s in window.starts for i in range(window.length)}
+    out = []
+    for i, line in enumerate(lines):
+        if i in place:
+            out.append(_Line(maker.call(place[i])))
+        elif i not in inside:
+            out.append(line)
     return block, out
 
 
 class _Maker:
     def __init__(
-        self, window: _Window, body: Sequence[ast.Bind], names: Safe, used: set[str]
+        self, window: _Window, lines: Sequence[_Line], names: Safe, used: set[str]
     ) -> None:
         self.window, self.names = window, names
-        self.runs = [body[s : s + window.length] for s in window.starts]
+        runs = [lines[s : s + window.length] for s in window.starts]
+        self.runs = [[line.bind for line in run] for run in runs]
         self.columns: dict[tuple[Any, ...], str] = {}  # values by place -> parameter
         self.kinds: dict[str, str] = {}
         self.bound: set[str] = set()
