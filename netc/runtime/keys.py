@@ -40,8 +40,8 @@ def read_key(path: Path | None = None) -> bytes | None:
     A key that others could have put there or could read is refused with an error.
     """
     path = path or key_path()
-    fault("key.read")
     try:
+        fault("key.read")
         folder = path.parent.lstat()
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
@@ -64,9 +64,9 @@ def make_key(path: Path | None = None) -> bytes:
     key = read_key(path)
     if key is not None:
         return key
-    fault("key.make")
     temp = path.with_name(f".key.{os.urandom(6).hex()}.tmp")
     try:
+        fault("key.make")
         path.parent.parent.mkdir(parents=True, exist_ok=True)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

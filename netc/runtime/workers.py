@@ -64,7 +64,7 @@ class Workers:
         try:
             fault("pool.start")
             self._pool = WorkerPool(loop, threads, processors=self._processors)
-        except RuntimeError:  # no more threads here, or the interpreter is ending
+        except (RuntimeError, OSError):  # no more threads here, or the interpreter is ending
             return None
         return self._pool
 
