@@ -8,6 +8,7 @@ hold blocks.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -228,7 +229,8 @@ class _Maker:
         self.name = self._name(used)
 
     def _local(self, wanted: Sequence[str]) -> str:
-        name = self.names.local(n for n in wanted if n not in self.bound)
+        every = itertools.chain(wanted, (f"{wanted[0]}_{i}" for i in itertools.count(2)))
+        name = self.names.local(n for n in every if n not in self.bound)
         self.bound.add(name)
         return name
 
@@ -250,7 +252,7 @@ class _Maker:
         column, before, after = _column(kind, values)
         if column not in self.columns:
             hint = leaf.hint if kind == "number" else "n"
-            self.columns[column] = self._local([hint, *(f"{hint}_{i}" for i in range(2, 99))])
+            self.columns[column] = self._local((hint,))
             self.kinds[self.columns[column]] = kind
         name = self.columns[column]
         if kind == "number" or not (before or after):
@@ -299,7 +301,7 @@ class _Maker:
         else:
             body.append(ast.Return(names))
         unnamed = ast.Parameter("name", ast.Text(""))
-        step = self.names.local(n for n in ("t", "step", "line") if n not in self.bound)
+        step = self._local(("t", "step"))
         parameters = (*map(ast.Parameter, params), unnamed)
         return ast.Block(self.name, parameters, wrapped(body, step))
 

@@ -210,7 +210,7 @@ class _Terms:
         rest = [
             ast.Keyword(name, _spread(name, getattr(op, name), axes))
             for name in ("stride", "pad", "dilation", "groups")
-            if getattr(op, name) not in ((), _DEFAULTS[name], (_DEFAULTS[name],) * axes)
+            if getattr(op, name) not in ((), 1)
         ]
         shape = w.type.sizes({})
         out = shape[0] if op.name == "conv" else shape[1] * op.groups
@@ -320,7 +320,6 @@ class _Terms:
         return Term(then, "embed", (x,), args, inits, owner=owner, inner=("gather",))
 
 
-_DEFAULTS = {"stride": 1, "pad": 0, "dilation": 1, "groups": 1}
 _OWNERS: dict[str, Callable[[_Terms, Node], Term]] = {
     "conv": _Terms.windowed,
     "conv_transpose": _Terms.windowed,

@@ -7,6 +7,7 @@ values are known are left out.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 
@@ -24,6 +25,7 @@ from netc.ir.graph import Graph, Stage, Value
 from netc.ir.ops.formula import Formula
 from netc.ir.ops.sources import KINDS, Input, Param
 
+_CONSTANTS = frozenset((*BUILT_IN, *KINDS))
 _WORD = re.compile(r"[^\W\d]\w*")
 _SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 _STEPS = ("x", "y", "h", "t", "step")  # what a line that is broken off is called
@@ -77,20 +79,19 @@ class Names:
         self.fixed = {t.owner for t in self.terms if t.owner} | {n.name for n in graph.params}
         inner = {n.name for n in (*graph.inputs, *graph.params)}
         self.numbered = {m[1] for n in self.fixed if (m := re.fullmatch(r"(.*)_\d+", n))}
-        self.taken = {*inner, *graph.outputs, *BUILT_IN, *KINDS}
+        self.taken = {*inner, *graph.outputs, *_CONSTANTS}
         self.taken |= {s for n in graph.inputs for s in n.types[0].symbols}
-        self.step = self.local(_STEPS)
+        variables = {n.name for n in graph.nodes} | self.taken
+        steps = itertools.chain(_STEPS, (f"step{i}" for i in itertools.count(2)))
+        self.step = self.local(s for s in steps if s not in variables)
 
     def is_safe(self, base: str) -> bool:
         """Whether no layer is called `base`, `base_1`, …."""
         return base not in self.fixed and base not in self.numbered
 
     def local(self, wanted: Iterable[str]) -> str:
-        """The first safe name; for what is bound within a line or a block."""
-        for name in wanted:
-            if self.is_safe(name) and name not in self.taken:
-                return name
-        return self.local(f"v{i}" for i in range(len(self.fixed) + len(self.taken) + 1))
+        """The first of these that is safe, for what is bound within a line or a block."""
+        return next(n for n in wanted if self.is_safe(n) and n not in _CONSTANTS)
 
     def target(self, wanted: str, made: set[str]) -> str:
         """A name for a value; `made` are the layers that stand above it, or in its line."""
