@@ -6,6 +6,7 @@ processor; it is used only after `netc.runtime.trust` has allowed it.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import stat
@@ -13,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from netc.errors import ArtifactError, UsageError, clean
+from netc.errors import ArtifactError, ResourceError, UsageError, clean
 from netc.ir.plan import Plan
 from netc.runtime import digest
 from netc.runtime.atomic import Buffer, write_file
@@ -234,6 +235,8 @@ def _mapped(path: str | os.PathLike[str], limits: Limits) -> memoryview:
         if isinstance(error, ArtifactError | UsageError):
             raise
         why = error.strerror if isinstance(error, OSError) else str(error)
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            raise ResourceError(f"cannot map {clean(path)}: {why}") from error
         raise UsageError(f"cannot read {clean(path)}: {why}") from error
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from netc.runtime.atomic import Buffer
 
@@ -33,12 +33,21 @@ def tree(pieces: Sequence[Buffer], threads: int = 2) -> bytes:
 
     helper = None
     if threads > 1 and len(chunks) >= _WORTH_A_THREAD:
-        helper = threading.Thread(target=work, name="netc-digest", daemon=True)
-        helper.start()
+        helper = _started(work)
     work()
     if helper is not None:
         helper.join()
     return plain(b"".join(leaves))
+
+
+def _started(work: Callable[[], None]) -> threading.Thread | None:
+    """A thread at this work, or None where the system gives none."""
+    thread = threading.Thread(target=work, name="netc-digest", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        return None
+    return thread
 
 
 def _leaf(parts: Sequence[Buffer]) -> bytes:

@@ -9,12 +9,16 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from netc.errors import GraphError, InputError, clean
+from netc.errors import GraphError, InputError, ResourceError, clean
 from netc.ir.dims import Dim, Expr, evaluate, symbols
 from netc.ir.plan import Plan, Port
 from netc.ir.types import DType, TensorType
+from netc.runtime.limits import DEFAULT
+from netc.runtime.memory import require_memory
 
 Array: TypeAlias = npt.NDArray[Any]
+
+_LARGE = 64 << 20  # bytes of a copy that is worth a look at the memory there is
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,18 @@ def accept(intake: Intake, value: Any) -> Array:
     _check_rank_and_size(port, array)
     if not (array.dtype.kind in "biuf" and np.can_cast(array.dtype, wanted, "safe")):
         raise _unfit(port, array, f"convert it with x.astype({wanted.name!r})")
-    return np.require(array, wanted, ("C", "ALIGNED"))
+    return _copied(port, array, wanted)
+
+
+def _copied(port: Port, array: Array, wanted: np.dtype[Any]) -> Array:
+    """The array in the form kernels read, counted before it is made."""
+    size = array.size * wanted.itemsize
+    if size > _LARGE:
+        require_memory(size, lambda: [(f"a copy of {clean(port.name)}", size)], DEFAULT)
+    try:
+        return np.require(array, wanted, ("C", "ALIGNED"))
+    except MemoryError as error:
+        raise ResourceError(f"no memory for a copy of input {clean(port.name)}") from error
 
 
 def _array_of(port: Port, value: Any, wanted: np.dtype[Any]) -> Array:

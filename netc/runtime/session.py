@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from netc.errors import NetcError, UsageError
+from netc.errors import NetcError, ResourceError, UsageError, clean
 from netc.ir.plan import Plan
 from netc.runtime import host
 from netc.runtime.artifact import Artifact, ArtifactFile, Level, open_artifact
@@ -147,7 +147,10 @@ class Executable:
             binding.patch(take.buffer, address(array))
         outputs = {}
         for give, shape in zip(self._gives, binding.outputs, strict=True):
-            made = outputs[give.buffer] = np.empty(shape, give.dtype)
+            try:
+                made = outputs[give.buffer] = np.empty(shape, give.dtype)
+            except MemoryError as error:
+                raise ResourceError(f"no memory for output {clean(give.name)}") from error
             binding.patch(give.buffer, address(made))
         return outputs
 
