@@ -22,7 +22,6 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "normalization": ("lrn", "batch_norm", "softmax", "log_softmax"),
     "reduction": ("reduce_sum", "reduce_mean", "reduce_max", "argmax", "accuracy"),
     "movement": ("concat", "slice", "reshape", "flatten", "transpose", "pad", "tile", "crop"),
-    "fused kernel": ("fused",),
 }
 _SHOWN = 28  # characters of a name in a box
 _BLOCK = 3  # boxes that make a named block
@@ -68,7 +67,7 @@ def picture(graph: Graph) -> Picture:
     for box in boxes:
         box.lines = _words(box)
         box.outputs = tuple(name for n in box.nodes for name in outputs.get(n, ()))
-        box.family = family_of(box.nodes[0].op)
+        box.family = family_of(_parts(box.nodes[0])[0].op)
         box.device = str(box.nodes[0].device or "")
     index = {id(box): i for i, box in enumerate(boxes)}
     edges: dict[tuple[int, int, str], Edge] = {}
@@ -130,15 +129,25 @@ def _follows(graph: Graph, node: Node) -> Value | None:
 
 
 def _words(box: Box) -> list[str]:
-    first, *rest = box.nodes
-    title, detail = _title(first)
-    lines = [title, short(first.name)]
+    main, *tail = (part for n in box.nodes for part in _parts(n))
+    title, detail = _title(main)
+    lines = [title, short(box.nodes[0].name)]
     if detail:
         lines.append(detail)
-    tails = [" ".join(t for t in _title(n) if t) for n in rest]
+    tails = [" ".join(t for t in _title(n) if t) for n in tail]
     for i in range(0, len(tails), 2):
         lines.append("+ " + " + ".join(tails[i : i + 2]))
     return lines
+
+
+def _parts(node: Node) -> list[Node]:
+    """A kernel's nodes, the heaviest first; any other node alone."""
+    if node.op.name != "fused":
+        return [node]
+    body: Graph = cast(Any, node.op).body
+    inside = [n for n in body.nodes if not isinstance(n.op, Input | Param | Const)]
+    light = sorted(inside, key=lambda n: isinstance(n.op, Elementwise))
+    return light or [node]
 
 
 def _title(node: Node) -> tuple[str, str]:
@@ -146,10 +155,6 @@ def _title(node: Node) -> tuple[str, str]:
     op = node.op
     if isinstance(op, Input):
         return "input", str(op.type)
-    if op.name == "fused":
-        body = cast(Any, op).body
-        inner = Counter(n.op.name for n in body.nodes if not isinstance(n.op, Input))
-        return "fused", " + ".join(k if c == 1 else f"{c} {k}" for k, c in inner.items())
     words = [op.name]
     if op.name in _WEIGHTED and len(node.inputs) > 1:
         w = node.inputs[1].type.shape

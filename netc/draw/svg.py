@@ -19,7 +19,6 @@ COLOURS = {
     "element-wise": "#c7e8c0",
     "reduction": "#f4c4cf",
     "movement": "#dfe3e8",
-    "fused kernel": "#b6e3e4",
     "other": "#eee4d8",
 }
 DEVICE_COLOURS = ("#b9d7f5", "#c7e8c0", "#fbd7ae", "#d5c8f2", "#f4c4cf", "#f7e9a6", "#b6e3e4")
@@ -56,7 +55,8 @@ def draw(graph: Graph, devices: bool = False) -> str:
     keys = {_key(b, devices) for b in shown.boxes}
     colours = _device_colours(keys) if devices else {k: COLOURS[k] for k in COLOURS if k in keys}
     right = max((f.x + f.width for f in frames), default=0.0)
-    right = max(right, *(x + _MARGIN for r in placed.routes for x, _ in r), 340.0)
+    legend = sum(34 + len(name) * _CHARACTER for name in colours)
+    right = max(right, *(x + _MARGIN for r in placed.routes for x, _ in r), 340.0, legend)
     height = max((f.y + f.height for f in frames), default=_TOP) + 2 * _MARGIN
     parts = [_HEAD.format(w=right + _MARGIN, h=height)]
     parts += _title(graph, shown, colours, right)
