@@ -40,8 +40,8 @@ def saved(tmp_path: Path) -> Path:
 
 
 def check(path: Path, **options: object) -> None:
-    x = feed(3)
-    np.testing.assert_array_equal(load(path, 1, **options)(x)["out"], reference(**x))  # type: ignore[arg-type]
+    x, exe = feed(3), load(path, 1, **options)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(exe(x)["out"], reference(**x))
 
 
 def test_a_file_of_ones_own(saved: Path, caplog: pytest.LogCaptureFixture) -> None:
