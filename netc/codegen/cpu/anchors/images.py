@@ -6,10 +6,13 @@ import struct
 
 import numpy as np
 
-from netc.codegen.cpu.anchors.access import Access, Args, blocked_access, plain_access
+from netc.codegen.cpu.anchors.access import Access, Args, plain_access
 from netc.codegen.cpu.anchors.points import Point, inside, lower_points, whole_number, with_tail
+from netc.codegen.cpu.anchors.pooling import input_port
+from netc.codegen.cpu.anchors.results import Results, Writer, lanes_of
+from netc.codegen.cpu.anchors.streams import Port, Ports
 from netc.codegen.cpu.anchors.units import units
-from netc.codegen.cpu.emit import Function, Val
+from netc.codegen.cpu.emit import Function, Val, vec
 from netc.codegen.cpu.lowering import Call, Kernel, Lowering, rule
 from netc.ir.dims import Dim
 from netc.ir.ops.boxes import PriorBox
@@ -28,28 +31,44 @@ def lower_resize(ctx: Lowering, k: Kernel) -> Call:
     op = k.anchor.op
     assert isinstance(op, ResizeBilinear)
     (x,) = k.anchor_operands()
-    make = blocked_access if x.is_c8 else plain_access
-    own = make(ctx, x, x.type.shape)
-    source = Access(own.arg, own.dtype, (*own.strides[:2], 0, 0), own.lane)
-    numbers = (*x.type.shape[2:], own.strides[2] * 4, own.strides[3] * 4)
+    results = Results(ctx, k)
+    access, port = input_port(x)
+    args = Args()
+    args.access(access)
+    for d in x.type.shape[2:]:
+        args.size(d)
+    results.arguments(args)
     corners = op.align_corners
-    return lower_points(
-        ctx, k, ("resize", corners), (source,), numbers, lambda p: _between(p, corners)
-    )
+    key = ("resize", corners, port, results.key)
+    symbol = ctx.code(key, lambda f: _emit_resize(f, corners, port, results))
+    return Call(symbol, tuple(args.items))
 
 
-def _between(p: Point, corners: bool) -> Val:
-    f = p.f
-    height, width, down, across = p.numbers
-    y0, y1, fy = _neighbours(f, p.indices[2], height, p.sizes[2], corners)
-    x0, x1, fx = _neighbours(f, p.indices[3], width, p.sizes[3], corners)
-    rows = [f.mul(y, down) for y in (y0, y1)]
-    columns = [f.mul(x, across) for x in (x0, x1)]
-    mixed = []
-    for c in columns:
-        above, below = (p.at(0, f.add(r, c)) for r in rows)
-        mixed.append(_mix(f, above, below, fy))
-    return _mix(f, mixed[0], mixed[1], fx)
+def _emit_resize(f: Function, corners: bool, port: Port, results: Results) -> None:
+    """A unit is a row of one plane: its two source rows and their weight are found once."""
+    source = Ports(f, [port], 0)
+    writer = Writer(f, results, source.end + 2)
+    *_, rows, columns = writer.sizes
+    down = _Line(f, f.slot(f.args[0], source.end), rows, corners)
+    across = _Line(f, f.slot(f.args[0], source.end + 1), columns, corners)
+    vertical, horizontal = source.outer[0][2], source.steps[0][0]
+    with units(f, writer.sizes[:3]) as indices:
+        _, plane = source.row(0, [*indices[:2], 0])
+        above, below, weight = down.neighbours(indices[2])
+        lines = [f.gep(plane, f.mul(y, vertical)) for y in (above, below)]
+        row = writer.row(indices)
+        with f.loop(0, columns) as turn:
+            left, right, share = across.neighbours(turn.index)
+            places = [f.mul(v, horizontal) for v in (left, right)]
+            at = f.shl(turn.index, 3) if results.blocked else turn.index
+            for lane in lanes_of(f, results.blocked):
+                mixed = []
+                for place in places:
+                    near = [f.gep(f.gep(line, place), 4 * lane.first) for line in lines]
+                    top, bottom = (f.load(vec(lane.count), n) for n in near)
+                    mixed.append(_mix(f, top, bottom, weight))
+                row.put(_mix(f, mixed[0], mixed[1], share), at, lane.first)
+    f.ret()
 
 
 def _mix(f: Function, a: Val, b: Val, weight: Val) -> Val:
@@ -59,26 +78,33 @@ def _mix(f: Function, a: Val, b: Val, weight: Val) -> Val:
     return f.fadd(f.fmul(a, rest), f.fmul(b, wide))
 
 
-def _neighbours(
-    f: Function, index: Val, size: Val, out: Val, corners: bool
-) -> tuple[Val, Val, Val]:
-    """The first input read, the second, and the weight of the second."""
-    i, n, m = (f.cast("sitofp", v, "double") for v in (index, size, out))
-    one, half = _double(1.0), _double(0.5)
-    last = f.fsub(n, one)
-    if corners:
-        gaps = f.fsub(m, one)
+class _Line:
+    """One axis: how far inputs lie apart, divided once."""
+
+    def __init__(self, f: Function, size: Val, out: Val, corners: bool) -> None:
+        self.f, self.corners = f, corners
+        self.end = f.sub(size, 1)
+        n, m = (f.cast("sitofp", v, "double") for v in (size, out))
+        self.last = f.fsub(n, _double(1.0))
+        gaps = f.fsub(m, _double(1.0)) if corners else m
         some = f.fcmp("ogt", gaps, _double(0.0))
-        step = f.fdiv(last, f.select(some, gaps, one))
-        at = f.fmul(i, f.select(some, step, _double(0.0)))
-    else:
-        at = f.fsub(f.fmul(f.fadd(i, half), f.fdiv(n, m)), half)
-        at = f.select(f.fcmp("olt", at, _double(0.0)), _double(0.0), at)
-        at = f.select(f.fcmp("ogt", at, last), last, at)
-    end = f.sub(size, 1)
-    low = f.smin(f.cast("fptosi", at, "i64"), end)
-    weight = f.fsub(at, f.cast("sitofp", low, "double"))
-    return low, f.smin(f.add(low, 1), end), f.cast("fptrunc", weight, "float")
+        step = f.fdiv(self.last if corners else n, f.select(some, gaps, _double(1.0)))
+        self.step = f.select(some, step, _double(0.0))
+
+    def neighbours(self, index: Val) -> tuple[Val, Val, Val]:
+        """The first input read, the second, and the weight of the second."""
+        f = self.f
+        i = f.cast("sitofp", index, "double")
+        if self.corners:
+            at = f.fmul(i, self.step)
+        else:
+            half = _double(0.5)
+            at = f.fsub(f.fmul(f.fadd(i, half), self.step), half)
+            at = f.select(f.fcmp("olt", at, _double(0.0)), _double(0.0), at)
+            at = f.select(f.fcmp("ogt", at, self.last), self.last, at)
+        low = f.smin(f.cast("fptosi", at, "i64"), self.end)
+        weight = f.fsub(at, f.cast("sitofp", low, "double"))
+        return low, f.smin(f.add(low, 1), self.end), f.cast("fptrunc", weight, "float")
 
 
 @rule(Unpool)
