@@ -42,6 +42,7 @@ class Worker:
     log: Path
     times: list[float] = field(default_factory=list)  # median of each turn
     foreign: list[float] = field(default_factory=list)
+    best: float = float("inf")
     why_not: str = ""
 
     def read(self) -> dict[str, Any] | None:
@@ -62,6 +63,7 @@ class Worker:
         answer = self.read()
         if answer:
             self.times.append(statistics.median(answer["times"]))
+            self.best = min(self.best, *answer["times"])
             self.foreign.append(answer["foreign"])
 
     def close(self) -> None:
@@ -158,7 +160,7 @@ def _figures(worker: Worker) -> dict[str, Any]:
         return {"why_not": worker.why_not or "no turn"}
     return {
         "ms": statistics.median(worker.quiet) * 1e3,
-        "best_ms": min(worker.times) * 1e3,
+        "best_ms": worker.best * 1e3,
         "turns": len(worker.quiet),
         "dropped": len(worker.times) - len(worker.quiet),
         "foreign": statistics.median(worker.foreign),
@@ -174,17 +176,23 @@ def print_tables(results: list[dict[str, Any]], engines: list[str]) -> None:
         load = max((r["engines"][e].get("foreign", 0.0) for e in engines), default=0.0)
         row = f"{r['net']:<12}{r['batch']:>6}{r['threads']:>8}{r['gflop']:>8.3g}"
         print(row + "".join(f"{c:>13.3f}" if c else f"{'–':>13}" for c in cells) + f"{load:>12.2f}")
-    print("median milliseconds a run; other load in cores\n")
+    print("median milliseconds a run; other load in cores")
     for r in results:
         for engine, figures in r["engines"].items():
             if "why_not" in figures:
                 print(f"not timed: {engine} on {r['net']}: {figures['why_not']}")
+    print_ratios(results, engines, "ms", "medians")
+    print_ratios(results, engines, "best_ms", "best runs: less honest, less disturbed")
+
+
+def print_ratios(results: list[dict[str, Any]], engines: list[str], figure: str, what: str) -> None:
+    """netc's time over each engine's, and over the best one's."""
     others = [e for e in engines if e != "netc"]
-    print(f"{'netc ÷':<12}{'batch':>6}{'threads':>8}" + "".join(f"{e:>13}" for e in others), end="")
-    print(f"{'best':>13}")
+    print(f"\n{'netc ÷':<12}{'batch':>6}{'threads':>8}", end="")
+    print("".join(f"{e:>13}" for e in others) + f"{'best':>13}   ({what})")
     for r in results:
-        mine = r["engines"].get("netc", {}).get("ms")
-        times = [r["engines"][e].get("ms") for e in others]
+        mine = r["engines"].get("netc", {}).get(figure)
+        times = [r["engines"][e].get(figure) for e in others]
         ratios = [mine / t if mine and t else None for t in times]
         known = [x for x in ratios if x]
         cells = [*ratios, max(known) if known else None]
