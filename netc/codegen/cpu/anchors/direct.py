@@ -37,6 +37,7 @@ class Direct:
     panel: int  # output channels together: 16 or 1
     even: bool  # pixels of a row are one element apart in the input
     dense: bool  # no dilation
+    blocked: bool  # the input is
 
 
 def lower_direct_conv(ctx: Lowering, k: Kernel) -> Call:
@@ -66,12 +67,13 @@ def _lower(ctx: Lowering, k: Kernel, op: Windowed, transposed: bool) -> Call:
     results = Results(ctx, k, blocked=False)
     across = x.strides[-1] * (stride[-1] if stride else 1) if kernel else 0
     panel = _PANEL if outputs >= _FEW else 1
-    d = Direct(results, transposed, len(kernel), panel, across == 1, set(dilation) <= {1})
+    dense = set(dilation) <= {1}
+    d = Direct(results, transposed, len(kernel), panel, across == 1, dense, x.is_c8)
     args = Args()
     _add_source(args, x)
     for n in (weights.shape[1], outputs, groups, -(-outputs // panel)):
         args.size(n)
-    args.add(ctx.weight(_panels(weights, groups, panel, transposed)))
+    args.add(ctx.weight(_panels(weights, groups, panel)))
     args.add(ctx.weight(_bias(bias, groups, outputs, panel)))
     add_axes(args, x.type.shape[2:], kernel, stride, pad, dilation=dilation)
     results.arguments(args)
@@ -88,8 +90,8 @@ def _add_source(args: Args, x: Operand) -> None:
         args.size(s * 4)
 
 
-def _panels(weights: Array, groups: int, panel: int, taps_outer: bool) -> Array:
-    """[o, c, k…] as [group][panel][c][taps][lane], or with taps before channels."""
+def _panels(weights: Array, groups: int, panel: int) -> Array:
+    """[o, c, k…] as [group][panel][taps][c][lane]."""
     o, c = weights.shape[:2]
     each = o // groups
     count = -(-each // panel)
@@ -97,8 +99,7 @@ def _panels(weights: Array, groups: int, panel: int, taps_outer: bool) -> Array:
     out = np.zeros((groups, count * panel, c, taps), np.float32)
     out[:, :each] = weights.reshape(groups, each, c, taps)
     split = out.reshape(groups, count, panel, c, taps)
-    order = (0, 1, 4, 3, 2) if taps_outer else (0, 1, 3, 4, 2)
-    return np.ascontiguousarray(split.transpose(order))
+    return np.ascontiguousarray(split.transpose(0, 1, 4, 3, 2))
 
 
 def _bias(bias: Sequence[Operand], groups: int, outputs: int, panel: int) -> Array:
@@ -179,12 +180,14 @@ class _Row:
         outer = zip(self.d.axes[:-1], self.indices[1:], strict=True)
         spans = [span(f, a, i, not d.dense) for a, i in outer]
         low, high = self._inside(axis, width)
-        tile = self._tile()
-        stop = f.add(low, f.mul(f.sdiv(f.sub(high, low), tile), tile))
         inner = Span(axis, f.const(0), f.const(0), axis.kernel)
-        with f.loop(low, stop, tile) as turn:
-            self.put(self.sums([*spans, inner], turn.index, tile), turn.index, tile)
-        done = f.sub(stop, low)
+        start = low
+        for tile in self._tiles():
+            stop = f.add(start, f.mul(f.sdiv(f.sub(high, start), tile), tile))
+            with f.loop(start, stop, tile) as turn:
+                self.put(self.sums([*spans, inner], turn.index, tile), turn.index, tile)
+            start = stop
+        done = f.sub(start, low)
         with f.loop(0, f.sub(width, done)) as turn:
             behind = f.icmp("sge", turn.index, low)
             x = f.select(behind, f.add(turn.index, done), turn.index)
@@ -192,12 +195,12 @@ class _Row:
             clipped = Span(axis, f.const(0), here.low, here.high)
             self.put(self.sums([*spans, clipped], x, 1), x, 1)
 
-    def _tile(self) -> int:
-        """Pixels of a tile."""
+    def _tiles(self) -> tuple[int, ...]:
+        """Pixels of a tile, the most first."""
         lanes = self.d.f.target.lanes
         if self.d.d.panel == 1:
-            return lanes if self.d.d.even else 1
-        return {16: 8, 8: 4}.get(lanes, 2)
+            return (lanes,) if self.d.d.even else ()
+        return {16: (8, 4), 8: (4, 2)}.get(lanes, (2,))
 
     def _inside(self, axis: Axis, width: Val) -> tuple[Val, Val]:
         """The pixels whose window lies inside along the last axis."""
@@ -219,56 +222,81 @@ class _Row:
         return parts * pixels
 
     def sums(self, spans: Sequence[Span], x: Val, pixels: int) -> list[Val]:
-        """The sums of some pixels from x on, over all channels and the window."""
-        f, d = self.d.f, self.d
-        with f.loop(0, d.channels, carry=self.start(pixels)) as turn:
-            source = self._channel(turn.index)
-            if spans:
-                last = spans[-1].axis
-                begin = f.sub(f.mul(x, last.step), last.pad)
-                source = f.gep(source, f.mul(begin, last.stride))
-            turn.next(self._window(spans, source, turn.index, turn.values, pixels))
-        return turn.results
-
-    def _channel(self, index: Val) -> Val:
-        """The address of an input channel."""
-        f, d = self.d.f, self.d
-        c = f.add(self.channel, index)
-        block = f.gep(self.source, f.mul(f.lshr(c, 3), d.eight))
-        return f.gep(block, f.mul(f.and_(c, BLOCK - 1), d.lane))
+        """The sums of some pixels from x on, over the window and all channels."""
+        f = self.d.f
+        shift = f.const(0)
+        if spans:
+            last = spans[-1].axis
+            shift = f.mul(f.sub(f.mul(x, last.step), last.pad), last.stride)
+        return self._window(spans, shift, f.const(0), self.start(pixels), pixels)
 
     def _window(
-        self, spans: Sequence[Span], source: Val, tap: Val, sums: list[Val], pixels: int
+        self, spans: Sequence[Span], shift: Val, tap: Val, sums: list[Val], pixels: int
     ) -> list[Val]:
-        """Loops over the window; `tap` numbers channels, then their taps."""
+        """Loops over the window; `tap` numbers its elements, `shift` counts bytes."""
         f = self.d.f
         if not spans:
-            return self._step(source, tap, sums, pixels)
+            return self._all_channels(shift, tap, sums, pixels)
         s, *rest = spans
         base = f.mul(tap, s.axis.kernel)
         with f.loop(s.low, s.high, carry=sums) as turn:
             place = f.add(s.start, f.mul(turn.index, s.axis.dilation))
-            here = f.gep(source, f.mul(place, s.axis.stride))
+            here = f.add(shift, f.mul(place, s.axis.stride))
             inner = f.add(base, turn.index)
             turn.next(self._window(rest, here, inner, turn.values, pixels))
         return turn.results
 
-    def _step(self, source: Val, tap: Val, sums: list[Val], pixels: int) -> list[Val]:
-        """One tap of one channel."""
+    def _all_channels(self, shift: Val, tap: Val, sums: list[Val], pixels: int) -> list[Val]:
+        """One element of the window, channel by channel."""
         f, d = self.d.f, self.d
-        row = f.gep(self.weights, f.mul(tap, 4 * d.d.panel))
+        size = 4 * d.d.panel
+        weights = f.gep(self.weights, f.mul(tap, f.mul(d.channels, size)))
+        source = f.gep(self.source, shift)
+        offsets = self._offsets(pixels)
+        if d.d.blocked:
+            with f.loop(0, d.channels, carry=[weights, *sums]) as turn:
+                row, *acc = turn.values
+                here = self._channel(source, turn.index)
+                turn.next([f.gep(row, size), *self._step(here, row, acc, offsets)])
+            return turn.results[1:]
+        first = f.gep(source, f.mul(self.channel, d.lane))
+        with f.loop(0, d.channels, carry=[first, weights, *sums]) as turn:
+            here, row, *acc = turn.values
+            following = [f.gep(here, d.lane), f.gep(row, size)]
+            turn.next([*following, *self._step(here, row, acc, offsets)])
+        return turn.results[2:]
+
+    def _channel(self, source: Val, index: Val) -> Val:
+        """The address of a channel of a blocked input."""
+        f, d = self.d.f, self.d
+        c = f.add(self.channel, index)
+        block = f.gep(source, f.mul(f.lshr(c, 3), d.eight))
+        return f.gep(block, f.mul(f.and_(c, BLOCK - 1), d.lane))
+
+    def _offsets(self, pixels: int) -> list[Val | int]:
+        """Bytes from the first pixel of a tile to each."""
+        if self.d.d.even:
+            return [4 * p for p in range(pixels)]
+        out: list[Val | int] = [0]
+        for p in range(1, pixels):
+            last = self.d.axes[-1]
+            out.append(self.d.f.mul(self.d.f.mul(last.step, last.stride), p))
+        return out
+
+    def _step(
+        self, source: Val, row: Val, sums: Sequence[Val], offsets: Sequence[Val | int]
+    ) -> list[Val]:
+        """One element of the window in one channel."""
+        f, d = self.d.f, self.d
         if d.d.panel == 1:
+            pixels = len(offsets)
             w = f.splat(f.load("float", row), pixels)
             return [f.fma(f.load(vec(pixels), source), w, sums[0])]
         size = 4 * d.lanes
         w_parts = [f.load(vec(d.lanes), f.gep(row, i * size)) for i in range(d.parts)]
         out = []
-        for p in range(pixels):
-            there = source
-            if p:
-                last = d.axes[-1]
-                there = f.gep(source, f.mul(f.mul(last.step, last.stride), p))
-            value = f.splat(f.load("float", there), d.lanes)
+        for p, offset in enumerate(offsets):
+            value = f.splat(f.load("float", f.gep(source, offset)), d.lanes)
             for i, w in enumerate(w_parts):
                 out.append(f.fma(value, w, sums[p * d.parts + i]))
         return out
@@ -286,7 +314,7 @@ class _Row:
         """Loops over window positions k where (place + pad − k · dilation) / stride is whole."""
         f = self.d.f
         if not axes:
-            return self._all_channels(shift, tap, sums)
+            return self._all_channels(shift, tap, sums, 1)
         (axis, place), *rest = axes
         at = f.add(place, axis.pad)
         base = f.mul(tap, axis.kernel)
@@ -304,14 +332,6 @@ class _Row:
                 side.otherwise()
                 side.give(turn.values)
             turn.next(side.results)
-        return turn.results
-
-    def _all_channels(self, shift: Val, tap: Val, sums: list[Val]) -> list[Val]:
-        f, d = self.d.f, self.d
-        base = f.mul(tap, d.channels)
-        with f.loop(0, d.channels, carry=sums) as turn:
-            source = f.gep(self._channel(turn.index), shift)
-            turn.next(self._step(source, f.add(base, turn.index), turn.values, 1))
         return turn.results
 
     def put(self, sums: Sequence[Val], x: Val, pixels: int) -> None:
