@@ -66,7 +66,7 @@ def check(count: int, seed: int) -> None:
     rng = random.Random(seed)
     for i in range(count):
         text = broken(rng)
-        start, said = time.perf_counter(), ""
+        start, said = time.process_time(), ""
         try:
             parse_net(text, warn=lambda d: None)
         except NetcError as e:
@@ -74,7 +74,7 @@ def check(count: int, seed: int) -> None:
         except BaseException:
             print(f"seed {seed}, text {i}:\n{text}")
             raise
-        assert time.perf_counter() - start < 5, text
+        assert time.process_time() - start < 5, text
         assert len(said) < 100_000
 
 

@@ -83,7 +83,7 @@ def test_no_file_outside_the_folder_is_read(tmp_path: Path, path: str, why: str)
     with pytest.raises(NetcError) as e:
         read_net(folder / "main.net")
     assert why in str(e.value)
-    assert time.perf_counter() - start < 1
+    assert time.perf_counter() - start < 10  # a FIFO would wait for ever
 
 
 def test_a_text_imports_nothing() -> None:
