@@ -103,7 +103,10 @@ class Grouping:
         group = Group((node,), anchor, node.types[0].shape)
         self.of[node] = group
         self.convexity.add(group)
-        if not (self.options.join and is_pointwise(node)):
+        if not self.options.join:
+            return
+        if not is_pointwise(node):
+            self._join_prologue(node)
             return
         producers = [p for p in self._producers(node) if self._fits(node, p)]
         anchored = [p for p in producers if self.of[p].anchor is not None]
@@ -113,6 +116,18 @@ class Grouping:
         for producer in (*together, *anchored[1:]):
             if self.of[producer] is not self.of[node] and (why := self._join(node, [producer])):
                 self.refused.append((node, producer, why))
+
+    def _join_prologue(self, node: Node) -> None:
+        """Let an anchor take in the element-wise kernel that makes its first operand."""
+        if not (is_kernel(node) and node.inputs) or self.graph.uses[node.inputs[0]] != (node,):
+            return
+        producer = node.inputs[0].node
+        group = self.of.get(producer)
+        if group is None or group.anchor is not None or not is_kernel(producer):
+            return
+        why = "they are on different devices" if producer.device != node.device else None
+        if why := why or self._join(node, [producer]):
+            self.refused.append((node, producer, why))
 
     def _producers(self, node: Node) -> list[Node]:
         """The kernels that make the operands, the latest anchored one first."""

@@ -6,6 +6,8 @@ from netc.codegen.cpu.backend import anchor_of
 from netc.ir.graph import Graph, Node, Value
 from netc.ir.ops.convolution import Conv, Fc
 from netc.ir.ops.layout import ToBlocked, ToPlain
+from netc.ir.ops.normalization import LogSoftmax, Softmax
+from netc.ir.ops.reduction import Reduce
 from netc.ir.ops.sources import Const, Input, Param
 from netc.ir.scalar import Elementwise
 from netc.ir.types import Layout, TensorType
@@ -23,7 +25,7 @@ def why_not(body: Graph, params: frozenset[str]) -> str | None:
     if others:
         return f"%{anchor.name} and %{others[0].name} both need a kernel of their own"
     if any(not isinstance(v.op, Input | Param) for v in anchor.inputs):
-        return f"%{anchor.name} reads memory, so what feeds it must be stored first"
+        return _prologue(body, anchor)
     if isinstance(anchor.op, ToBlocked | ToPlain):
         return _alone(body, anchor)
     if any(isinstance(n.op, ToBlocked) for n in body.nodes) and not _gives_blocks(anchor):
@@ -35,6 +37,17 @@ def why_not(body: Graph, params: frozenset[str]) -> str | None:
 
 def _light(n: Node) -> bool:
     return isinstance(n.op, Elementwise | Input | Param | Const | ToBlocked)
+
+
+def _prologue(body: Graph, anchor: Node) -> str | None:
+    """An anchor that computes its first operand as it reads it."""
+    if not isinstance(anchor.op, _WITH_PROLOGUE):
+        return f"%{anchor.name} reads memory, so what feeds it must be stored first"
+    if len(body.outputs) > 1 or any(isinstance(n.op, ToBlocked | ToPlain) for n in body.nodes):
+        return f"the kernel of {anchor.op.name} gives one row-major result"
+    if any(v.type.layout is Layout.C8 for n in body.inputs for v in n.results):
+        return f"the kernel of {anchor.op.name} reads row-major operands"
+    return None
 
 
 def _gives_blocks(anchor: Node) -> bool:
@@ -52,6 +65,7 @@ def _alone(body: Graph, anchor: Node) -> str | None:
     return None
 
 
+_WITH_PROLOGUE = (Reduce, Softmax, LogSoftmax)
 _WITH_TAIL = frozenset({"MaxPool", "AvgPool", "GlobalAvgPool", "GlobalMaxPool", "Lrn"})
 
 

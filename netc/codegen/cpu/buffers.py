@@ -18,7 +18,7 @@ from netc.ir.op import Array
 from netc.ir.ops.convolution import Conv
 from netc.ir.ops.fused import Fused
 from netc.ir.ops.shape import Concat, Flatten, Reshape, Slice
-from netc.ir.ops.sources import Input, Param
+from netc.ir.ops.sources import Const, Input, Param
 from netc.ir.plan import Space
 from netc.ir.types import Layout, TensorType
 
@@ -190,6 +190,8 @@ class _Placer:
                 array = self.weights[node.name]
                 strides = row_major(node.types[0].shape)
                 self.at[node.out] = Operand(node.types[0], WEIGHTS, 0, strides, array=array)
+            case Const():
+                self._fill(node)
             case Reshape() | Flatten():
                 self._reshape(node)
             case Slice():
@@ -215,6 +217,13 @@ class _Placer:
         outs = tuple(self._destination(v) for v in node.results)
         self.at.update(zip(node.results, outs, strict=True))
         self.done.work.append(Run(node, tuple(ins), outs))
+
+    def _fill(self, node: Node) -> None:
+        """A constant that a kernel must find in memory is a kernel of its own."""
+        body = Graph("fill", (), {node.name: node.out})
+        kernel = Node(Fused(body), (), node.types, node.name, node.loc, node.device)
+        self.at[node.out] = self._destination(node.out)
+        self.done.work.append(Run(kernel, (), (self.at[node.out],)))
 
     def _with_halo(self, v: Value, halo: Halo, node: Node) -> Operand:
         if v not in self.haloed:
