@@ -134,7 +134,7 @@ class NetBuilder:
         tops = message.all("top")
         shapes_of = DATA.get(message.text("type"))
         known = shapes_of(message) if shapes_of else [None] * len(tops)
-        for i, (top, shape) in enumerate(zip(tops, known, strict=True)):
+        for i, (top, shape) in enumerate(zip(tops, known, strict=False)):
             self._free_top(message, i, top)
             found = self.shapes.get(top, shape)
             if found is None:

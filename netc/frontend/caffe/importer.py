@@ -56,7 +56,7 @@ def from_caffe(
     net, state = net_of(root, state_of(phase, level, stages))
     every = upgraded(net, KNOWN)
     layers = kept(every, state)
-    given = {name: _shape(name, shape) for name, shape in (shapes or {}).items()}
+    given = _shapes(shapes)
     blobs = read_weights(caffemodel) if caffemodel is not None else None
     name = net.text("name") or _stem(root.document.name)
     image = options_of(preprocessing or prepare)
@@ -94,6 +94,12 @@ def _read(data: memoryview, name: str) -> Message:
 
 def _stem(name: str) -> str:
     return Path(name).stem if not name.startswith("<") else "net"
+
+
+def _shapes(shapes: Mapping[str, Iterable[int | str]] | None) -> dict[str, Shape]:
+    if not isinstance(shapes, Mapping | None):
+        raise UsageError("shapes is a mapping: {'data': (1, 3, 224, 224)}")
+    return {name: _shape(name, shape) for name, shape in (shapes or {}).items()}
 
 
 def _shape(name: str, shape: Iterable[int | str]) -> Shape:

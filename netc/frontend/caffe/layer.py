@@ -117,6 +117,8 @@ class Layer:
 
     def size(self, axis: int) -> int:
         """A size of the first bottom that has to be a number."""
+        rank = len(self.shape)
+        self.check(axis < rank, f"at least {axis + 1} axes are needed, not {self.x.type}")
         d = self.shape[axis]
         if not isinstance(d, int):
             raise self.fail(f"the size of axis {axis} must be a number, not {d}")

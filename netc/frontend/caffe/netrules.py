@@ -24,8 +24,10 @@ def state_of(phase: str, level: int, stages: Iterable[str]) -> State:
     """The state a user asks for; raises UsageError for a phase that does not exist."""
     if not isinstance(phase, str) or phase.lower() not in PHASES:
         raise UsageError(f"there is no phase {clean(phase)!r}", help='"test" or "train"')
+    if type(level) is not int:
+        raise UsageError(f"a level is a whole number, not {clean(repr(level))}")
     names = (stages,) if isinstance(stages, str) else stages
-    return State(phase.upper(), int(level), frozenset(map(str, names)))
+    return State(phase.upper(), level, frozenset(map(str, names)))
 
 
 def net_of(root: Message, state: State) -> tuple[Message, State]:

@@ -13,7 +13,10 @@ from netc.errors import Diagnostic, NetcError
 from netc.frontend.caffe import from_caffe
 from netc.ir.graph import Graph
 
-INPUT = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 4 dim: 8 dim: 8 } } }\n'  # noqa: E501
+INPUT = (
+    'layer { name: "data" type: "Input" top: "data" '
+    "input_param { shape { dim: 2 dim: 4 dim: 8 dim: 8 } } }\n"
+)
 
 
 def varint(n: int) -> bytes:
@@ -70,7 +73,7 @@ def v0(name: str, blobs: Sequence[bytes], kind: str = "conv") -> bytes:
     return field(2, field(1, inner))
 
 
-def read(text: str, caffemodel: bytes | None = None, **options: Any) -> Graph:
+def read(text: Any, caffemodel: Any = None, **options: Any) -> Graph:
     """The graph of a text; any warning fails the test unless `warn` takes it."""
     options.setdefault("warn", _unexpected)
     return from_caffe(text, caffemodel, **options)

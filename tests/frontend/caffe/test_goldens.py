@@ -43,7 +43,7 @@ def test_all_cases(shared: Path) -> None:
         case = json.loads((folder / "case.json").read_text())
         blobs = np.load(folder / "blobs.npz")
         weights = folder / "net.caffemodel"
-        graph = read(folder / "net.prototxt", weights, phase=case["phase"].lower())  # type: ignore[arg-type]
+        graph = read(folder / "net.prototxt", weights, phase=case["phase"].lower())
         assert list(graph.outputs) == sorted(case["outputs"]), folder.name
         assert {n.name for n in graph.inputs} == part(blobs, "in").keys(), folder.name
         for dtype in (np.float64, np.float32):
@@ -72,7 +72,7 @@ def test_every_public_net_imports_or_is_refused_with_one_list(shared: Path) -> N
             assert isinstance(error, UnsupportedError)
             assert [d.span.line for d in error.diagnostics] == REFUSED[path.stem], path.stem
             continue
-        graph = read(path, shapes=SHAPES.get(path.stem))  # type: ignore[arg-type]
+        graph = read(path, shapes=SHAPES.get(path.stem))
         imported += 1
         assert all(node.types for node in graph.nodes)
     assert (len(paths), imported) == (29, 24)
@@ -92,7 +92,7 @@ def test_sizes_vary_where_the_net_allows_it(shared: Path) -> None:
     for path in sorted((shared / "nets").glob("*.prototxt")):
         if path.stem in REFUSED or path.stem == "caffe__linreg":
             continue
-        graph = read(path, shapes=SHAPES.get(path.stem))  # type: ignore[arg-type]
+        graph = read(path, shapes=SHAPES.get(path.stem))
         symbols = {s for n in graph.inputs for s in n.types[0].symbols}
         assert symbols == ({"N", "H", "W"} if path.stem in FREE else {"N"}), path.stem
 
@@ -124,7 +124,7 @@ def whole_net(shared: Path, name: str) -> None:
     case = json.loads((folder / "goldens" / f"{name}.json").read_text())
     blobs = np.load(folder / "goldens" / f"{name}.npz")
     weights = rule.caffemodel(case["parameters"])
-    graph = read(folder / f"{name}.prototxt", weights, phase=case["phase"].lower())  # type: ignore[arg-type]
+    graph = read(folder / f"{name}.prototxt", weights, phase=case["phase"].lower())
     feed = {blob: rule.feed(blob, shape) for blob, shape in case["inputs"].items()}
     wanted, sampled = part(blobs, "out"), part(blobs, "idx")
     out = interpret(graph.with_outputs([*wanted]), feed, np.float32)

@@ -17,11 +17,16 @@ X = RNG.normal(size=(2, 4, 8, 8)).astype(np.float32)
 Array = np.ndarray[Any, Any]
 
 
-def run(layer: str, blobs: list[Array] = [], feed: dict[str, Array] = {}, **options: Any) -> Array:  # noqa: B006
+def run(
+    layer: str,
+    blobs: list[Array] | None = None,
+    feed: dict[str, Array] | None = None,
+    **options: Any,
+) -> Array:
     """What the layer named l makes of X."""
     weights = v2("l", [dims(b.shape) + packed(b) for b in blobs]) if blobs else None
     graph = read(INPUT + layer, weights, **options)
-    out = interpret(graph, {"data": X} | feed)
+    out = interpret(graph, {"data": X, **(feed or {})})
     assert list(out) == ["y"]
     return out["y"]
 
@@ -32,7 +37,8 @@ def one(kind: str, rest: str = "", more: str = "") -> str:
 
 def inputs(name: str, *shape: int) -> str:
     sizes = " ".join(f"dim: {d}" for d in shape)
-    return f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ {sizes} }} }} }}\n'  # noqa: E501
+    param = f"input_param {{ shape {{ {sizes} }} }}"
+    return f'layer {{ name: "{name}" type: "Input" top: "{name}" {param} }}\n'
 
 
 MASTER = set(

@@ -222,7 +222,7 @@ def test_a_binary_net_is_a_net_too() -> None:
         field(1, "r") + field(2, "ReLU") + field(3, "x") + field(4, "y"),
     ]
     data = field(1, "net") + b"".join(field(100, layer) for layer in layers)
-    graph = read(data)  # type: ignore[arg-type]
+    graph = read(data)
     assert (graph.name, str(graph.outputs["y"].type)) == ("net", "f32[N,3]")
 
 
