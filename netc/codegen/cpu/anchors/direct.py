@@ -312,16 +312,15 @@ class _Row:
         self, axes: list[tuple[Axis, Val]], shift: Val, tap: Val, sums: list[Val]
     ) -> list[Val]:
         """Loops over window positions k where (place + pad − k · dilation) / stride is whole."""
-        f = self.d.f
         if not axes:
             return self._all_channels(shift, tap, sums, 1)
+        if self.d.d.dense:
+            return self._evenly(axes, shift, tap, sums)
+        f = self.d.f
         (axis, place), *rest = axes
         at = f.add(place, axis.pad)
         base = f.mul(tap, axis.kernel)
-        dense = self.d.d.dense
-        start = f.srem(at, axis.step) if dense else f.const(0)
-        step = axis.step if dense else 1
-        with f.loop(start, axis.kernel, step, sums) as turn:
+        with f.loop(0, axis.kernel, carry=sums) as turn:
             back = f.sub(at, f.mul(turn.index, axis.dilation))
             index = f.sdiv(back, axis.step)
             exact = f.icmp("eq", f.mul(index, axis.step), back)
@@ -333,6 +332,26 @@ class _Row:
                 side.give(turn.values)
             turn.next(side.results)
         return turn.results
+
+    def _evenly(
+        self, axes: list[tuple[Axis, Val]], shift: Val, tap: Val, sums: list[Val]
+    ) -> list[Val]:
+        """The same without dilation: the positions lie a stride apart, one input each."""
+        f = self.d.f
+        (axis, place), *rest = axes
+        at = f.add(place, axis.pad)
+        base = f.mul(tap, axis.kernel)
+        last = f.sdiv(at, axis.step)  # the input that position `at` modulo stride meets
+        skipped = f.smax(f.sub(f.add(last, 1), axis.size), 0)
+        first = f.add(f.sub(at, f.mul(last, axis.step)), f.mul(skipped, axis.step))
+        stop = f.smin(axis.kernel, f.add(at, 1))
+        index = f.sub(last, skipped)
+        with f.loop(first, stop, axis.step, [index, *sums]) as turn:
+            here, *acc = turn.values
+            moved = f.add(shift, f.mul(here, axis.stride))
+            done = self._reaching(rest, moved, f.add(base, turn.index), acc)
+            turn.next([f.sub(here, 1), *done])
+        return turn.results[1:]
 
     def put(self, sums: Sequence[Val], x: Val, pixels: int) -> None:
         """Sums to the results: straight, or by way of the stack, channel by channel."""
