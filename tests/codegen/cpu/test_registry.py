@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from netc.codegen.cpu.lowering import RULES
+from netc.codegen.cpu.emit import Module
+from netc.codegen.cpu.gemm import GemmFamily
+from netc.codegen.cpu.image import link
+from netc.codegen.cpu.lowering import RULES, Lowering, lower
+from netc.codegen.cpu.target import LEVELS, compile_module
 from netc.ir.op import REGISTRY
 from netc.ir.ops.convolution import Conv, Fc
 from netc.ir.ops.fused import Fused
@@ -85,3 +89,18 @@ def test_blocked_resize(level, name):
         feed = {"x0": drawn(case)[0]}
         (got,) = Bench(body, feed, {"x0": Where((1, 1)), "out0": Where((1, 2))}).run(level)
         close(got, expected(body, feed)[0], 4, 1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_aarch64(name):
+    """Code for a machine that is not here: it compiles, and links without outside symbols."""
+    target = LEVELS["aarch64"]
+    cls = REGISTRY[name]
+    for case in cls.samples[:2]:
+        body = body_of(cls(**case.attributes), case.inputs)
+        feed = {f"x{i}": a for i, a in enumerate(drawn(case))}
+        params = range(1, 3) if name == "conv_transpose" else ()
+        bench = Bench(body, feed, {f"x{i}": Where(param=True) for i in params})
+        module = Module(target)
+        lower(Lowering(target, module, GemmFamily(module)), bench.kernel)
+        assert link(compile_module(module.text(), target)).symbols
