@@ -90,7 +90,7 @@ def _guarded(run: Callable[[], Any]) -> int:
         except click.exceptions.Exit as e:
             return e.exit_code
         except click.ClickException as e:
-            e.show(sys.stderr)
+            _explain_usage(e)
             return e.exit_code
         except NetcError as e:
             _say(str(e) if "error: " in str(e) else f"error: {e}")
@@ -103,6 +103,15 @@ def _guarded(run: Callable[[], Any]) -> int:
             return CLOSED
         except Exception as e:
             return _unexpected(e)
+
+
+def _explain_usage(e: click.ClickException) -> None:
+    """What click says, with the control characters of the user's words escaped."""
+    context = e.ctx if isinstance(e, click.UsageError) else None
+    if context is not None:
+        _say(f"{context.get_usage()}\nTry '{context.command_path} --help' for help.\n")
+    lines = e.format_message().split("\n")
+    _say("error: " + "\n".join(map(clean, lines)))
 
 
 def _unexpected(e: Exception) -> int:

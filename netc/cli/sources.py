@@ -77,7 +77,7 @@ def _named(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     suffix = path.suffix.lower()
     names: Mapping[str, str] = _CAFFE if suffix in (".prototxt", ".txt", ".pt") else _NET
     if suffix == ".ir":
-        names = {}
+        names = {"weights": "weights", "strict": "strict"}
     out = {}
     for option, value in given.items():
         if option not in names:

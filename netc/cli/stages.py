@@ -14,7 +14,7 @@ from netc.errors import UsageError, VerifyError, clean
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from netc.ir.graph import Graph
+    from netc.ir.graph import Graph, Stage
     from netc.passes.base import Context, Pass
 
 
@@ -47,7 +47,7 @@ def graph_after(graph: Graph, name: str, optimize: bool = True) -> Graph:
 
     chosen = _until(standard_passes(optimize), name)
     if graph.stage is not Stage.NET:
-        raise GraphError("a compiled model has had its passes", help="leave out --after")
+        raise GraphError("this graph has had its passes", help="leave out --after")
     graph, context = prepared(graph)
     with progress(f"running {len(chosen)} passes"):
         return run_passes(graph, chosen, context)
@@ -117,9 +117,30 @@ def opt_command(source: Path, wanted: tuple[str, ...], out: Path | None, **optio
     standard = standard_passes()
     chosen = passes_named(",".join(wanted), standard) if wanted else standard
     graph, context = prepared(read_source(source, options))
+    chosen = _staged(graph.stage, chosen, standard)
     with progress(f"running {len(chosen)} passes"):
         graph = run_passes(graph, chosen, context)
     _give(graph, out)
+
+
+def _staged(stage: Stage, chosen: Sequence[Pass], standard: Sequence[Pass]) -> tuple[Pass, ...]:
+    """The passes, with those between that bring a graph to the stage the next one takes."""
+    out: list[Pass] = []
+    for each in chosen:
+        if stage not in each.needs:
+            out.append(_bridge(stage, each, standard))
+            stage = out[-1].gives or stage
+        out.append(each)
+        stage = each.gives or stage
+    return tuple(out)
+
+
+def _bridge(stage: Stage, wanted: Pass, standard: Sequence[Pass]) -> Pass:
+    for each in standard:
+        if stage in each.needs and each.gives in wanted.needs:
+            return each
+    fits = " or ".join(s.value for s in wanted.needs)
+    raise UsageError(f"{wanted.name} takes a graph at stage {fits}; this one is at {stage.value}")
 
 
 @click.command("bisect")
@@ -135,8 +156,11 @@ def bisect_command(source: Path, seed: int, batch: int, **options: Any) -> None:
     """
     from netc.cli.bisection import BOUND, compiled, seeded_feed, tolerance, walk
     from netc.cli.sources import read_source
+    from netc.ir.graph import Stage
 
     graph, context = prepared(read_source(source, options))
+    if graph.stage is not Stage.NET:
+        raise UsageError("this graph has had its passes", help="give the net it was made from")
     context.check = 0
     feed = seeded_feed(graph, seed, batch)
     passes = standard_passes()

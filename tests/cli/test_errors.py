@@ -162,6 +162,27 @@ def test_wrong_usage_is_code_2(netc: Invoke, model: Path, words: list[str]) -> N
     assert "rror: " in netc(*words, code=2).output
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["\x1b[31mred"],
+        ["compile", "small.net", "--cpu", "\x1b[31m"],
+        ["compile", "small.net", "--\x1b[31m"],
+        ["compile", "small.net", "extra\x1b[31m"],
+        ["compile", "\x1b[31m.net"],
+        ["compile", "small.net", "--shape", "\u202e=1"],
+        ["compile", "small.net", "--output", "\x1b[31m"],
+        ["run", "small.bin", "-i", "\x1b[31m=x.npy"],
+        ["run", "small.bin", "-i", "data=\x1b[31m.npy"],
+        ["run", "small.bin", "-i", "data=\x1b]0;x\x07.png"],
+    ],
+)
+def test_control_characters_are_escaped(model: Path, words: list[str]) -> None:
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code in (2, 4, 7), result.output
+    assert not {"\x1b", "\u202e", "\x07"} & set(result.output)
+
+
 def test_unknown_target_is_unsupported(netc: Invoke) -> None:
     netc("compile", "small.net", "--target", "abacus", code=5)
 
