@@ -197,13 +197,13 @@ class NetBuilder:
             in_place = i < len(bottoms) and bottoms[i] == top
             if not in_place:
                 self._free_top(layer.message, i, top)
-                if self._is_named(value, top):
+                if value.index or self._is_named(value):
                     value = self.b(Affine(), value).out
             self._enter(layer.message, top, value)
             self.names.setdefault(value.node, f"{top}/{layer.name}")
 
-    def _is_named(self, value: Value, top: str) -> bool:
-        """Whether a value is a blob or a parameter already, so that `top` is another name of it."""
+    def _is_named(self, value: Value) -> bool:
+        """Whether a value is a blob or a parameter already, so that a top is one more name."""
         return any(v == value for v in self.blobs.values()) or not value.node.inputs
 
     def _free_top(self, message: Message, i: int, top: str) -> None:

@@ -20,6 +20,13 @@ def initializer(filler: Message | None, default: float = 0.0) -> Initializer:
             filler.span("type"),
             f"there are {', '.join(KINDS)}",
         )
+    try:
+        return _made(kind, filler)
+    except GraphError as e:
+        raise GraphError(e.diagnostics[0].message, filler.span("type")) from None
+
+
+def _made(kind: str, filler: Message) -> Initializer:
     match kind:
         case "constant":
             return Initializer(kind, filler.real("value"))

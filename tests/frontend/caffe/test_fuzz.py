@@ -17,10 +17,9 @@ from netc.ir.verify import verify
 
 TOKEN = re.compile(r'"[^"]*"|[\w.\-]+|[{}:]|\s+')
 VALUE = re.compile(r'[\d.\-]+|"[^"]*"|true|false|[A-Z]+')
-VALUES = (
-    "0 -1 1 2 3 7 100000 2147483647 2147483648 99999999999999999999 1e30 nan inf -inf true false"
-    ' MAX AVE SUM TRAIN "data" "x" "" [1,2,3] [] 0.5 -0.0 1e-300'
-).split()
+NUMBERS = "0 -1 1 2 3 7 100000 2147483647 2147483648 99999999999999999999 1e30 1e-300 0.5 -0.0"
+WORDS = 'nan inf -inf true false MAX AVE SUM TRAIN "data" "x" "" [1,2,3] []'
+VALUES = [*NUMBERS.split(), *WORDS.split()]
 
 
 def changed(text: str, rng: random.Random) -> str:

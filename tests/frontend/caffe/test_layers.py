@@ -194,6 +194,13 @@ def test_filter_moves_what_is_kept_to_the_front() -> None:
     text = inputs("s", 2) + one("Filter", "", 'bottom: "s"')
     y = run(text, feed={"s": np.array([0, 1.0])})
     np.testing.assert_array_equal(y, np.stack([X[1], 0 * X[1]]))
+    two = """layer { name: "f" type: "Filter" bottom: "data" bottom: "t" bottom: "s" top: "a"
+      top: "b" }"""
+    graph = read(INPUT + inputs("s", 2) + inputs("t", 2, 3) + two)
+    feed = {"data": X, "s": np.array([1.0, 1]), "t": np.eye(2, 3)}
+    out = interpret(graph.with_outputs(["a", "b", "a#2"]), feed)
+    np.testing.assert_array_equal(out["b"], np.eye(2, 3))
+    assert out["a#2"] == 2
 
 
 def test_lstm_unit() -> None:
