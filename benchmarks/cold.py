@@ -122,6 +122,7 @@ def measure(name: str, times: int, folder: Path) -> dict[str, Any]:
         "net": name,
         "compile_s": compiled["compile"],
         "load_to_first_ms": [1e3 * t for t in first],
+        "load_ms": [1e3 * t for t in loaded["load"]],
         "import_ms": [1e3 * t for t in imported["import"]],
         "memory": memory,
         "foreign": watch.foreign(),
@@ -146,6 +147,8 @@ def lines(figures: dict[str, Any]) -> list[str]:
             f"  {what:<28}{median:>9.4g} {unit:<3}({min(values):.4g})"
             f"   limit {limit:.4g}  {verdict}"
         )
+    load = statistics.median(figures["load_ms"])
+    out.append(f"  of load to first result, {load:.3g} ms are the load; the rest is the first run")
     out.append(
         f"  weights {memory['weights'] / 1e6:.1f} MB, arena {memory['arena'] / 1e6:.1f} MB, "
         f"the process before loading {memory['before'] / 1e6:.1f} MB"
