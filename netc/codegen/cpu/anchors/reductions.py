@@ -58,7 +58,7 @@ class Reduction:
         return -float("inf") if self.kind == "max" else 0.0
 
 
-_KINDS = {ReduceSum: "sum", ReduceMean: "mean", ReduceMax: "max"}
+_KINDS = {"reduce_sum": "sum", "reduce_mean": "mean", "reduce_max": "max"}
 
 
 @rule(ReduceSum, ReduceMean, ReduceMax)
@@ -68,12 +68,7 @@ def lower_reduce(ctx: Lowering, k: Kernel) -> Call:
     op = k.anchor.op
     assert isinstance(op, Reduce)
     type = k.anchor.inputs[0].type
-    return reduce_axes(ctx, k, _KINDS[type_of(op)], op.over(type.rank))
-
-
-def type_of(op: Reduce) -> type[Reduce]:
-    """Its class."""
-    return type(op)
+    return reduce_axes(ctx, k, _KINDS[op.name], op.over(type.rank))
 
 
 def reduce_axes(ctx: Lowering, k: Kernel, kind: str, axes: Sequence[int]) -> Call:

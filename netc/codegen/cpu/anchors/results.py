@@ -146,10 +146,3 @@ class Row:
         values = self.tail.apply(self.f, lanes, acc, loads)
         for stream, value in zip(self.outs, values, strict=True):
             put(self.f, stream, value, at, extra, self._masks.get(Lane(extra % BLOCK, lanes)))
-
-    def masked_put(self, acc: Val, at: Val, mask: Val) -> None:
-        """The elements under a mask of a row-major row whose ports all have mode c or 0."""
-        loads = [s.masked(at, mask) for s in self.operands]
-        values = self.tail.apply(self.f, acc.lanes, acc, loads)
-        for stream, value in zip(self.outs, values, strict=True):
-            stream.masked_store(value, at, mask)

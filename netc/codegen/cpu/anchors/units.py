@@ -32,7 +32,6 @@ def units(f: Function, sizes: Sequence[Val]) -> Iterator[list[Val]]:
     with f.loop(start, stop, carry=_decode(f, start, sizes)) as turn:
         yield turn.values
         turn.next(_advance(f, turn.values, sizes))
-    return
 
 
 def _decode(f: Function, number: Val, sizes: Sequence[Val]) -> list[Val]:
@@ -53,12 +52,3 @@ def _advance(f: Function, indices: Sequence[Val], sizes: Sequence[Val]) -> list[
         carry = f.zext(full)
         out.append(f.select(full, f.const(0), up))
     return out[::-1]
-
-
-def address(f: Function, base: Val, indices: Sequence[Val], strides: Sequence[Val]) -> Val:
-    """base + Σ index · byte stride."""
-    total: Val | None = None
-    for i, s in zip(indices, strides, strict=True):
-        step = f.mul(i, s)
-        total = step if total is None else f.add(total, step)
-    return base if total is None else f.gep(base, total)
