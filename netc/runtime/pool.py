@@ -53,7 +53,12 @@ class WorkerPool:
     """`threads - 1` workers beside the caller, who is thread 0."""
 
     def __init__(
-        self, loop: RunLoop, threads: int, spins: int = _SPINS, processors: Sequence[int] = ()
+        self,
+        loop: RunLoop,
+        threads: int,
+        spins: int = _SPINS,
+        processors: Sequence[int] = (),
+        name: str = "netc-",
     ) -> None:
         """Start the workers; where `processors` are given, worker i is pinned to the i-th."""
         self.threads = max(1, threads)
@@ -65,7 +70,7 @@ class WorkerPool:
         self._words[Pool.SPINS // 8] = spins
         self._lock = threading.Lock()
         self._workers = [
-            threading.Thread(target=self._live, args=(tid,), name=f"netc-{tid}", daemon=True)
+            threading.Thread(target=self._live, args=(tid,), name=f"{name}{tid}", daemon=True)
             for tid in range(1, self.threads)
         ]
         try:

@@ -63,7 +63,7 @@ class Workers:
         self._processors = cores if threads == len(cores) else ()
         try:
             fault("pool.start")
-            self._pool = WorkerPool(loop, threads, processors=self._processors)
+            self._pool = WorkerPool(loop, threads, processors=self._processors, name="netc worker ")
         except (RuntimeError, OSError):  # no more threads here, or the interpreter is ending
             return None
         return self._pool

@@ -28,7 +28,7 @@ TESTS = Path(__file__).resolve().parents[1]
 
 
 def workers() -> list[threading.Thread]:
-    return [t for t in threading.enumerate() if t.name.startswith("netc-")]
+    return [t for t in threading.enumerate() if t.name.startswith("netc worker")]
 
 
 # ---------------------------------------------------------------------------- many callers
