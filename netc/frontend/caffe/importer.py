@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from netc.errors import Diagnostic, GraphError, ParseError, UsageError, WeightsError, clean
 from netc.frontend.caffe.binder import Binder
@@ -21,8 +21,10 @@ from netc.frontend.caffe.wire import read_binary
 from netc.frontend.files import decoded, display, is_text, mapped
 from netc.frontend.generalize import Shape, generalized
 from netc.frontend.labels import read_labels
+from netc.frontend.net.fill import filled
 from netc.frontend.preprocess import Preprocessing
 from netc.frontend.preprocess import preprocessing as options_of
+from netc.frontend.weights import is_by_name
 from netc.ir.dims import Dim, parse_dim
 from netc.ir.graph import Graph
 from netc.ir.interpret import SEED
@@ -32,7 +34,7 @@ Warn = Callable[[Diagnostic], None]
 
 def from_caffe(
     prototxt: Source,
-    caffemodel: Source | None = None,
+    caffemodel: Source | Mapping[str, Any] | None = None,
     phase: str = "test",
     level: int = 0,
     stages: Iterable[str] = (),
@@ -47,6 +49,7 @@ def from_caffe(
 ) -> Graph:
     """The net in a prototxt (a path, text or bytes), with weights from a caffemodel.
 
+    Weights by parameter name, an npz, a safetensors file or a mapping, do as well.
     `shapes` gives inputs the shapes the file lacks, or others. Batch, height and width vary from
     run to run where the net allows it. Warnings go to `warn`, or to the log; `strict` makes
     errors of them. Random layers draw from `seed`. `resize`, `crop`, `mean`, `scale`, `channels`,
@@ -57,7 +60,8 @@ def from_caffe(
     every = upgraded(net, KNOWN)
     layers = kept(every, state)
     given = _shapes(shapes)
-    blobs = read_weights(caffemodel) if caffemodel is not None else None
+    by_name = is_by_name(caffemodel)
+    blobs = None if by_name or caffemodel is None else read_weights(cast(Source, caffemodel))
     name = net.text("name") or _stem(root.document.name)
     image = options_of(preprocessing or prepare)
 
@@ -71,7 +75,10 @@ def from_caffe(
     graph = generalized(graph, first.declared, lambda s: builder(s).graph(name, every), resized)
     tell = _teller(warn)
     _report(root.document.warnings, ParseError, strict, tell)
-    _report(_about_weights(graph, first.binder), WeightsError, strict, tell)
+    if by_name:
+        graph = filled(graph, caffemodel, strict, tell)
+    else:
+        _report(_about_weights(graph, first.binder), WeightsError, strict, tell)
     return replace(graph, labels=read_labels(labels))
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -217,3 +220,25 @@ def test_calls_that_ask_for_what_is_not_there() -> None:
     assert isinstance(refused(from_caffe, "no/such/file.prototxt"), UsageError)
     assert "has no layers" in str(refused(read, "name: 'n'\n"))
     assert "has no outputs" in str(refused(read, INPUT))
+
+
+def test_weights_by_parameter_name() -> None:
+    text = INPUT + conv("kernel_size: 3")
+    graph = read(text, {"l.w": W, "l.b": np.ones(4)}, strict=True)
+    np.testing.assert_array_equal(graph.weights["l.w"], W)
+    assert "l.b" in str(refused(read, text, {"l.w": W}, strict=True))
+    (found,) = refused(read, text, {"l.w": W[:1], "l.b": np.ones(4)}).diagnostics
+    assert found.message == "l.w is [4,4,3,3] in the net, [1,4,3,3] in the weights"
+
+
+def test_files_named_in_a_net_are_not_opened(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)  # whoever opens it waits for ever
+    for name in (str(pipe), "../../etc/passwd", "/dev/zero", "a\\000b"):
+        text = f"""layer {{ name: "d" type: "Data" top: "data" top: "y"
+          data_param {{ source: "{name}" batch_size: 2 }}
+          transform_param {{ mean_file: "{name}" crop_size: 8 force_color: true }} }}
+          layer {{ name: "p" type: "Python" top: "p" python_param {{ module: "{name}" }} }}
+          layer {{ name: "h" type: "HDF5Output" bottom: "y" bottom: "p"
+          hdf5_output_param {{ file_name: "{name}" }} }}\n"""
+        read(text + layer("ReLU"), shapes={"p": (2, 3)})

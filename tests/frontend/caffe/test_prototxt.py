@@ -162,20 +162,20 @@ BOMBS = {
 
 @pytest.mark.parametrize("kind", BOMBS)
 def test_bombs_end_soon_in_an_error(kind: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     error = refused(read_text, BOMBS[kind], "n")
     assert isinstance(error, ParseError)
     assert len(str(error)) < 2000
-    assert time.perf_counter() - start < 3  # well under 1 s where the machine is free
+    assert time.process_time() - start < 2  # seconds; under 1 where the machine is free
 
 
 def test_speed(shared: Path) -> None:
     text = (shared / "nets" / "caffe-model__deploy_inception-v4.prototxt").read_text()
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         read_text(text)
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     assert min(times) < 0.06  # 0.02 s where the machine is free
 
 
