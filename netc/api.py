@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netc.errors import UnsupportedError, UsageError, clean
+from netc.errors import InputError, UnsupportedError, UsageError, clean
 from netc.runtime.session import Executable
 from netc.runtime.session import load as _load
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["Executable", "compile", "from_caffe", "interpret", "load", "parse", "read"]
 
 TARGETS = ("cpu",)
+NET_OPTIONS = ("weights", "phase", "shapes", "net", "strict", "labels", "warn")  # of a .net
+IR_OPTIONS = ("weights", "strict", "warn")
 
 
 def read(path: str | os.PathLike[str], **options: Any) -> Graph:
@@ -27,18 +29,22 @@ def read(path: str | os.PathLike[str], **options: Any) -> Graph:
     `options` are those of `parse` for a `.net` and of `from_caffe` for a prototxt. Raises
     NetcError with the place of every mistake.
     """
-    suffix = Path(path).suffix.lower()
+    from netc.frontend.files import decoded, display, mapped
+
+    suffix = Path(display(path)).suffix.lower()
     if suffix in (".prototxt", ".caffemodel", ".pt", ".txt"):
         return from_caffe(path, **options)
     if suffix == ".net":
         from netc.frontend.net.elaborate import read_net
 
-        return read_net(path, **options)
+        return read_net(path, **_known(options, NET_OPTIONS))
     if suffix == ".ir":
-        from netc.frontend.files import decoded, display, mapped
+        from netc.frontend.net.fill import filled
         from netc.ir.text import parse as parse_ir
 
-        return parse_ir(decoded(mapped(path), display(path), UsageError), display(path))
+        graph = parse_ir(decoded(mapped(path), display(path), UsageError), display(path))
+        given = dict(_known(options, IR_OPTIONS))
+        return filled(graph, given.pop("weights", None), **given)
     raise UsageError(
         f"{clean(path)} ends in {clean(suffix) or 'nothing'}",
         help="a net is a .net, .prototxt or .ir file; a compiled one is loaded with netc.load",
@@ -49,7 +55,15 @@ def parse(text: str, name: str = "<text>", **options: Any) -> Graph:
     """The graph in a text in the netc language, with no file at all."""
     from netc.frontend.net.elaborate import parse_net
 
-    return parse_net(text, name, **options)
+    return parse_net(text, name, **_known(options, NET_OPTIONS))
+
+
+def _known(options: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
+    """The options, if all of them are among these."""
+    for option in options.keys() - set(names):
+        fits = f"there are {', '.join(names)}"
+        raise UsageError(f"there is no option {clean(option)!r}", help=fits)
+    return options
 
 
 def from_caffe(prototxt: Any, caffemodel: Any = None, **options: Any) -> Graph:
@@ -65,7 +79,7 @@ def from_caffe(prototxt: Any, caffemodel: Any = None, **options: Any) -> Graph:
 def compile(
     source: Graph | str | os.PathLike[str],
     target: str | Sequence[str] = "cpu",
-    outputs: Sequence[str] | None = None,
+    outputs: Iterable[str] | None = None,
     devices: Sequence[str] | None = None,
     optimize: bool = True,
     *,
@@ -86,7 +100,8 @@ def compile(
 
     graph = _graph(source, options)
     if outputs is not None:
-        graph = graph.with_outputs(list(outputs))
+        wanted = [outputs] if isinstance(outputs, str) else outputs
+        graph = graph.with_outputs(_names("outputs", wanted))
     check_targets(target, devices)
     made = build(graph, compile_options(optimize, cpu, check))
     return executable(made, threads)
@@ -109,8 +124,8 @@ def check_targets(target: str | Sequence[str], devices: Sequence[str] | None) ->
     """Raise UnsupportedError for a target or device that this version has no back end for."""
     from netc.ir.device import Device
 
-    wanted = target.split(",") if isinstance(target, str) else list(target)
-    kinds = [*wanted, *(Device.parse(d).kind for d in devices or ())]
+    kinds = _names("target", target)
+    kinds += [Device.parse(d).kind for d in _names("devices", devices or ())]
     for kind in kinds:
         if kind not in TARGETS:
             fits = f"this version compiles for {', '.join(TARGETS)}"
@@ -122,15 +137,28 @@ def compile_options(optimize: bool, cpu: str | Sequence[str], check: int | None)
     from netc.compiler import Options
     from netc.runtime.artifact import ARCHITECTURES
 
-    levels = tuple(cpu.split(",") if isinstance(cpu, str) else cpu)
+    levels = tuple(_names("cpu", cpu))
     for name in levels:
         if name != "native" and name not in ARCHITECTURES:
             fits = f"levels are native, {', '.join(ARCHITECTURES)}"
             raise UsageError(f"no processor level {clean(name)!r}", help=fits)
+    if not levels:
+        raise UsageError("no processor level is named", help="native is this machine's")
     text = os.environ.get("NETC_CHECK", "1")
     if check is None and text not in ("0", "1", "2", "3"):
         raise UsageError(f"NETC_CHECK is {clean(text)!r}; 0, 1, 2 or 3 fits")
+    if check not in (None, 0, 1, 2, 3):
+        raise UsageError(f"check is {clean(repr(check))}; 0, 1, 2 or 3 fits")
     return Options(optimize=optimize, cpu=levels, check=int(text) if check is None else check)
+
+
+def _names(what: str, given: str | Iterable[str]) -> list[str]:
+    """Names given one by one, or in one text with commas between them."""
+    names = given.split(",") if isinstance(given, str) else given
+    found = list(names) if isinstance(names, Iterable) else [None]
+    if not all(isinstance(n, str) for n in found):
+        raise UsageError(f"{what} is a name or several, not {clean(repr(given))}")
+    return found
 
 
 def load(
@@ -145,6 +173,8 @@ def load(
     is True, and where this processor can run it. Otherwise it is made again from the model when
     the compiler is installed, or ArtifactError names both ways out.
     """
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise UsageError(f"a {type(path).__name__} is no path")
     return _load(path, threads, trust, sha256, _recompile)
 
 
@@ -159,4 +189,6 @@ def interpret(graph: Graph, feed: Mapping[str, Any], **options: Any) -> dict[str
     """The reference meaning: the outputs of the graph, computed by NumPy in float64."""
     from netc.ir.interpret import interpret as run
 
-    return run(graph, feed, **options)
+    if not isinstance(feed, Mapping):
+        raise InputError("inputs go by name: give a mapping")
+    return run(_graph(graph, {}), feed, **options)

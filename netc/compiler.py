@@ -21,7 +21,7 @@ import numpy as np
 
 from netc.errors import ArtifactError, GraphError, clean
 from netc.ir.dims import evaluate
-from netc.ir.graph import Graph, Node
+from netc.ir.graph import Graph, Node, Stage
 from netc.ir.interpret import initial_weights
 from netc.ir.op import Array
 from netc.runtime.artifact import Artifact, ArtifactFile, Level
@@ -59,6 +59,8 @@ def lower(graph: Graph, options: Options = Options()) -> Lowered:
     from netc.passes.order import schedule
     from netc.passes.pipelines import INFERENCE, MINIMAL, for_back_end
 
+    if graph.stage is not Stage.NET:
+        raise GraphError(f"{graph!r} has had its passes", help="compile the net it was made from")
     _check_size(graph)
     graph = replace(graph, weights=initial_weights(graph, options.seed))
     context = Context(check=options.check, seed=options.seed)

@@ -31,7 +31,11 @@ def mapped(path: str | os.PathLike[str], error: type[NetcError] = UsageError) ->
 
 def display(path: str | os.PathLike[str]) -> str:
     """The name of a file as errors and models show it: without its folders."""
-    return Path(os.fspath(path)).name or str(path)
+    try:
+        whole = os.fsdecode(path)
+    except TypeError:
+        raise UsageError(f"a {type(path).__name__} is no path") from None
+    return Path(whole).name or whole
 
 
 def is_text(data: memoryview | bytes) -> bool:

@@ -155,7 +155,11 @@ class Graph:
                 fits = f"did you mean {', '.join(map(clean, near))}?" if near else ""
                 raise GraphError(f"the net gives no {clean(name)!r}", help=fits)
             found[name] = v
-        return replace(self, outputs=found)
+        if not found:
+            raise GraphError("no output is named")
+        made = replace(self, outputs=found)
+        kept = {n.name for n in made.params}
+        return replace(made, weights={k: w for k, w in self.weights.items() if k in kept})
 
 
 class Builder:

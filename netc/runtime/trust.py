@@ -17,10 +17,12 @@ Recompile: TypeAlias = Callable[[ArtifactFile], Artifact]
 AnyLevel = TypeVar("AnyLevel", bound=LevelInfo)
 
 _HEX = re.compile("[0-9a-fA-F]{64}")
-_WAYS_OUT = (
+_INSTALL = (
     "install netc with its compiler (pip install netc), which compiles the model again on this "
-    "machine; or, if you know where the file comes from, load it with trust=True or sha256=…"
+    "machine; or, "
 )
+_TRUST = f"{_INSTALL}if you know where the file comes from, load it with trust=True or sha256=…"
+_COMPILE = f"{_INSTALL}elsewhere, compile the net for this processor too: netc compile --cpu …"
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,10 @@ def usable(
     except ImportError as error:
         made, why = None, f"{why} (and the compiler does not import: {clean(error)})"
     if made is None:
-        kind = UnsupportedCPU if verdict.trusted else ArtifactError
-        raise kind(f"{file.name}: its native code is not used: {why}", help=_WAYS_OUT)
+        message = f"{file.name}: its native code is not used: {why}"
+        if verdict.trusted:
+            raise UnsupportedCPU(message, help=_COMPILE)
+        raise ArtifactError(message, help=_TRUST)
     import logging  # 4 ms, and said once
 
     logging.getLogger("netc").warning("%s: recompiled: %s", file.name, why)

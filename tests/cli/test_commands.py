@@ -146,3 +146,19 @@ def test_shape_and_output_options(netc: Invoke, folder: Path) -> None:
     shown = netc("inspect", "bare.prototxt", "--shape", "data=4,1,8,8", "--output", "c").output
     assert "input   data: f32[" in shown
     assert "output  c" in shown
+
+
+def test_opt_brings_a_graph_to_the_stage_a_pass_takes(folder: Path, netc: Invoke) -> None:
+    netc("dump", "small.net", "-o", "small.ir")
+    assert "fused(" in netc("opt", "-p", "fuse{max_inputs=8}", "small.ir").output
+    netc("dump", "small.net", "--after", "fuse", "-o", "kernels.ir")
+    assert "this one is at kernels" in netc("opt", "-p", "cse", "kernels.ir", code=2).output
+    netc("bisect", "kernels.ir", code=2)
+    netc("compile", "kernels.ir", code=4)
+    netc("explain", "kernels.ir", code=4)
+
+
+def test_ir_and_weights_go_together(folder: Path, netc: Invoke) -> None:
+    np.savez("w.npz", **{"conv.w": np.zeros((4, 1, 3, 3)), "conv.b": np.zeros(4)})
+    netc("convert", "small.net", "--weights", "w.npz", "-o", "small.ir")
+    netc("compile", "small.ir", "--weights", "small.npz", "-o", "small.bin")

@@ -27,6 +27,11 @@ class Initializer:
 
     def __post_init__(self) -> None:
         require(self.kind in KINDS, f"no initializer {self.kind!r}; there are {', '.join(KINDS)}")
+        drawn = self.kind in ("uniform", "gaussian")
+        finite = abs(self.a) < _LARGE and abs(self.b) < _LARGE
+        require(finite or not drawn, f"{self.kind} takes numbers, not {self.a} and {self.b}")
+        require(self.a <= self.b or self.kind != "uniform", f"{self.a} to {self.b} is no range")
+        require(self.b >= 0 or self.kind != "gaussian", f"a deviation of {self.b} is below 0")
 
     def __str__(self) -> str:
         return f"{self.kind}({self.a!r}, {self.b!r}, {self.fan}, {self.sparse})"
@@ -57,6 +62,7 @@ class Initializer:
         return np.asarray(out, np.float32)
 
 
+_LARGE = 3.4e38  # the largest float32, about
 KINDS = ("constant", "uniform", "gaussian", "positive_unitball", "xavier", "msra", "bilinear")
 
 
@@ -83,6 +89,9 @@ class Param(Op, name="param"):
     init: Initializer = Initializer()
 
     def infer(self) -> TensorType:
+        sizes = self.type.shape[-2:]
+        square = len(sizes) == 2 and sizes[0] == sizes[1]
+        require(square or self.init.kind != "bilinear", f"bilinear fills no {self.type}")
         return self.type
 
 

@@ -1,0 +1,122 @@
+"""What a user may get wrong in a call ends in a NetcError that says what would fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import netc
+from netc.errors import GraphError, InputError, UsageError
+
+TEXT = "net tiny(data: f32[N, 2, 4, 4]) -> prob { prob = data |> conv(3, 3) |> relu |> softmax }"
+PROTOTXT = """\
+input: "data" input_shape { dim: 1 dim: 3 dim: 8 dim: 8 }
+layer { name: "c" type: "Convolution" bottom: "data" top: "c"
+  convolution_param { num_output: 2 kernel_h: 1 kernel_w: 3 weight_filler { FILLER } } }
+"""
+
+
+@pytest.fixture(scope="module")
+def graph() -> netc.Graph:
+    return netc.parse(TEXT)
+
+
+@pytest.mark.parametrize("path", [None, 3, [1], {}])
+@pytest.mark.parametrize("call", [netc.read, netc.load, netc.compile, netc.from_caffe, netc.parse])
+def test_what_is_no_path(call: Callable[[Any], Any], path: Any) -> None:
+    with pytest.raises(UsageError):
+        call(path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target": None},
+        {"target": 5},
+        {"devices": [3]},
+        {"cpu": None},
+        {"cpu": []},
+        {"cpu": ["x86-64-v9"]},
+        {"check": 9},
+        {"threads": -1},
+        {"flavour": 1},
+        {"outputs": 3},
+    ],
+    ids=str,
+)
+def test_options_of_compile(graph: netc.Graph, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        netc.compile(graph, **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"level": "x"}, {"shapes": [1]}, {"phase": 1}, {"flavour": 1}], ids=str
+)
+def test_options_of_from_caffe(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        netc.from_caffe(PROTOTXT.replace("FILLER", ""), **options)
+
+
+def test_options_of_parse() -> None:
+    with pytest.raises(UsageError, match="no option 'flavour'"):
+        netc.parse(TEXT, flavour=1)
+
+
+def test_interpret_takes_a_graph_and_a_mapping(graph: netc.Graph) -> None:
+    with pytest.raises(InputError, match="by name"):
+        netc.interpret(graph, None)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="no net"):
+        netc.interpret(None, {})  # type: ignore[arg-type]
+
+
+def test_outputs_are_names_of_any_kind_of_collection(graph: netc.Graph) -> None:
+    x = np.ones((1, 2, 4, 4), np.float32)
+    for outputs in ("relu", ["relu"], {"relu": 1}, (name for name in ["relu"])):
+        assert netc.compile(graph, outputs=outputs)(data=x)["relu"].shape == (1, 3, 2, 2)
+    with pytest.raises(GraphError, match="no output"):
+        netc.compile(graph, outputs=[])
+
+
+def test_outputs_leave_no_weights_behind(tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz", **{"conv.w": np.ones((3, 2, 3, 3)), "conv.b": np.ones(3)})
+    graph = netc.parse(TEXT, weights=tmp_path / "w.npz")
+    assert set(graph.weights) == {"conv.w", "conv.b"}
+    assert set(graph.with_outputs(["data"]).weights) == set()
+
+
+def test_ir_takes_weights_by_name(tmp_path: Path, graph: netc.Graph) -> None:
+    from netc.ir.text import show
+
+    (tmp_path / "tiny.ir").write_text(show(graph))
+    arrays = {"conv.w": np.full((3, 2, 3, 3), 0.5, np.float32), "conv.b": np.zeros(3, np.float32)}
+    np.savez(tmp_path / "w.npz", **arrays)
+    x = np.ones((1, 2, 4, 4), np.float32)
+    got = netc.compile(tmp_path / "tiny.ir", weights=tmp_path / "w.npz", outputs=["relu"])(data=x)
+    assert (got["relu"] == 9).all()
+
+
+def test_a_graph_of_kernels_is_not_compiled_again(graph: netc.Graph) -> None:
+    from netc.compiler import lower
+
+    with pytest.raises(GraphError, match="has had its passes"):
+        netc.compile(lower(graph).graph)
+
+
+@pytest.mark.parametrize(
+    ("filler", "message"),
+    [
+        ('type: "gaussian" std: -1', "deviation of -1.0 is below 0"),
+        ('type: "gaussian" std: nan', "gaussian takes numbers"),
+        ('type: "uniform" min: -inf', "uniform takes numbers"),
+        ('type: "uniform" min: 2 max: 1', "2.0 to 1.0 is no range"),
+        ('type: "bilinear"', "bilinear fills no"),
+    ],
+)
+def test_fillers_that_draw_nothing(filler: str, message: str) -> None:
+    with pytest.raises(GraphError, match=message) as e:
+        netc.from_caffe(PROTOTXT.replace("FILLER", filler))
+    assert e.value.span.line
