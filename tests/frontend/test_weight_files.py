@@ -16,6 +16,7 @@ import pytest
 
 from netc.errors import NetcError, UsageError, WeightsError
 from netc.frontend.binding import fitted
+from netc.frontend.caffe import from_caffe
 from netc.frontend.caffe.weights import read_weights
 from netc.frontend.weights import read_params
 
@@ -248,6 +249,20 @@ class TestHdf5:
         assert list(found) == ["inception/1x1"]
         np.testing.assert_array_equal(found["inception/1x1"], blobs)
 
+    def test_what_is_shared_is_stored_once(self, tmp_path: Path) -> None:
+        def fill(f: Any) -> None:
+            f["data/a/0"], f["data/a/1"] = np.ones((2, 3)), np.zeros(2)
+            f["data/b/1"] = np.full(2, 5)
+
+        path = self.file(tmp_path, fill)
+        assert read_weights(path)["b"][0] is None
+        layer = """layer { name: "NAME" type: "InnerProduct" bottom: "x" top: "NAME"
+          param { name: "w" } param { } inner_product_param { num_output: 2 } }"""
+        text = 'input: "x" input_shape { dim: 1 dim: 3 }'
+        text += layer.replace("NAME", "a") + layer.replace("NAME", "b")
+        graph = from_caffe(text, path, strict=True)
+        assert sorted(graph.weights) == ["a.b", "a.w", "b.b"]
+
     def test_refused(self, tmp_path: Path) -> None:
         def outside(f: Any) -> None:
             f["data/c/0"] = self.h5py.ExternalLink("/etc/passwd", "x")
@@ -258,8 +273,8 @@ class TestHdf5:
         def text(f: Any) -> None:
             f["data/c/0"] = "abc"
 
-        def missing(f: Any) -> None:
-            f["data/c/1"] = np.ones(1)
+        def far(f: Any) -> None:
+            f["data/c/1000"] = np.ones(1)
 
         def bomb(f: Any) -> None:
             f.create_dataset("data/c/0", (1 << 30,), "f4", compression="gzip", fillvalue=0)
@@ -270,7 +285,7 @@ class TestHdf5:
 
         for fill, message in (
             (outside, "is a link"), (soft, "is a link"), (text, "does not hold numbers"),
-            (missing, "lacks blob 0"), (bomb, "too large for this file"),
+            (far, "numbered beyond 100"), (bomb, "too large for this file"),
             (raw, "outside the file"), (lambda f: f.create_group("data"), "holds no blobs"),
             (lambda f: None, "no group 'data'"),
         ):  # fmt: skip

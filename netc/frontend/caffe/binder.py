@@ -70,7 +70,10 @@ class Binder:
     def finish(self, layer: Layer) -> None:
         """Hold the number of blobs in the weights against those the layer has."""
         stored = len(self.stored(layer))
-        if stored and stored != layer.count:
+        names = [spec.text("name") for spec in layer.specs()]
+        borrows = any(n in self.shared and self.shared[n][1] is not layer for n in names)
+        fewer = borrows and stored < layer.count  # what is shared may be stored with its owner
+        if stored and stored != layer.count and not fewer:
             what = f"layer {clean(layer.name)} has {layer.count} blobs, the weights have {stored}"
             self.problems.append(Diagnostic(what, layer.message.span()))
 

@@ -163,7 +163,7 @@ class Layer:
         self.check(not loose, f"more than one size of {x.type} varies between runs")
         return self.b.reshape(x, shape=tuple(new))
 
-    def stored(self) -> list[Array]:
+    def stored(self) -> list[Array | None]:
         """The blobs the weights file has for this layer."""
         return self.binder.stored(self)
 

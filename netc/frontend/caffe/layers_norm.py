@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from netc.frontend.caffe.layer import Layer, layer
 from netc.frontend.caffe.message import Message
-from netc.frontend.caffe.params import Arrays, statistics
+from netc.frontend.caffe.params import Arrays, is_scaled, statistics
 from netc.ir.dims import Dim
 from netc.ir.graph import Value
 from netc.ir.op import Array
@@ -39,8 +39,8 @@ def _channels(c: Layer) -> tuple[Dim, ...]:
 
 def _with_stored(c: Layer, shape: tuple[Dim, ...], stored: Arrays, eps: float) -> Value:
     known: list[Array | None] = [None, None]
-    if len(stored) >= 3:
-        c.check(stored[2].size == 1, f"the factor has {stored[2].size} values, not 1")
+    if stored:
+        c.check(is_scaled(stored), "the weights are no mean, variance and factor")
         known = [*statistics(stored)]
     mean = c.derived("mean", shape, known[0], 0.0)
     return c.b.batch_norm(c.x, mean, c.derived("variance", shape, known[1], 1.0), eps=eps)

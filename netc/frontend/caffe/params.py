@@ -15,19 +15,20 @@ from numpy.typing import NDArray
 
 from netc.frontend.caffe.weights import Blobs
 
-Arrays = list[NDArray[Any]]
+Arrays = list[NDArray[Any] | None]
 
 
 def is_scaled(blobs: Arrays) -> bool:
     """Whether blobs are those of a BatchNorm layer: sums, and the factor they are scaled by."""
-    return len(blobs) in (3, 5) and blobs[2].size == 1 and blobs[0].size == blobs[1].size
+    sizes = [b.size for b in blobs if b is not None]
+    return len(blobs) == len(sizes) in (3, 5) and sizes[2] == 1 and sizes[0] == sizes[1]
 
 
-def statistics(blobs: Arrays) -> Arrays:
+def statistics(blobs: Arrays) -> list[NDArray[Any]]:
     """Mean and variance of a BatchNorm layer: each sum over the factor, all 0 for a factor of 0."""
-    factor = np.float32(blobs[2].reshape(()))
-    scale = np.float32(0) if factor == 0 else np.float32(1) / factor
-    return [np.asarray(b, np.float32) * scale for b in blobs[:2]]
+    mean, variance, factor = (np.asarray(b, np.float32) for b in blobs[:3])
+    scale = np.float32(0) if factor.item() == 0 else np.float32(1) / np.float32(factor.item())
+    return [mean * scale, variance * scale]
 
 
 def plain(blobs: Arrays) -> Arrays:
@@ -44,6 +45,6 @@ def by_parameter(blobs: Blobs, wanted: Iterable[str]) -> dict[str, NDArray[Any]]
         i = place.setdefault(layer, 0)
         place[layer] += 1
         arrays = plain(blobs.get(layer, []))
-        if i < len(arrays):
-            found[name] = arrays[i]
+        if i < len(arrays) and (array := arrays[i]) is not None:
+            found[name] = array
     return found

@@ -15,11 +15,13 @@ from netc.frontend.caffe.wire import read_binary
 from netc.frontend.files import display, mapped
 from netc.frontend.hdf5 import is_hdf5, read_hdf5
 
-Blobs = dict[str, list[NDArray[Any]]]
+# A layer's blobs in order; None for one that is stored with the layer it is shared with (HDF5).
+Blobs = dict[str, list[NDArray[Any] | None]]
 Source = str | os.PathLike[str] | bytes | memoryview
 
 _LFS = b"version https://git-lfs"
 MAX_LAYERS = 100_000
+MAX_BLOBS = 100  # of one layer
 
 
 def read_weights(source: Source, name: str = "") -> Blobs:
@@ -65,7 +67,7 @@ def from_caffemodel(data: memoryview | bytes, name: str = "<bytes>") -> Blobs:
     return found
 
 
-def _arrays(layer: str, blobs: list[Message]) -> list[NDArray[Any]]:
+def _arrays(layer: str, blobs: list[Message]) -> list[NDArray[Any] | None]:
     return [blob_array(b, f"blob {i} of layer {clean(layer)}") for i, b in enumerate(blobs)]
 
 
@@ -76,10 +78,10 @@ def from_hdf5(data: memoryview, name: str) -> Blobs:
         layer, _, index = path.rpartition("/")
         if not index.isdigit():
             raise WeightsError(f"{clean(path)} is not a blob of a layer", Span(name))
+        if int(index) > MAX_BLOBS:
+            raise WeightsError(f"{clean(path)} is numbered beyond {MAX_BLOBS}", Span(name))
         blobs = found.setdefault(layer, [])
-        if int(index) != len(blobs):
-            raise WeightsError(f"layer {clean(layer)} lacks blob {len(blobs)}", Span(name))
-        blobs.append(np.asarray(array))
+        blobs += [None] * (int(index) - len(blobs)) + [np.asarray(array)]
     if not found:
         raise WeightsError("the file holds no blobs", Span(name), "is it a .caffemodel.h5?")
     return found
