@@ -103,12 +103,13 @@ def holds(rule: Message, state: State) -> bool:
 
 def left_out(layers: list[Message], blob: str, state: State) -> str:
     """A hint for a blob that only layers outside this state make; empty when there is none."""
-    for layer in layers:
-        if blob in layer.all("top") and not belongs(layer, state):
-            rules = [_shown(r) for r in layer.messages("include")] or ["an exclude rule"]
-            line = layer.span().line
-            return f"the layer on line {line} makes it, but only in: {' or '.join(rules)}"
-    return ""
+    makers = [m for m in layers if blob in m.all("top") and not belongs(m, state)]
+    if not makers:
+        return ""
+    rules = [_shown(r) for m in makers for r in m.messages("include")] or ["other states"]
+    lines = ", ".join(str(m.span().line) for m in makers)
+    layer = f"the layer on line {lines} makes" if len(makers) == 1 else f"lines {lines} make"
+    return f"{layer} it, but only in: {' or '.join(dict.fromkeys(rules))}"
 
 
 def _shown(rule: Message) -> str:
