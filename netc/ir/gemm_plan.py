@@ -21,6 +21,9 @@ BLOCK = 8  # channels that lie together in a blocked activation
 SCRATCH = 32768  # bytes of sums one thread holds on its stack; within half of any L1 cache
 
 
+PARTS = 4  # runs of units that threads begin at; who is done with its own helps with another
+
+
 class Slot(IntEnum):
     """Eight-byte slots of a matrix kernel's argument block."""
 
@@ -47,7 +50,8 @@ class Slot(IntEnum):
     OUT_IMAGE_STRIDE = 20
     OUT_PLANE = 21  # from eight output channels to the next eight
     OUT_CHANNELS = 22  # of one group
-    OPERANDS = 23  # per-channel pointers, then (pointer, offsets, image, plane) per-pixel rows
+    COUNTERS = 24  # units taken of each part of the work, PARTS of them, each on a cache line
+    OPERANDS = 56  # per-channel pointers, then (pointer, offsets, image, plane) per-pixel rows
 
 
 @dataclass(frozen=True)

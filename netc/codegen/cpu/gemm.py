@@ -8,13 +8,17 @@ body, turns sums into outputs. Blocks and tiles are cut evenly, so there are no 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from netc.codegen.cpu.emit import Function, Int, Module, Val
 from netc.codegen.cpu.epilogue import Epilogue, Slots, emit_epilogue
 from netc.codegen.cpu.microkernel import PANEL_ROW, microkernels
-from netc.ir.gemm_plan import BLOCK, SCRATCH, Slot
+from netc.ir.gemm_plan import BLOCK, PARTS, SCRATCH, Slot
 
 __all__ = ["DRIVER", "Epilogue", "GemmFamily", "emit_gemm"]
 
+_WORD, _LINE = 8, 64  # bytes
 _UNITS = 6  # for each thread at least, where there are pixels enough
 _LEAST_PIXELS = 12  # of a block cut small for the sake of threads
 _UNIT_PARAMS = ("ptr", "ptr", "i64", "i64", "i64", "i64", "ptr")
@@ -119,30 +123,62 @@ class _Cut:
 
 
 def _driver(module: Module, unit: Function) -> Function:
-    """Cut the units among threads in contiguous runs; decode and do each."""
+    """Cut the units into runs, one a thread; who is done takes units of the others' runs.
+
+    Each run has a counter of the units taken. Every thread looks in vain once for more in each,
+    and the last to do so sets the counter back for the next time.
+    """
     f = module.function(DRIVER, _DRIVER_PARAMS)
     args, tid, nthreads, finish = f.args
-    slots = Slots(f, args)
-    cut = _Cut(f, slots, nthreads)
+    cut = _Cut(f, Slots(f, args), nthreads)
     with f.if_(f.icmp("sgt", f.mul(cut.blocks, cut.columns), 0)):
-        fast = f.select(cut.outer, cut.blocks, cut.columns)
-        stop = cut.start(f.add(tid, 1), nthreads)
-        with f.loop(cut.start(tid, nthreads), stop) as turn:
-            slow_index, fast_index = f.sdiv(turn.index, fast), f.srem(turn.index, fast)
-            column = f.select(cut.outer, slow_index, fast_index)
-            row = f.select(cut.outer, fast_index, slow_index)
-            first = f.mul(f.sdiv(row, cut.each), cut.together)
-            here = f.mul(f.smin(cut.together, f.sub(cut.images, first)), cut.per_image)
-            number = f.srem(row, cut.each)
-            count = _ceil_div(f, here, cut.block)  # fewer in a last round of fewer images
-            with f.if_(f.icmp("slt", number, count)):
-                p0 = _share(f, here, number, count)
-                p1 = _share(f, here, f.add(number, 1), count)
-                tile = f.gep(slots.ptr(Slot.TILES), f.srem(column, cut.ntiles), 16)
-                group = f.sdiv(column, cut.ntiles)
-                f.call(unit, args, tile, p0, f.sub(p1, p0), first, group, finish)
+        parts = f.smin(nthreads, PARTS)
+        home = f.sdiv(f.mul(tid, parts), nthreads)
+        with f.loop(0, parts) as visit:
+            part = f.srem(f.add(home, visit.index), parts)
+            begin = cut.start(part, parts)
+            size = f.sub(cut.start(f.add(part, 1), parts), begin)
+            counter = f.gep(f.gep(args, Slot.COUNTERS * _WORD), part, _LINE)
+            with _taken(f, counter, size, nthreads) as index:
+                _do(f, cut, f.add(begin, index), unit, finish)
     f.ret()
     return f
+
+
+@contextmanager
+def _taken(f: Function, counter: Val, size: Val, nthreads: Val) -> Iterator[Val]:
+    """Each unit this thread takes of a run, until there is none left."""
+    turn, work, done = (f.new_label() for _ in range(3))
+    f.emit(f"br label %{turn}")
+    f.label(turn)
+    index = f.atomic_add(counter, f.const(1), "monotonic")
+    f.emit(f"br {f.icmp('slt', index, size)}, label %{work}, label %{done}")
+    f.label(work)
+    yield index
+    f.emit(f"br label %{turn}")
+    f.label(done)
+    last = f.icmp("eq", index, f.sub(f.add(size, nthreads), 1))
+    with f.if_(last):
+        f.atomic_store(f.const(0), counter, "monotonic")
+
+
+def _do(f: Function, cut: _Cut, index: Val, unit: Function, finish: Val) -> None:
+    """Decode a unit's number and do it."""
+    args, slots = f.args[0], cut.slots
+    fast = f.select(cut.outer, cut.blocks, cut.columns)
+    slow_index, fast_index = f.sdiv(index, fast), f.srem(index, fast)
+    column = f.select(cut.outer, slow_index, fast_index)
+    row = f.select(cut.outer, fast_index, slow_index)
+    first = f.mul(f.sdiv(row, cut.each), cut.together)
+    here = f.mul(f.smin(cut.together, f.sub(cut.images, first)), cut.per_image)
+    number = f.srem(row, cut.each)
+    count = _ceil_div(f, here, cut.block)  # fewer in a last round of fewer images
+    with f.if_(f.icmp("slt", number, count)):
+        p0 = _share(f, here, number, count)
+        p1 = _share(f, here, f.add(number, 1), count)
+        tile = f.gep(slots.ptr(Slot.TILES), f.srem(column, cut.ntiles), 16)
+        group = f.sdiv(column, cut.ntiles)
+        f.call(unit, args, tile, p0, f.sub(p1, p0), first, group, finish)
 
 
 def _unit(module: Module, table: Val) -> Function:

@@ -21,7 +21,7 @@ from netc.codegen.cpu.lowering import BLOCK, Call, Kernel, Lowering, Operand, Pa
 from netc.codegen.cpu.microkernel import tile_pixels
 from netc.codegen.cpu.packing import pack_channels, pack_conv, pack_fc
 from netc.ir.dims import Dim, evaluate, least, most, product
-from netc.ir.gemm_plan import PANEL, plan_gemm
+from netc.ir.gemm_plan import PANEL, Slot, plan_gemm
 from netc.ir.op import Array
 from netc.ir.ops.convolution import Conv, Fc
 from netc.ir.plan import Affine, Arg, BufferArg, IntArg, TableArg
@@ -281,8 +281,9 @@ def _together(m: Matrix) -> Dim:
 
 
 def _output(m: Matrix, out: Operand) -> list[Arg]:
-    """Slots OUTPUT to OUT_CHANNELS."""
-    return [*_place(m, out), IntArg(m.channels)]
+    """Slots OUTPUT to OUT_CHANNELS, and the counters."""
+    unused = Slot.OPERANDS - Slot.OUT_CHANNELS - 1
+    return [*_place(m, out), IntArg(m.channels), *[IntArg(0)] * unused]
 
 
 def _place(m: Matrix, o: Operand) -> list[Arg]:
