@@ -171,6 +171,7 @@ class NetBuilder:
         if name in self.shapes:  # what the layers of another state would give
             self._enter(message, name, self._input(name, self.shapes[name]))
             return self.blobs[name]
+        self.broken.add(name)  # said once
         near = get_close_matches(name, self.blobs, 1)
         fits = f"did you mean {clean(near[0])!r}?" if near else ""
         help = left_out(left, name, self.state) or fits
