@@ -11,6 +11,17 @@ from numpy.typing import NDArray
 from netc.errors import WeightsError, clean
 
 
+def numbers(value: Any, name: str) -> NDArray[Any]:
+    """What a mapping gives for a parameter, as an array of real numbers."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):  # such as lists of different lengths
+        array = np.asarray(None)
+    if array.dtype.kind not in "biuf":
+        raise WeightsError(f"{clean(name)} is {clean(type(value).__name__)}, not real numbers")
+    return array
+
+
 def fitted(array: NDArray[Any], shape: Sequence[int], name: str) -> NDArray[np.float32]:
     """`array` as float32 of this shape, which may differ in axes of size 1 only.
 

@@ -29,6 +29,15 @@ def mapped(path: str | os.PathLike[str], error: type[NetcError] = UsageError) ->
         os.close(fd)
 
 
+def named_bytes(
+    source: str | os.PathLike[str] | bytes | memoryview, error: type[NetcError] = UsageError
+) -> tuple[str, memoryview]:
+    """What errors call a source, and its bytes: a file's, or those given."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return "<bytes>", memoryview(source)
+    return display(source), mapped(source, error)
+
+
 def display(path: str | os.PathLike[str]) -> str:
     """The name of a file as errors and models show it: without its folders."""
     try:

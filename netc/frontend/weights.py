@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from netc.errors import WeightsError
 from netc.frontend.caffe.params import by_parameter
 from netc.frontend.caffe.weights import read_weights
-from netc.frontend.files import display, mapped
+from netc.frontend.files import mapped, named_bytes
 from netc.frontend.npz import is_zip, read_npz
 from netc.frontend.safetensors import is_safetensors, read_safetensors
 
@@ -34,10 +34,8 @@ def read_params(
     npz and safetensors give what they hold. A Caffe file gives the parameters `wanted`: for
     `conv1.w` and `conv1.b` the blobs of layer `conv1`, in order.
     """
-    if isinstance(source, str | os.PathLike):
-        name, data = name or display(source), mapped(source, WeightsError)
-    else:
-        name, data = name or "<bytes>", memoryview(source)
+    called, data = named_bytes(source, WeightsError)
+    name = name or called
     if is_zip(data):
         return read_npz(data, name)
     if is_safetensors(data):

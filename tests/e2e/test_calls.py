@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import netc
-from netc.errors import GraphError, InputError, UsageError
+from netc.errors import GraphError, InputError, UsageError, WeightsError
 
 TEXT = "net tiny(data: f32[N, 2, 4, 4]) -> prob { prob = data |> conv(3, 3) |> relu |> softmax }"
 PROTOTXT = """\
@@ -70,7 +70,7 @@ def test_interpret_takes_a_graph_and_a_mapping(graph: netc.Graph) -> None:
     with pytest.raises(InputError, match="by name"):
         netc.interpret(graph, None)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no net"):
-        netc.interpret(None, {})  # type: ignore[arg-type]
+        netc.interpret(None, {})
 
 
 def test_outputs_are_names_of_any_kind_of_collection(graph: netc.Graph) -> None:
@@ -120,3 +120,22 @@ def test_fillers_that_draw_nothing(filler: str, message: str) -> None:
     with pytest.raises(GraphError, match=message) as e:
         netc.from_caffe(PROTOTXT.replace("FILLER", filler))
     assert e.value.span.line
+
+
+@pytest.mark.parametrize("value", ["x", None, [[1], [2, 3]], np.ones((3, 2, 3, 3), complex), {}])
+def test_weights_that_are_no_numbers(value: Any) -> None:
+    with pytest.raises(WeightsError, match=r"conv\.w is .*, not real numbers"):
+        netc.parse(TEXT, weights={"conv.w": value})
+
+
+def test_weights_as_lists_and_under_odd_names() -> None:
+    w = np.ones((3, 2, 3, 3)).tolist()
+    assert set(netc.parse(TEXT, weights={"conv.w": w, 1: 2}).weights) == {"conv.w"}
+
+
+@pytest.mark.parametrize("weights", [5, [1], object()])
+def test_weights_that_are_no_file(weights: Any) -> None:
+    with pytest.raises(UsageError, match="is no path"):
+        netc.parse(TEXT, weights=weights)
+    with pytest.raises(UsageError, match="is no path"):
+        netc.from_caffe(PROTOTXT.replace("FILLER", ""), weights)

@@ -12,7 +12,7 @@ from netc.errors import Span, WeightsError, clean
 from netc.frontend.caffe.blobs import blob_array
 from netc.frontend.caffe.message import Message
 from netc.frontend.caffe.wire import read_binary
-from netc.frontend.files import display, mapped
+from netc.frontend.files import named_bytes
 from netc.frontend.hdf5 import is_hdf5, read_hdf5
 
 # A layer's blobs in order; None for one that is stored with the layer it is shared with (HDF5).
@@ -29,9 +29,8 @@ def read_weights(source: Source, name: str = "") -> Blobs:
 
     Legacy blobs keep their four axes (a bias is 1×1×1×N): see `netc.frontend.binding`.
     """
-    is_path = isinstance(source, str | os.PathLike)
-    name = name or (display(source) if is_path else "<bytes>")  # type: ignore[arg-type]
-    data = mapped(source, WeightsError) if is_path else memoryview(source)  # type: ignore[arg-type]
+    called, data = named_bytes(source, WeightsError)
+    name = name or called
     if is_hdf5(data):
         return from_hdf5(data, name)
     _refuse_lookalikes(data, name)

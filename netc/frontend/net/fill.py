@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from netc.errors import Diagnostic, WeightsError, clean
-from netc.frontend.binding import fitted
+from netc.frontend.binding import fitted, numbers
 from netc.ir.graph import Graph, frozen
 from netc.ir.interpret import SEED
 
@@ -40,7 +40,8 @@ def filled(
     for name in wanted.keys() & given.keys():
         node = wanted[name]
         try:
-            arrays[name] = frozen(fitted(given[name], node.types[0].sizes({}), name))
+            array = numbers(given[name], name)
+            arrays[name] = frozen(fitted(array, node.types[0].sizes({}), name))
         except WeightsError as e:
             wrong.append(Diagnostic(e.diagnostics[0].message, node.loc))
     if wrong:
@@ -65,7 +66,7 @@ def _arrays(source: Source | None, wanted: list[str]) -> Mapping[str, Any]:
     if source is None:
         return {}
     if isinstance(source, Mapping):
-        return source
+        return {str(name): value for name, value in source.items()}
     from netc.frontend.weights import read_params  # the readers of Caffe's files: 75 ms
 
     return read_params(source, wanted)
