@@ -5,6 +5,7 @@ from __future__ import annotations
 from netc.codegen.cpu.backend import anchor_of
 from netc.ir.graph import Graph, Node, Value
 from netc.ir.ops.convolution import Conv, Fc
+from netc.ir.ops.indexing import Compact
 from netc.ir.ops.layout import ToBlocked, ToPlain
 from netc.ir.ops.normalization import LogSoftmax, Softmax
 from netc.ir.ops.reduction import Reduce
@@ -60,13 +61,12 @@ def _gives_blocks(anchor: Node) -> bool:
 
 def _alone(body: Graph, anchor: Node) -> str | None:
     tail = [n for n in body.nodes if isinstance(n.op, Elementwise)]
-    if tail and type(anchor.op).__name__ not in _WITH_TAIL:
-        return f"the kernel of {anchor.op.name} takes no element-wise tail"
+    if tail and isinstance(anchor.op, Compact):
+        return f"how many rows {anchor.op.name} gives depends on the data"
     return None
 
 
 _WITH_PROLOGUE = (Reduce, Softmax, LogSoftmax)
-_WITH_TAIL = frozenset({"MaxPool", "AvgPool", "GlobalAvgPool", "GlobalMaxPool", "Lrn"})
 
 
 def _matrix(body: Graph, anchor: Node, params: frozenset[str]) -> str | None:
@@ -75,14 +75,13 @@ def _matrix(body: Graph, anchor: Node, params: frozenset[str]) -> str | None:
         return f"%{anchor.name} gives one result, and %{next(iter(body.outputs))} is another"
     (out,) = body.outputs.values()
     if isinstance(anchor.op, Conv) and out.type.layout is Layout.PLAIN:
-        tail = [n for n in body.nodes if isinstance(n.op, Elementwise)]
-        return "a row-major convolution takes no element-wise tail" if tail else None
+        return None
     tail_inputs = [
         v
         for n in body.nodes
         if n is not anchor
         for v in n.inputs
-        if isinstance(v.op, Input | Param) and v not in anchor.inputs
+        if isinstance(v.op, Input | Param)
     ]
     return next(
         (why for v in tail_inputs if (why := _operand(v, out.type, v.name in params))), None
