@@ -14,29 +14,41 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from netc.api import Executable, compile, from_caffe, interpret, load, parse, read
 from netc.errors import NetcError
+from netc.ir.types import TensorType, f32, i32, i64, u8
 from netc.version import __version__
 
-_FROM = {
-    "netc.api": ("read", "parse", "from_caffe", "compile", "load", "interpret", "Executable"),
-    "netc.frontend.python": ("net", "device"),
-    "netc.ir.types": ("f32", "u8", "i32", "i64", "TensorType"),
-    "netc.ir.graph": ("Graph",),
-    "netc.errors": ("NetcError",),
+_LAZY = {
+    "Graph": "netc.ir.graph",
+    "device": "netc.frontend.python",
+    "net": "netc.frontend.python",
 }
-_HOME = {name: module for module, names in _FROM.items() for name in names}
 
-__all__ = ["NetcError", "__version__", *sorted(set(_HOME) - {"NetcError"})]
+__all__ = [
+    "Executable",
+    "NetcError",
+    "TensorType",
+    "__version__",
+    "compile",
+    "f32",
+    "from_caffe",
+    "i32",
+    "i64",
+    "interpret",
+    "load",
+    "parse",
+    "read",
+    "u8",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Public names from where they live; any other name is an op's word: netc.conv, netc.relu."""
+    """What needs the compile side; any name not known here is a word: netc.conv, netc.relu."""
     if name.startswith("_"):
         raise AttributeError(name)
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    return getattr(import_module("netc.frontend.python"), name)
+    return getattr(import_module(_LAZY.get(name, "netc.frontend.python")), name)
 
 
 def __dir__() -> list[str]:
-    return [*__all__, *import_module("netc.frontend.python").words()]
+    return [*__all__, *_LAZY, *import_module("netc.frontend.python").words()]

@@ -33,6 +33,11 @@ class DType(Enum):
         return np.dtype(_NUMPY[self])
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """The same, under the name by which NumPy asks: `x.astype(spec.dtype)` works."""
+        return self.numpy
+
+    @property
     def size(self) -> int:
         """Bytes of one element."""
         return self.numpy.itemsize
