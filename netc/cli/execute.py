@@ -86,13 +86,13 @@ def run_command(
 
 @click.command("time")
 @click.argument("model", type=EXISTING)
-@click.option("--batch", type=click.IntRange(1, 1 << 20), default=1, help="Size of the batch.")
+@click.option("--batch", type=click.IntRange(1, 1 << 20), help="Size of the batch; 1 if open.")
 @click.option("--per-op/--whole", default=True, help="Also a row for every step.")
 @click.option("--seconds", type=click.FloatRange(0.01, 3600), default=1.0, help="How long.")
 @_loading
 def time_command(
     model: Path,
-    batch: int,
+    batch: int | None,
     per_op: bool,
     seconds: float,
     threads: int | None,
@@ -101,10 +101,11 @@ def time_command(
 ) -> None:
     """Time MODEL on random inputs: the median run, and where it goes."""
     from netc import api
-    from netc.cli.timing import measure, random_feed, step_rows
+    from netc.cli.timing import batch_of, measure, random_feed, step_rows
 
     with progress(f"loading {clean(model.name)}"):
         exe = api.load(model, threads, trust, sha256)
+    batch = batch_of(exe, batch)
     feed = random_feed(exe, batch)
     with progress("timing") as step:
         taken = measure(exe, feed, seconds)

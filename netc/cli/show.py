@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -104,20 +106,27 @@ def is_probability(row: NDArray[Any]) -> bool:
 
 def outputs(results: Mapping[str, NDArray[Any]], labels: Sequence[str]) -> None:
     """Every output: the best classes where it is scores, a few values where it is not."""
+    tables = {name: _rows(array) for name, array in results.items()}
+    widths = {rows.shape[1] for rows in tables.values()}
+    if labels and len(labels) not in widths:
+        logging.getLogger("netc").warning("warning: no output has %d classes", len(labels))
     for name, array in results.items():
+        rows, named = tables[name], tables[name].shape[1] == len(labels)
         say(f"{clean(name)}  {array.dtype}{list(array.shape)}")
-        rows = array.reshape(array.shape[0], -1) if array.ndim >= 2 else array.reshape(1, -1)
-        classes = rows.shape[1]
-        scores = classes == len(labels) or (
-            not labels and 1 < classes <= 100_000 and len(rows) > 0 and is_probability(rows[0])
-        )
-        if scores and len(rows) <= 16:
+        few = 0 < len(rows) <= 16
+        if few and (named or (not labels and is_probability(rows[0]))):
             for i, row in enumerate(rows):
                 if len(rows) > 1:
                     say(f" [{i}]")
                 say("\n".join(top(row, labels)))
         else:
             say("  " + _few(array))
+
+
+def _rows(array: NDArray[Any]) -> NDArray[Any]:
+    """The values of each of a batch in one row."""
+    batch, *sizes = array.shape if array.ndim >= 2 else (1, array.size)
+    return array.reshape(batch, math.prod(sizes))
 
 
 def _few(array: NDArray[Any]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netc.cli.show import milliseconds
+from netc.errors import UsageError
 from netc.runtime.session import Executable
 from netc.runtime.trace import StepTime, timed
 
@@ -19,6 +20,17 @@ _WARM_UP = 3
 _MOST = 100_000  # runs
 _WATCHED, _WATCHED_SECONDS = 100, 2.0  # runs whose steps are timed
 _IMAGE = 224  # pixels of a height or width left open
+
+
+def batch_of(exe: Executable, asked: int | None) -> int:
+    """The size of the batch: as asked for, 1, or the one the net fixes."""
+    sizes = [spec.shape[0] for spec in exe.inputs.values() if spec.shape]
+    fixed = next((d for d in sizes if isinstance(d, int)), 1)
+    if all(isinstance(d, int) for d in sizes):
+        if asked not in (None, fixed):
+            raise UsageError(f"this model's batch is {fixed}", help="netc inspect says why")
+        return fixed
+    return asked or 1
 
 
 def random_feed(exe: Executable, batch: int, seed: int = 0) -> dict[str, NDArray[Any]]:

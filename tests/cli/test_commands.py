@@ -162,3 +162,23 @@ def test_ir_and_weights_go_together(folder: Path, netc: Invoke) -> None:
     np.savez("w.npz", **{"conv.w": np.zeros((4, 1, 3, 3)), "conv.b": np.zeros(4)})
     netc("convert", "small.net", "--weights", "w.npz", "-o", "small.ir")
     netc("compile", "small.ir", "--weights", "small.npz", "-o", "small.bin")
+
+
+def test_an_empty_batch_is_shown(folder: Path, netc: Invoke, model: Path) -> None:
+    np.save("none.npy", np.zeros((0, 1, 8, 8), np.float32))
+    assert "float32[0, 3]" in netc("run", model, "-i", "none.npy").output
+
+
+def test_labels_that_fit_no_output_are_said(
+    folder: Path, netc: Invoke, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "two.txt").write_text("cat\ndog\n")
+    netc("run", model, "-i", "x.npy", "--labels", "two.txt")
+    assert "no output has 2 classes" in caplog.text
+
+
+def test_time_says_the_batch_that_a_net_fixes(folder: Path, netc: Invoke) -> None:
+    (folder / "two.net").write_text("net two(x: f32[2, 3]) -> y { y = relu(x) }")
+    netc("compile", "two.net", "-o", "two.bin")
+    assert "batch 2" in netc("time", "two.bin", "--seconds", "0.01").output
+    assert "batch is 2" in netc("time", "two.bin", "--batch", "3", code=2).output
