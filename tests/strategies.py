@@ -37,7 +37,7 @@ COPIES = {
     "abs", "concat", "crop", "flatten", "max_pool", "maximum", "minimum", "pad", "reduce_max",
     "relu", "reshape", "resize_nearest", "slice", "tile", "transpose", "global_max_pool",
 }  # fmt: skip
-OTHER_STAGES = {"input", "param", "const", "fused", "to_blocked", "to_plain"}
+OTHER_STAGES = {"copy", "input", "param", "const", "fused", "to_blocked", "to_plain"}
 
 
 def draw_array(type: TensorType, domain: str, rng: np.random.Generator, sizes: Any = ()) -> Array:

@@ -10,6 +10,7 @@ from netc.errors import NOWHERE, Diagnostic, GraphError, VerifyError, clean
 from netc.ir.attributes import misfit
 from netc.ir.graph import MAX_NODES, Graph, Node, Stage
 from netc.ir.op import Op, typed
+from netc.ir.ops.devices import Copy
 from netc.ir.ops.elementwise import Cast
 from netc.ir.ops.fused import Fused
 from netc.ir.ops.layout import ToBlocked, ToPlain
@@ -28,6 +29,13 @@ _AROUND = (Elementwise, Random, Cast, Const, Input, ToBlocked, ToPlain, Concat, 
 def is_anchor(op: Op) -> bool:
     """Whether an op decides a kernel's loops: a convolution, a pool, a reduction, …"""
     return not isinstance(op, (*_AROUND, Param, Fused))
+
+
+def is_copy(op: Op) -> bool:
+    """Whether an op may read what lies on another device."""
+    if isinstance(op, Fused):
+        return any(isinstance(n.op, Copy) for n in op.body.nodes)
+    return isinstance(op, Copy)
 
 
 def verify(graph: Graph) -> Graph:
@@ -120,14 +128,18 @@ def _locations(graph: Graph) -> Iterator[Diagnostic]:
 
 
 def _devices(graph: Graph) -> Iterator[Diagnostic]:
-    """Placed: every node has a device, and so have its operands, the same one."""
+    """Placed: every node has a device, where its operands lie; a copy reads from anywhere.
+
+    Parameters have no place: each device that reads one keeps it.
+    """
     if graph.stage is Stage.NET or all(n.device is None for n in graph.nodes):
         return
     for node in graph.nodes:
         if node.device is None:
             yield _said(node, "has no device, though others have")
         for v in node.inputs:
-            if v.node.device not in (node.device, None):
+            free = is_copy(node.op) or isinstance(v.op, Param)
+            if not free and v.node.device not in (node.device, None):
                 yield _said(node, f"is on {node.device}, %{clean(v.name)} on {v.node.device}")
 
 

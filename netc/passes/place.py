@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from netc.ir.device import Device
 from netc.ir.graph import Graph, Node, Stage, Value
-from netc.ir.ops.sources import Const, Param
+from netc.ir.ops.sources import Const, Input, Param
 from netc.passes.base import Context, at_stage
+from netc.passes.insert_copies import with_copies
 from netc.passes.rewrite import rebuilt
 
 CPU = Device("cpu")
@@ -16,7 +17,10 @@ CPU = Device("cpu")
 
 @dataclass(frozen=True)
 class Place:
-    """Nodes run where the net says, the rest on `default`; parameters where they are read first."""
+    """Nodes run where the net says, the rest on `default`; sources lie where they are read first.
+
+    What is read on another device goes through a copy.
+    """
 
     default: Device = CPU
     name: ClassVar[str] = "place"
@@ -34,11 +38,12 @@ class Place:
                 placed = replace(node, inputs=inputs, device=device)
             new.update(zip(node.results, placed.results, strict=True))
         inputs_now = tuple(new[n.out].node for n in graph.inputs)
-        return at_stage(replace(rebuilt(graph, new), inputs=inputs_now), Stage.PLACED)
+        placed_graph = replace(rebuilt(graph, new), inputs=inputs_now)
+        return at_stage(with_copies(placed_graph), Stage.PLACED)
 
     @staticmethod
     def _of_reader(graph: Graph, node: Node) -> Device | None:
-        """Where a parameter or constant is read first."""
-        if not isinstance(node.op, Param | Const):
+        """Where an input, parameter or constant is read first."""
+        if not isinstance(node.op, Input | Param | Const):
             return None
         return next((user.device for user in graph.uses[node.out] if user is not None), None)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from netc.codegen.cpu.lowering import BLOCK, WEIGHTS, Operand, row_major
 from netc.ir.dims import Dim, product
 from netc.ir.graph import Graph, Node, Value
+from netc.ir.ops import devices
 from netc.ir.op import Array
 from netc.ir.ops.convolution import Conv
 from netc.ir.ops.fused import Fused
@@ -323,4 +324,4 @@ def sub_operand(whole: Operand, type: TensorType, axis: int, start: Dim) -> Oper
 def _elementwise(node: Node) -> bool:
     from netc.ir.scalar import Elementwise
 
-    return isinstance(node.op, Elementwise | Input | Param)
+    return isinstance(node.op, Elementwise | Input | Param | devices.Copy)

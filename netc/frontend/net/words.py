@@ -24,7 +24,7 @@ from netc.ir.scalar import Elementwise
 from netc.ir.types import DType, TensorType
 
 SPATIAL = frozenset(("kernel", "stride", "pad", "dilation", "offset", "size", "scale"))
-_HIDDEN = frozenset(("input", "param", "fused", "formula", "to_blocked", "to_plain"))
+_HIDDEN = frozenset(("copy", "input", "param", "fused", "formula", "to_blocked", "to_plain"))
 _REQUIRED: Any = object()
 _EVERYWHERE = {"stride": "1", "pad": "0", "dilation": "1"}  # what () stands for
 

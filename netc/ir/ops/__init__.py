@@ -3,6 +3,7 @@
 from netc.ir.ops import (
     boxes,
     convolution,
+    devices,
     elementwise,
     formula,
     fused,
@@ -20,6 +21,7 @@ from netc.ir.ops import (
 __all__ = [
     "boxes",
     "convolution",
+    "devices",
     "elementwise",
     "formula",
     "fused",

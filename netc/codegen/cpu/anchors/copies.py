@@ -23,6 +23,7 @@ from netc.codegen.cpu.anchors.formula import Tail
 from netc.codegen.cpu.lowering import BLOCK, Call, Kernel, Lowering, Operand, row_major, rule
 from netc.errors import UnsupportedError
 from netc.ir.dims import Dim, ceil_div
+from netc.ir.ops.devices import Copy
 from netc.ir.ops.image import ResizeNearest
 from netc.ir.ops.shape import Concat, Crop, Flatten, Pad, Reshape, Slice, Tile, Transpose
 from netc.ir.ops.windows import axis_of
@@ -72,6 +73,13 @@ class _Pieces:
             return map_accesses(self.ctx, formula, accesses, outs, sizes)
         over = (sizes[0], ceil_div(sizes[1], BLOCK), *sizes[2:])
         return map_blocked(self.ctx, formula, accesses, outs, over, sizes[1])
+
+
+@rule(Copy)
+def lower_copy(ctx: Lowering, k: Kernel) -> Call:
+    """The source as it is."""
+    pieces = _Pieces(ctx, k)
+    return pieces.put(pieces.source(k.anchor_operands()[0]), pieces.shape)
 
 
 @rule(Transpose)
