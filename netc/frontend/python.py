@@ -11,7 +11,7 @@ import linecache
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
@@ -102,6 +102,8 @@ def net(function: Callable[..., Any]) -> Graph:
     It returns a tensor, a tuple of tensors, or a dict from output names to tensors. Parameters
     that are no tensors keep their defaults.
     """
+    if not (callable(function) and hasattr(function, "__name__")):
+        raise UsageError(f"a {type(function).__name__} is no function that describes a net")
     maker = Maker()
     token = _MAKER.set(maker)
     try:
@@ -145,10 +147,14 @@ def _outputs(given: Any, function: Callable[..., Any]) -> dict[str, Value]:
     return {name: t.value for name, t in given.items()}
 
 
-@contextmanager
-def device(name: str) -> Iterator[None]:
+def device(name: str) -> AbstractContextManager[None]:
     """Nodes made within run on this device: `with netc.device("cuda:1"):`."""
-    token = _DEVICE.set(Device.parse(name, _caller()))
+    return _on(Device.parse(name, _caller()))
+
+
+@contextmanager
+def _on(chosen: Device) -> Iterator[None]:
+    token = _DEVICE.set(chosen)
     try:
         yield
     finally:

@@ -25,7 +25,7 @@ class Device:
     @staticmethod
     def parse(text: str, span: Span = NOWHERE) -> Device:
         """The device a text such as `cuda:1` or `cpu` names. Raises GraphError."""
-        m = _FORM.fullmatch(text)
+        m = _FORM.fullmatch(text) if isinstance(text, str) else None
         if m is None or m[1] not in KINDS:
             fits = "a device is cpu, cpu:1, cuda:0, sim:3 or cuda:0@host"
             raise GraphError(f"no device {clean(text)!r}", span, fits)

@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from operator import index
 from typing import Any
 
 import numpy as np
 
 from netc.errors import GraphError, clean
-from netc.ir.dims import MAX_DIM, Dim, evaluate, parse_dim, product, sym, symbols
+from netc.ir.dims import MAX_DIM, Dim, Expr, evaluate, parse_dim, product, sym, symbols
 
 MAX_RANK = 32  # Caffe's kMaxBlobAxes
 
@@ -45,7 +46,19 @@ class DType(Enum):
     def __getitem__(self, dims: int | str | Dim | tuple[int | str | Dim, ...]) -> TensorType:
         """`f32["N", 3]` is a type; `f32[()]` is a scalar's."""
         shape = dims if isinstance(dims, tuple) else (dims,)
-        return TensorType(self, tuple(parse_dim(d) if isinstance(d, str) else d for d in shape))
+        return TensorType(self, tuple(map(_dim, shape)))
+
+
+def _dim(d: int | str | Dim) -> Dim:
+    """A size as a user gives it."""
+    if isinstance(d, str):
+        return parse_dim(d)
+    if isinstance(d, Expr):
+        return d
+    try:
+        return index(d)
+    except TypeError:
+        raise GraphError(f"{clean(repr(d))} is no size; a number or a name is") from None
 
 
 _NUMPY = {DType.F32: "float32", DType.U8: "uint8", DType.I32: "int32", DType.I64: "int64"}

@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 import netc
-from netc.errors import NetcError
+from netc.errors import GraphError, NetcError, UsageError
 from netc.frontend.net.elaborate import parse_net
 from netc.frontend.python import Tensor, words
 from netc.ir.text import show
@@ -192,3 +194,24 @@ def test_every_word_is_a_function() -> None:
 
 def test_words_explain_themselves() -> None:
     assert netc.max_pool.__doc__.startswith("max_pool(x, kernel, stride=1, pad=0, ceil=false)\n")
+
+
+def test_a_wrong_device_is_located_where_it_is_named() -> None:
+    with pytest.raises(GraphError, match="no device 'foo'") as e:
+        netc.device("foo")
+    with pytest.raises(GraphError, match="no device"):
+        netc.device(None)
+    assert e.value.span.file == "test_python.py"
+
+
+@pytest.mark.parametrize("what", [5, None, "lenet"])
+def test_what_is_no_function(what: Any) -> None:
+    with pytest.raises(UsageError, match="no function"):
+        netc.net(what)
+
+
+@pytest.mark.parametrize("size", [1.5, None, b"N"])
+def test_what_is_no_size(size: Any) -> None:
+    with pytest.raises(GraphError, match="is no size"):
+        netc.f32["N", size]
+    assert netc.f32[np.int64(3)] == netc.f32[3]
