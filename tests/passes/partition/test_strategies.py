@@ -1,0 +1,190 @@
+"""Every strategy: whole, within memory, as the net says, the same each time; and how good."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from netc.errors import GraphError, UsageError
+from netc.ir.device import Device
+from netc.ir.graph import Builder, Graph, Node
+from netc.ir.interpret import interpret
+from netc.ir.machine import DeviceSpec, Link, Machine, eight_gpus, two_cpus
+from netc.ir.ops.sources import Const, Param
+from netc.ir.types import f32
+from netc.passes.base import Context, run_passes
+from netc.passes.partition.choose import STRATEGIES, Partition, apply, placement_of
+from netc.passes.partition.greedy import greedy
+from netc.passes.partition.milp import milp
+from netc.passes.partition.min_cut import min_cut, total
+from netc.passes.partition.placement import Placement, evaluate, lower_bound, simulate
+from netc.passes.partition.problem import Problem, problem_of, with_devices
+from netc.passes.partition.stages import stages
+from netc.passes.place import Place
+from tests.passes.partition.nets import random_machine, random_net
+
+EVERY = pytest.mark.parametrize("strategy", STRATEGIES)
+
+
+def computing(graph: Graph) -> list[Node]:
+    return [n for n in graph.nodes if not isinstance(n.op, Param | Const)]
+
+
+def where_of(problem: Problem, placement: Placement) -> tuple[int, ...]:
+    number = {d: i for i, d in enumerate(problem.devices)}
+    return tuple(number[placement.devices[item.name]] for item in problem.items)
+
+
+@EVERY
+@pytest.mark.parametrize("seed", range(4))
+def test_every_node_is_placed_and_the_time_is_the_simulated_one(strategy: str, seed: int) -> None:
+    graph, machine = random_net(seed, 7), random_machine(seed, 2)
+    found = placement_of(graph, machine, strategy)
+    assert set(found.devices) == set(found.why) == {n.name for n in computing(graph)}
+    assert all(found.why.values())
+    assert found.seconds == pytest.approx(evaluate(graph, found, machine))
+    assert found.seconds >= lower_bound(problem_of(graph, machine)) * (1 - 1e-9)
+    assert placement_of(graph, machine, strategy).devices == found.devices
+
+
+@EVERY
+def test_what_the_net_says_holds(strategy: str) -> None:
+    graph = random_net(5, 6)
+    machine = random_machine(5, 2)
+    wanted = {n: machine.devices[i % 2] for i, n in enumerate(computing(graph)) if i % 5 == 1}
+    found = placement_of(with_devices(graph, wanted), machine, strategy)
+    for node, device in wanted.items():
+        assert found.devices[node.name] == device
+        assert found.why[node.name] == f"the net says {device}"
+
+
+@EVERY
+def test_back_ends_have_a_say(strategy: str) -> None:
+    graph, machine = random_net(6, 6), random_machine(6, 2)
+    first = machine.devices[0]
+    refused = {n.name for i, n in enumerate(computing(graph)) if n.op.name == "conv" and i % 2}
+
+    def accepts(node: Node, device: Device) -> str | None:
+        return "no such kernel" if node.name in refused and device == first else None
+
+    found = placement_of(graph, machine, strategy, accepts)
+    assert {found.devices[name] for name in refused} == {machine.devices[1]}
+
+
+@EVERY
+def test_no_back_end_takes_it(strategy: str) -> None:
+    with pytest.raises(GraphError, match="no device takes %data") as e:
+        placement_of(random_net(1), two_cpus(), strategy, lambda n, d: "no kernels today")
+    assert "cpu:0: no kernels today" in e.value.diagnostics[0].help
+
+
+@EVERY
+def test_a_device_that_is_not_there(strategy: str) -> None:
+    graph = random_net(1, 3)
+    lost = with_devices(graph, {computing(graph)[1]: Device("cuda", 3)})
+    with pytest.raises(GraphError, match="is placed on cuda:3, which is not there") as e:
+        placement_of(lost, two_cpus(), strategy)
+    assert "cpu:0, cpu:1" in e.value.diagnostics[0].help
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "stages", "min_cut", "milp"])
+def test_memory_is_kept(strategy: str) -> None:
+    """Parameters of 6 layers on two devices that hold 3.5 layers each."""
+    b = Builder()
+    x = b.input("x", f32[1, 512])
+    for _ in range(6):
+        x = b.relu(b.fc(x, b.param("w", f32[512, 512])))
+    graph = b.graph("deep", {"y": x})
+    spec = DeviceSpec(int(3.5 * 4 * 512 * 512), 5e10, 1e10, 1e-6)
+    machine = Machine.uniform(["cpu:0", "cpu:1"], spec)
+    found = placement_of(graph, machine, strategy)
+    assert len(set(found.devices.values())) == 2
+    assert max(found.memory.values()) <= spec.memory
+
+
+@EVERY
+def test_memory_that_does_not_do(strategy: str) -> None:
+    machine = Machine.uniform(["cpu:0", "cpu:1"], DeviceSpec(1 << 14, 5e10, 1e10, 1e-6))
+    with pytest.raises(GraphError, match=r"no placement that fits: the net needs .* MiB"):
+        placement_of(random_net(2), machine, strategy)
+
+
+@EVERY
+@pytest.mark.parametrize("seed", range(3))
+def test_the_meaning_stays(strategy: str, seed: int) -> None:
+    graph, machine = random_net(seed, 5, channels=3, side=5), random_machine(seed, 2)
+    placed = run_passes(graph, (Partition(machine, strategy), Place()), Context(check=2))
+    feed = {"data": np.random.default_rng(0).normal(size=(1, 3, 5, 5))}
+    before, after = interpret(graph, feed), interpret(placed, feed)
+    assert all(np.array_equal(before[k], after[k]) for k in before)
+    assert apply(placed, placement_of(graph, machine, strategy)).outputs.keys() == before.keys()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_min_cut_is_exact(seed: int) -> None:
+    problem = problem_of(random_net(seed, 8), random_machine(seed, 2))
+    found = where_of(problem, min_cut(problem))
+    every = itertools.product(range(2), repeat=len(problem.items))
+    least = min(total(problem, where) for where in every)
+    assert total(problem, found) == pytest.approx(least, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_milp_is_the_optimum(seed: int) -> None:
+    """No placement of 8 items is faster than its bound; its own is within the stated gap."""
+    problem = problem_of(random_net(seed, 6), random_machine(seed, 2))
+    found = milp(problem)
+    every = itertools.product(range(2), repeat=len(problem.items))
+    least = min(simulate(problem, where).makespan for where in every)
+    assert found.bound is not None
+    assert found.bound <= least * (1 + 1e-6)
+    assert found.seconds <= least * 1.02  # contention of copies is not in the program
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_stages_are_the_best_runs_of_items(seed: int) -> None:
+    """Of all cuts of 8 items into runs, on links that cost nothing, none has a smaller maximum."""
+    machine = replace(random_machine(seed, 3), between=Link(1e18, 1e-12))
+    problem = problem_of(random_net(seed, 6), machine)
+    n, least = len(problem.items), np.inf
+    for order in itertools.permutations(range(3)):
+        for i, j in itertools.combinations_with_replacement(range(n + 1), 2):
+            bounds = ((0, i), (i, j), (j, n))
+            work = [problem.seconds[s:e, d].sum() for (s, e), d in zip(bounds, order, strict=True)]
+            least = min(least, max(work))
+    assert stages(problem).interval == pytest.approx(least, rel=1e-6)
+
+
+def test_two_devices_only() -> None:
+    with pytest.raises(UsageError, match="min_cut takes two devices, not 8"):
+        placement_of(random_net(1), eight_gpus(), "min_cut")
+
+
+def test_an_unknown_strategy() -> None:
+    with pytest.raises(UsageError, match="no strategy 'best'") as e:
+        placement_of(random_net(1), two_cpus(), "best")
+    assert "greedy" in e.value.diagnostics[0].help
+
+
+def test_without_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    from netc.errors import UnsupportedError
+
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    with pytest.raises(UnsupportedError, match="needs scipy") as e:
+        placement_of(random_net(1, 3), two_cpus(), "milp")
+    assert "netc[partition]" in e.value.diagnostics[0].help
+
+
+def test_two_thousand_nodes_on_eight_devices() -> None:
+    graph = random_net(0, 900)
+    assert len(computing(graph)) >= 2000
+    start = time.process_time()
+    placement = greedy(problem_of(graph, eight_gpus()))
+    assert time.process_time() - start < 5
+    assert placement.seconds > 0
