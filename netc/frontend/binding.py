@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from netc.errors import WeightsError, clean
+from netc.frontend.files import mapped
+from netc.frontend.npz import is_zip
+from netc.frontend.safetensors import is_safetensors
+
+
+def is_by_name(source: object) -> bool:
+    """Whether weights are by parameter name: a mapping, an npz or a safetensors file."""
+    if isinstance(source, str | os.PathLike):
+        data = mapped(source, WeightsError)
+        return is_zip(data) or is_safetensors(data)
+    if isinstance(source, bytes | memoryview):
+        return is_zip(source) or is_safetensors(source)
+    return isinstance(source, Mapping)
 
 
 def numbers(value: Any, name: str) -> NDArray[Any]:

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netc.errors import GraphError, UsageError, WeightsError, clean
-from netc.frontend.caffe.blobs import read_mean
 from netc.frontend.files import display, mapped
 from netc.frontend.npz import read_npy
 from netc.ir.dims import Dim, sym
@@ -160,6 +159,8 @@ def _mean(value: Any, name: str) -> NDArray[np.float32]:
 
 
 def _mean_file(path: str | os.PathLike[str]) -> NDArray[np.float32]:
+    from netc.frontend.caffe.blobs import read_mean  # whose importer needs this module
+
     data, name = mapped(path, WeightsError), display(path)
     array = read_npy(data, name) if bytes(data[:6]) == b"\x93NUMPY" else read_mean(data, name)
     if array.ndim not in (1, 3):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from numpy.typing import NDArray
@@ -11,19 +11,9 @@ from numpy.typing import NDArray
 from netc.errors import WeightsError
 from netc.frontend.caffe.params import by_parameter
 from netc.frontend.caffe.weights import read_weights
-from netc.frontend.files import mapped, named_bytes
+from netc.frontend.files import named_bytes
 from netc.frontend.npz import is_zip, read_npz
 from netc.frontend.safetensors import is_safetensors, read_safetensors
-
-
-def is_by_name(source: object) -> bool:
-    """Whether weights are by parameter name: a mapping, an npz or a safetensors file."""
-    if isinstance(source, str | os.PathLike):
-        data = mapped(source, WeightsError)
-        return is_zip(data) or is_safetensors(data)
-    if isinstance(source, bytes | memoryview):
-        return is_zip(source) or is_safetensors(source)
-    return isinstance(source, Mapping)
 
 
 def read_params(

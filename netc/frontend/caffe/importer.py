@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from netc.errors import Diagnostic, GraphError, ParseError, UsageError, WeightsError, clean
+from netc.frontend.binding import is_by_name
 from netc.frontend.caffe.binder import Binder
 from netc.frontend.caffe.build import KNOWN, NetBuilder
 from netc.frontend.caffe.message import Message
@@ -24,7 +25,6 @@ from netc.frontend.labels import read_labels
 from netc.frontend.net.fill import filled
 from netc.frontend.preprocess import Preprocessing
 from netc.frontend.preprocess import preprocessing as options_of
-from netc.frontend.weights import is_by_name
 from netc.ir.dims import Dim, parse_dim
 from netc.ir.graph import Graph
 from netc.ir.interpret import SEED
