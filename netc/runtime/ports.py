@@ -128,7 +128,9 @@ def _array_of(port: Port, value: Any, wanted: np.dtype[Any]) -> Array:
         plain = isinstance(value, list | tuple | int | float) and array.dtype.kind in "biuf"
         if plain and (wanted.kind == "f" or array.dtype.kind in "biu"):
             return np.asarray(value, wanted)  # raises where a number does not fit
-    except (ValueError, TypeError, OverflowError, BufferError, RuntimeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a foreign object's own methods raise anything
         raise InputError(f"{name}, got {type(value).__name__}: {clean(error)}") from error
     return array
 

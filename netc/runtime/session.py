@@ -8,7 +8,7 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -56,6 +56,10 @@ class Executable:
         ins = ", ".join(f"{name}: {spec}" for name, spec in self.inputs.items())
         outs = ", ".join(f"{name}: {spec}" for name, spec in self.outputs.items())
         return f"Executable({ins} -> {outs}; {self.level}, {self.threads} threads)"
+
+    def __reduce__(self) -> NoReturn:
+        help = "save it to a file, and load that where it is to run"
+        raise UsageError("an executable is not pickled: it is bound to this process", help=help)
 
     @property
     def inputs(self) -> dict[str, TensorSpec]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,3 +141,34 @@ def test_weights_that_are_no_file(weights: Any) -> None:
         netc.parse(TEXT, weights=weights)
     with pytest.raises(UsageError, match="is no path"):
         netc.from_caffe(PROTOTXT.replace("FILLER", ""), weights)
+
+
+class Angry:
+    """Something that looks like an array and is none."""
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        raise ZeroDivisionError("no array today")
+
+
+class AngryToo:
+    """The same with DLPack."""
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+    def __dlpack__(self, **_: Any) -> Any:
+        raise KeyError("nor a capsule")
+
+
+@pytest.mark.parametrize("value", [Angry(), AngryToo()])
+def test_foreign_objects_that_fail(graph: netc.Graph, value: Any) -> None:
+    exe = netc.compile(graph)
+    with pytest.raises(InputError, match="got Angry"):
+        exe(data=value)
+
+
+def test_an_executable_is_not_pickled(graph: netc.Graph) -> None:
+    exe = netc.compile(graph)
+    for refused in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(UsageError, match="not pickled"):
+            refused(exe)
