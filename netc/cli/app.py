@@ -129,6 +129,9 @@ def _unexpected(e: Exception) -> int:
         if sys.stdout and e.filename is None:
             _discard(sys.stdout)
         return 1
+    if isinstance(e, ImportError | OSError):
+        _say(f"error: a library cannot be loaded: {clean(e)}")
+        return 9
     _say(f"error: netc failed: {type(e).__name__}: {clean(e)}")
     _say("  help: this is a bug in netc; NETC_DEBUG=1 shows where")
     return INTERNAL

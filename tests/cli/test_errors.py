@@ -266,3 +266,15 @@ def test_an_interrupt_is_130(folder: Path) -> None:
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
     assert errors.strip() == "interrupted"
+
+
+def test_a_library_that_does_not_load_is_no_bug(
+    netc: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from netc import compiler
+
+    def broken(*_: object) -> None:
+        raise OSError("Could not find/load shared object file")
+
+    monkeypatch.setattr(compiler, "build", broken)
+    assert "cannot be loaded" in netc("compile", "small.net", code=9).output
