@@ -1,0 +1,171 @@
+"""Values in parts on several devices: the machinery that the sharding passes share.
+
+A value is whole on one device, or in parts along an axis, one per rank. An op that works on parts
+follows; any other reads whole operands: the parts, copied to its device and concatenated there.
+Every crossing is a `copy`, every gather a `concat` of copies; nothing is left to infer.
+Parameters have no place: each device that reads one, or a slice of one, keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from netc.ir.device import Device
+from netc.ir.graph import Builder, Graph, Node, Value
+from netc.ir.ops.devices import Copy
+from netc.ir.ops.sources import Const, Param
+from netc.passes.rewrite import rebuilt
+from netc.passes.shard_follow import Cut, Follow, Sizes, bounds, follow
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A value in parts along an axis, in order."""
+
+    axis: int
+    values: tuple[Value, ...]
+
+    @property
+    def sizes(self) -> Sizes:
+        """The size of each part along the axis; a part has a number there."""
+        found = (v.type.shape[self.axis] for v in self.values)
+        return tuple(d if isinstance(d, int) else -1 for d in found)
+
+
+class Sharder(Builder):
+    """Rebuilds a graph, producers first; subclasses say where nodes run and what is cut."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__({n.name for n in graph.nodes})
+        self.before = graph
+        self.parts: dict[Value, Parts] = {}
+        self.wholes: dict[Value, Value] = {}  # where they were made
+        self._copies: dict[tuple[Value, Device], Value] = {}
+        self._gathered: dict[tuple[Value, Device], Value] = {}
+        self._slices: dict[tuple[Value, Cut, int, Device], Value] = {}
+
+    def home(self, node: Node) -> Device:
+        """Where a node runs that is not cut."""
+        raise NotImplementedError
+
+    def rank_device(self, node: Node, rank: int) -> Device:
+        """Where part `rank` of a node runs."""
+        raise NotImplementedError
+
+    def cut(self, node: Node) -> Parts | None:
+        """The parts of a node that the pass cuts by itself; None where it does not."""
+        return None
+
+    def follows(self, node: Node) -> bool:
+        """Whether a node may work on parts because its operands are in parts."""
+        return True
+
+    def run(self) -> Graph:
+        """The whole graph."""
+        for node in self.before.nodes:
+            self.loc = node.loc
+            if isinstance(node.op, Param | Const):
+                self.wholes[node.out] = node.out
+                continue
+            found = self.cut(node)
+            if found is None and self.follows(node):
+                found = self._following(node)
+            if found is not None:
+                self.parts[node.out] = found
+            if found is None:
+                self.unsharded(node)
+        roots = (*self.before.outputs.values(), *self.before.updates.values())
+        new = {v: self.whole(v, self.home(v.node)) for v in roots}
+        inputs = tuple(self.wholes[n.out].node for n in self.before.inputs)
+        return replace(rebuilt(self.before, new), inputs=inputs)
+
+    def unsharded(self, node: Node) -> None:
+        """The node as it is, on its device, over whole operands."""
+        device = self.home(node)
+        if isinstance(node.op, Copy):  # it may read from anywhere
+            inputs = tuple(self._made(v) for v in node.inputs)
+        else:
+            inputs = tuple(self.whole(v, device) for v in node.inputs)
+        same = device == node.device and inputs == node.inputs
+        now = node if same else replace(node, inputs=inputs, device=device)
+        self.wholes.update(zip(node.results, now.results, strict=True))
+
+    def _made(self, v: Value) -> Value:
+        return self.wholes[v] if v in self.wholes else self.whole(v, self.home(v.node))
+
+    def _following(self, node: Node) -> Parts | None:
+        """The node in parts, where an operand is and the op allows it."""
+        for i, v in enumerate(node.inputs):
+            known = self.parts.get(v)
+            if known is None or len(known.values) < 2:
+                continue
+            rule = follow(node, i, Cut(known.axis, known.sizes))
+            if rule is not None:
+                return self.apply(node, rule)
+        return None
+
+    def apply(self, node: Node, rule: Follow) -> Parts:
+        """Every part of a node by a rule."""
+        values = []
+        for rank, op in enumerate(rule.ops):
+            device = self.rank_device(node, rank)
+            operands = [
+                self.whole(v, device) if cut is None else self.part(v, cut, rank, device)
+                for v, cut in zip(node.inputs, rule.operands, strict=True)
+            ]
+            self.loc = node.loc
+            with self.on(device):
+                values.append(self(op, *operands, name=f"{node.name}.{rank}").out)
+        return Parts(rule.axis, tuple(values))
+
+    def brought(self, value: Value, device: Device) -> Value:
+        """A value on a device: itself, or its one copy there."""
+        if value.node.device == device or isinstance(value.op, Param | Const):
+            return value
+        key = (value, device)
+        if key not in self._copies:
+            name = f"{value.node.name}_{device}".replace(":", "")
+            with self.at(value.node.loc), self.on(device):
+                self._copies[key] = self(Copy(), value, name=name).out
+        return self._copies[key]
+
+    def whole(self, v: Value, device: Device) -> Value:
+        """All of a value on a device: a copy, or the copies of its parts concatenated."""
+        if v in self.wholes:
+            return self.brought(self.wholes[v], device)
+        key = (v, device)
+        if key not in self._gathered:
+            known = self.parts[v]
+            copies = [self.brought(part, device) for part in known.values]
+            with self.at(v.node.loc), self.on(device):
+                self._gathered[key] = self.concat(*copies, axis=known.axis, name=v.node.name)
+        return self._gathered[key]
+
+    def part(self, v: Value, cut: Cut, rank: int, device: Device) -> Value:
+        """Part `rank` of a value on a device: the part there is, or a slice of the whole."""
+        known = self.parts.get(v)
+        if known is not None and known.axis == cut.axis and known.sizes == cut.sizes:
+            return self.brought(known.values[rank], device)
+        source = self.wholes[v] if v in self.wholes else self.whole(v, device)
+        local = isinstance(source.op, Param | Const)
+        at = device if local or source.node.device is None else source.node.device
+        key = (source, cut, rank, at)
+        if key not in self._slices:
+            start, stop = bounds(cut.sizes)[rank]
+            with self.at(v.node.loc), self.on(at):
+                self._slices[key] = self.slice(
+                    source, axis=cut.axis, start=start, stop=stop, name=f"{v.node.name}.{rank}"
+                )
+        return self.brought(self._slices[key], device)
+
+
+def shares(count: int, ranks: int) -> Sizes:
+    """A count in shares that differ by one at most."""
+    each, more = divmod(count, ranks)
+    return tuple(each + (rank < more) for rank in range(ranks))
+
+
+def listed(devices: Sequence[Device]) -> str:
+    """The devices, for a sentence."""
+    return ", ".join(map(str, devices))

@@ -1,0 +1,184 @@
+"""The channels of convolutions and inner products over devices.
+
+by output: conv(x, w) = concat(conv(x, w[share of rows])): what follows channel by channel stays
+    in parts, up to an op that looks across channels;
+by input: conv(x, w) + b = Σ conv(x[share], w[:, share]) + b, summed on the first device in the
+    order of ranks, the bias in the first share.
+A convolution in groups is cut at groups, and reads and gives parts.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import ClassVar, Literal, cast
+
+from netc.errors import GraphError, clean
+from netc.ir.device import Device
+from netc.ir.graph import Graph, Node, Stage, Value
+from netc.ir.ops.convolution import Conv, ConvTranspose, Fc, Windowed
+from netc.ir.ops.windows import axis_of
+from netc.passes.base import Context, Fired
+from netc.passes.shard import Parts, Sharder, listed, shares
+from netc.passes.shard_follow import Cut, Follow, Sizes, by_groups
+
+By = Literal["output", "input"]
+
+
+@dataclass(frozen=True)
+class SplitChannels:
+    """The named convolutions and inner products in shares of channels, one a device.
+
+    `by` is one word for all of them, or one for each.
+    """
+
+    nodes: tuple[str, ...]
+    devices: tuple[Device, ...]
+    by: By | tuple[By, ...] = "output"
+    name: ClassVar[str] = "split_channels"
+    needs: ClassVar[tuple[Stage, ...]] = (Stage.NET,)
+    gives: ClassVar[Stage | None] = None
+
+    def run(self, graph: Graph, ctx: Context) -> Graph:
+        """The graph with the shares, and what follows them in parts."""
+        if len(self.devices) < 2 or not self.nodes:
+            return graph
+        named = {n.name: n for n in graph.nodes}
+        for name in self.nodes:
+            self._check(named, name)
+        made = _Channels(graph, self).run()
+        for name, by in self.ways.items():
+            ctx.fired.append(Fired("split_channels", f"by {by} over {listed(self.devices)}", name))
+        return made
+
+    @property
+    def ways(self) -> dict[str, By]:
+        """How each named node is cut."""
+        given = (self.by,) * len(self.nodes) if isinstance(self.by, str) else self.by
+        return dict(zip(self.nodes, given, strict=True))
+
+    def _check(self, named: dict[str, Node], name: str) -> None:
+        node = named.get(name)
+        if node is None:
+            near = difflib.get_close_matches(name, named, 3)
+            fits = f"did you mean {', '.join(map(clean, near))}?" if near else ""
+            raise GraphError(f"there is no %{clean(name)} to split", help=fits)
+        if not isinstance(node.op, Conv | ConvTranspose | Fc):
+            fits = "conv, conv_transpose and fc have channels to split"
+            raise GraphError(f"%{clean(name)} is {node.op.name}", node.loc, fits)
+        if node.device is not None:
+            message = f"%{clean(name)} is placed on {node.device}, but is split over "
+            fits = "take the placement away, or the split"
+            raise GraphError(message + listed(self.devices), node.loc, fits)
+
+
+class _Channels(Sharder):
+    """Cuts the named nodes; what follows and has no place of its own follows in parts."""
+
+    def __init__(self, graph: Graph, options: SplitChannels) -> None:
+        super().__init__(graph)
+        self.ways, self.devices = options.ways, options.devices
+
+    def home(self, node: Node) -> Device:
+        """Where the net says, else the first device."""
+        return node.device or self.devices[0]
+
+    def rank_device(self, node: Node, rank: int) -> Device:
+        """Rank r is device r."""
+        return self.devices[rank]
+
+    def follows(self, node: Node) -> bool:
+        """What has no place of its own follows; the named nodes are cut."""
+        return node.device is None and node.name not in self.ways
+
+    def cut(self, node: Node) -> Parts | None:
+        """The shares of a named node; by input it is whole again."""
+        if node.name not in self.ways:
+            return None
+        if isinstance(node.op, Windowed) and node.op.groups > 1:
+            return self._grouped(node)
+        if self.ways[node.name] == "output":
+            return self.apply(node, self._by_output(node))
+        return None
+
+    def _grouped(self, node: Node) -> Parts:
+        """Whole groups on each device: no operand is needed twice."""
+        op, channels = cast(Windowed, node.op), node.inputs[0].type.shape[1]
+        depth = self._number(node, channels, "input channels") // op.groups
+        groups = self._shared(node, op.groups, "groups")
+        rule = by_groups(node, tuple(g * depth for g in groups))
+        if rule is None:
+            raise GraphError(f"%{clean(node.name)} has groups without channels", node.loc)
+        return self.apply(node, rule)
+
+    def _by_output(self, node: Node) -> Follow:
+        """conv(x, w)[share] = conv(x, w[share])."""
+        rank = node.types[0].rank
+        axis = 1 if isinstance(node.op, Windowed) else rank - 1
+        out = self._number(node, node.types[0].shape[axis], "output channels")
+        sizes = self._shared(node, out, "output channels")
+        rows = Cut(1 if isinstance(node.op, ConvTranspose) else 0, sizes)
+        bias = (Cut(0, sizes),) * (len(node.inputs) - 2)
+        return Follow((None, rows, *bias), axis, (node.op,) * len(sizes))
+
+    def unsharded(self, node: Node) -> None:
+        """A named node by input is a sum of shares; any other stays."""
+        grouped = isinstance(node.op, Windowed) and node.op.groups > 1
+        if self.ways.get(node.name) != "input" or grouped:
+            super().unsharded(node)
+            return
+        terms = [self.brought(v, self.devices[0]) for v in self._terms(node)]
+        total = terms[0]
+        with self.at(node.loc), self.on(self.devices[0]):
+            for i, term in enumerate(terms[1:], 2):
+                name = node.name if i == len(terms) else f"{node.name}.sum"
+                total = self.add(total, term, name=name)
+        self.wholes[node.out] = total
+
+    def _terms(self, node: Node) -> list[Value]:
+        """conv(x[share], w[:, share]), the first with the bias."""
+        x, w, *bias = node.inputs
+        axis, inner = self._inner(node)
+        channels = self._number(node, x.type.shape[axis], "input channels")
+        sizes = self._shared(node, channels, "input channels")
+        known = self.parts.get(x)
+        if known is not None and known.axis == axis and len(known.values) == len(sizes):
+            sizes = known.sizes
+        columns = Cut(0 if isinstance(node.op, ConvTranspose) else 1, _times(sizes, inner))
+        terms = []
+        for rank, device in enumerate(self.devices):
+            operands = [
+                self.part(x, Cut(axis, sizes), rank, device),
+                self.part(w, columns, rank, device),
+                *(self.whole(b, device) for b in bias if rank == 0),
+            ]
+            with self.at(node.loc), self.on(device):
+                terms.append(self(node.op, *operands, name=f"{node.name}.{rank}").out)
+        return terms
+
+    def _inner(self, node: Node) -> tuple[int, int]:
+        """The axis of x that is summed, and the columns of w for each element of it."""
+        x, w = (v.type for v in node.inputs[:2])
+        if isinstance(node.op, Windowed):
+            return 1, 1
+        axis = axis_of(cast(Fc, node.op).axis, x.rank)
+        channels = self._number(node, x.shape[axis], "input channels")
+        columns = self._number(node, w.shape[1], "columns")
+        return axis, columns // channels if channels else 1
+
+    def _number(self, node: Node, size: object, what: str) -> int:
+        if not isinstance(size, int):
+            raise GraphError(f"%{clean(node.name)} has {size} {what}, not known", node.loc)
+        return size
+
+    def _shared(self, node: Node, count: int, what: str) -> Sizes:
+        """Shares of channels or groups; an error where a device would have none."""
+        if count < len(self.devices):
+            fits = f"at most {count} devices" if count else "nothing"
+            message = f"%{clean(node.name)} has {count} {what} for {len(self.devices)} devices"
+            raise GraphError(message, node.loc, f"{fits} would fit")
+        return shares(count, len(self.devices))
+
+
+def _times(sizes: Sizes, factor: int) -> Sizes:
+    return tuple(size * factor for size in sizes)
