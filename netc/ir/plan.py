@@ -42,6 +42,7 @@ class Buffer:
     size: Dim
     first: int = 0
     last: int = 0
+    device: str = "cpu:0"
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ class Step:
     """One kernel call. `name` and `op` are for people; `reads` and `writes` are buffer indices.
 
     Without `barrier` the threads go on to the next step at once: the two are independent.
+    Steps of one device and stream run in their order; before it begins a step waits until the
+    steps in `waits`, which are earlier and have barriers, are done.
     """
 
     kernel: str
@@ -109,6 +112,8 @@ class Step:
     bytes: Dim = 0
     device: str = "cpu:0"
     barrier: bool = True
+    stream: str = "compute"  # or "copy"
+    waits: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from netc.codegen.cpu.buffers import Copy, Placement, Run, place_values
+from netc.codegen.cpu.buffers import CPU, Copy, Placement, Run, place_values
 from netc.codegen.cpu.emit import Module
 from netc.codegen.cpu.gemm import GemmFamily
 from netc.codegen.cpu.halo import zero_halo
@@ -25,6 +25,7 @@ from netc.ir.ops.layout import ToBlocked, ToPlain
 from netc.ir.ops.sources import Const, Input, Param
 from netc.ir.plan import Plan, Port
 from netc.ir.scalar import Elementwise
+from netc.ir.verify import is_copy
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ def _lowered(ctx: Lowering, item: Copy | Run) -> list[Work]:
             writes=tuple((o.buffer, str(o.offset)) for o in kernel.outs),
             flops=flops if i == 0 else 0,
             bytes=bytes_ if i == 0 else 0,
+            device=str(item.node.device or CPU),
+            copies=is_copy(item.node.op),
         )
         for i, call in enumerate(calls)
     ]
@@ -121,7 +124,8 @@ def _with_halos(ctx: Lowering, placement: Placement, work: list[Work]) -> list[W
             call = zero_halo(ctx, owner)
             writes = ((buffer, "halo"),)
             moved = product(owner.sizes[:2]) * 4
-            out.append(Work(call, w.name, "zero halo", (), writes, 0, moved))
+            halo = replace(w, call=call, op="zero halo", reads=(), writes=writes, flops=0)
+            out.append(replace(halo, bytes=moved))
         out.append(w)
     return out
 

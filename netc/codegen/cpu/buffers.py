@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from netc.codegen.cpu.lowering import BLOCK, WEIGHTS, Operand, row_major
+from netc.ir.device import Device
 from netc.ir.dims import Dim, product
 from netc.ir.graph import Graph, Node, Value
-from netc.ir.ops import devices
 from netc.ir.op import Array
+from netc.ir.ops import devices
 from netc.ir.ops.convolution import Conv
 from netc.ir.ops.fused import Fused
 from netc.ir.ops.shape import Concat, Flatten, Reshape, Slice
@@ -24,6 +25,7 @@ from netc.ir.plan import Space
 from netc.ir.types import Layout, TensorType
 
 VIEWS = (Reshape, Flatten, Slice, Concat)
+CPU = Device("cpu")
 Halo = tuple[int, ...]
 
 
@@ -34,6 +36,7 @@ class Place:
     space: Space
     size: Dim
     halo: Halo = (0, 0)
+    device: str = "cpu:0"
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,7 @@ class _Placer:
     ) -> None:
         self.graph, self.weights, self.halos = graph, weights, halos
         self.done = Placement()
+        self.device = str(CPU)
         self.at: dict[Value, Operand] = {}
         self.haloed: dict[Value, Operand] = {}  # copies with zeros around, of values without
         self.output_of = {v: name for name, v in reversed(list(graph.outputs.items()))}
@@ -176,12 +180,13 @@ class _Placer:
     def fresh(self, type: TensorType, space: Space, halo: Halo = (0, 0)) -> Operand:
         """A value in a new buffer."""
         operand, size = own_buffer(type, len(self.done.places), halo)
-        self.done.places.append(Place(space, size, halo))
+        self.done.places.append(Place(space, size, halo, self.device))
         self.done.owners.append(operand)
         return operand
 
     def place(self, node: Node) -> None:
         """Give the node's values their operands, and queue its work."""
+        self.device = str(node.device or CPU)
         match node.op:
             case Input():
                 operand = self.fresh(node.types[0], Space.INPUT)
@@ -305,6 +310,7 @@ class _Placer:
         for name, v in self.graph.outputs.items():
             if name in self.done.outputs:
                 continue
+            self.device = str(v.node.device or CPU)
             target = self.fresh(v.type.plain(), Space.OUTPUT)
             self.done.outputs[name] = target.buffer
             self.done.work.append(Copy(self.at[v], target, v.node))

@@ -14,6 +14,7 @@ from netc.codegen.cpu.buffers import Place
 from netc.codegen.cpu.lowering import Call
 from netc.ir.dims import Dim
 from netc.ir.plan import Buffer, Step
+from netc.ir.queues import COMPUTE, COPY, with_lifetimes, with_waits
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,16 @@ class Work:
     writes: tuple[tuple[int, str], ...]
     flops: Dim = 0
     bytes: Dim = 0
+    device: str = "cpu:0"
+    copies: bool = False  # from another device
 
 
 def order_steps(
     places: Sequence[Place], work: Sequence[Work]
 ) -> tuple[tuple[Step, ...], tuple[Buffer, ...]]:
     """Steps with barriers where they are needed, and buffers with lifetimes in steps."""
+    if len({w.device for w in work}) > 1:
+        return _order_queues(places, work)
     groups = group(work)
     steps: list[Step] = []
     first: dict[int, int] = {}
@@ -46,15 +51,39 @@ def order_steps(
             steps.append(_step(w))
         steps[:-1] = [*steps[:start], *(replace(s, barrier=False) for s in steps[start:-1])]
     buffers = tuple(
-        Buffer(p.space, p.size, first.get(i, 0), last.get(i, 0)) for i, p in enumerate(places)
+        Buffer(p.space, p.size, first.get(i, 0), last.get(i, 0), p.device)
+        for i, p in enumerate(places)
     )
     return tuple(steps), buffers
+
+
+def _order_queues(
+    places: Sequence[Place], work: Sequence[Work]
+) -> tuple[tuple[Step, ...], tuple[Buffer, ...]]:
+    """The same on several devices: barriers within each queue, waits between them."""
+    queues: dict[tuple[str, bool], list[int]] = {}
+    for i, w in enumerate(work):
+        queues.setdefault((w.device, w.copies), []).append(i)
+    meets: set[int] = set()
+    for members in queues.values():
+        at = -1
+        for together in group([work[i] for i in members]):
+            at += len(together)
+            meets.add(members[at])
+    steps = [
+        replace(_step(w), barrier=i in meets, stream=COPY if w.copies else COMPUTE)
+        for i, w in enumerate(work)
+    ]
+    done = with_waits(steps)
+    buffers = [Buffer(p.space, p.size, device=p.device) for p in places]
+    return done, with_lifetimes(buffers, done)
 
 
 def _step(w: Work) -> Step:
     writes = tuple(dict.fromkeys(b for b, _ in w.writes))
     reads = tuple(dict.fromkeys(w.reads))
-    return Step(w.call.symbol, w.call.args, w.name, w.op, reads, writes, w.flops, w.bytes)
+    args = w.call.symbol, w.call.args, w.name, w.op
+    return Step(*args, reads, writes, w.flops, w.bytes, w.device)
 
 
 def group(work: Sequence[Work]) -> list[list[Work]]:
