@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netc.errors import InputError, UnsupportedError, UsageError, clean
+from netc.errors import Diagnostic, InputError, UnsupportedError, UsageError, clean
 from netc.runtime.session import Executable
 from netc.runtime.session import load as _load
 
@@ -103,6 +103,7 @@ def compile(
         wanted = [outputs] if isinstance(outputs, str) else outputs
         graph = graph.with_outputs(_names("outputs", wanted))
     check_targets(target, devices)
+    check_places(graph)
     made = build(graph, compile_options(optimize, cpu, check))
     return executable(made, threads)
 
@@ -130,6 +131,17 @@ def check_targets(target: str | Sequence[str], devices: Sequence[str] | None) ->
         if kind not in TARGETS:
             fits = f"this version compiles for {', '.join(TARGETS)}"
             raise UnsupportedError(f"no back end for {clean(kind)!r}", help=fits)
+
+
+def check_places(graph: Graph) -> None:
+    """Raise UnsupportedError, with every line, for nodes on devices there is no back end for."""
+    wrong = [
+        Diagnostic(f"no back end for {n.device}", n.loc, f"this version has {', '.join(TARGETS)}")
+        for n in graph.nodes
+        if n.device is not None and n.device.kind not in TARGETS
+    ]
+    if wrong:
+        raise UnsupportedError(wrong)
 
 
 def compile_options(optimize: bool, cpu: str | Sequence[str], check: int | None) -> Options:

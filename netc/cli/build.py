@@ -53,6 +53,7 @@ def compile_command(
     out = out or source.with_suffix(".bin")
     with progress(f"reading {clean(source.name)}") as step:
         graph = read_source(source, options)
+        api.check_places(graph)
         step(f"compiling {clean(graph.name)}")
         made = build(graph, wanted)
         step(f"writing {clean(out.name)}")
