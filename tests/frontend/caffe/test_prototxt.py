@@ -176,7 +176,7 @@ def test_speed(shared: Path) -> None:
         start = time.process_time()
         read_text(text)
         times.append(time.process_time() - start)
-    assert min(times) < 0.06  # 0.02 s where the machine is free
+    assert min(times) < 0.2  # 0.02 s where the machine is free
 
 
 def test_every_public_file_is_read(shared: Path) -> None:
