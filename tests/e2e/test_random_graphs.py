@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from netc.compiler import Options, build
 from netc.errors import GraphError, InputError
 from netc.ir.graph import Graph
+from netc.ir.text import parse
 from netc.runtime.session import executable
 from tests.strategies import agree, feeds, graphs, wanted
 
@@ -43,6 +44,18 @@ def check(graph: Graph, optimize: bool, seed: int) -> None:
                 first = got
             for name, y in got.items():
                 np.testing.assert_array_equal(y, first[name])
+
+
+def test_readers_with_different_halos_share_the_widest() -> None:
+    graph = parse(
+        """graph @halos(input %x: f32[N,1,8,8], param %v: f32[1,1,5,1], param %w: f32[1,1,1,1]) {
+          %tall = conv(%x, %v, pad=(2, 0)) : f32[N,1,8,8]
+          %wide = conv(%x, %w, pad=(1, 1)) : f32[N,1,10,10]
+          return %tall, %wide
+        }"""
+    )
+    check(graph, True, 0)
+    check(graph, False, 0)
 
 
 @settings(RANDOM, max_examples=250)

@@ -217,7 +217,7 @@ class _Placer:
                 default=(0, 0),
             )
             if any(w > h for w, h in zip(wanted, ins[i].halo, strict=True)):
-                ins[i] = self._with_halo(node.inputs[i], wanted, node)
+                ins[i] = self._with_halo(node.inputs[i], node)
             elif anchored and not any(wanted):
                 ins[i] = self._dense(ins[i], node)
         outs = tuple(self._destination(v) for v in node.results)
@@ -231,9 +231,10 @@ class _Placer:
         self.at[node.out] = self._destination(node.out)
         self.done.work.append(Run(kernel, (), (self.at[node.out],)))
 
-    def _with_halo(self, v: Value, halo: Halo, node: Node) -> Operand:
+    def _with_halo(self, v: Value, node: Node) -> Operand:
+        """A copy with the widest halo any reader wants; all of them share it."""
         if v not in self.haloed:
-            self.haloed[v] = self._copy(self.at[v], node, halo)
+            self.haloed[v] = self._copy(self.at[v], node, self._halo(v))
         return self.haloed[v]
 
     def _dense(self, operand: Operand, node: Node) -> Operand:
