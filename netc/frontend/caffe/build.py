@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from difflib import get_close_matches
 
@@ -59,6 +60,7 @@ class NetBuilder:
         self.b = ScopedBuilder()
         self.binder = Binder(self.b, blobs)
         self.blobs: dict[str, Value] = {}  # each blob's current version
+        self.named: Counter[Value] = Counter()  # how many blobs a value is the current version of
         self.maker: dict[str, Message] = {}  # the layer that made it
         self.unread: dict[str, None] = {}  # blobs that no layer has read
         self.broken: set[str] = set()  # blobs of layers that have a mistake
@@ -205,7 +207,7 @@ class NetBuilder:
 
     def _is_named(self, value: Value) -> bool:
         """Whether a value is a blob or a parameter already, so that a top is one more name."""
-        return any(v == value for v in self.blobs.values()) or not value.node.inputs
+        return self.named[value] > 0 or not value.node.inputs
 
     def _free_top(self, message: Message, i: int, top: str) -> None:
         name = clean(message.text("name"))
@@ -220,6 +222,9 @@ class NetBuilder:
             )
 
     def _enter(self, message: Message, top: str, value: Value) -> None:
+        if top in self.blobs:
+            self.named[self.blobs[top]] -= 1
+        self.named[value] += 1
         self.blobs[top], self.maker[top] = value, message
         self.unread[top] = None
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 
 from netc.frontend.caffe.build import KNOWN
+from netc.frontend.caffe.importer import from_caffe
 from netc.ir.interpret import interpret
 
 from .files import INPUT, dims, packed, read, v2
@@ -298,3 +300,17 @@ def test_a_known_python_loss_is_built_in() -> None:
               'bottom: "t"')  # fmt: skip
     t = RNG.normal(size=X.shape)
     np.testing.assert_allclose(run(text, feed={"t": t}), ((X - t) ** 2).sum() / 4)
+
+
+def test_a_deep_net_is_imported_in_linear_time() -> None:
+    def seconds(count: int) -> float:
+        layers = "".join(
+            f'layer {{ name: "{i}" type: "TanH" bottom: "{i - 1}" top: "{i}" }}\n'
+            for i in range(1, count + 1)
+        )
+        start = time.process_time()
+        from_caffe('input: "0" input_shape { dim: 1 dim: 3 }\n' + layers)
+        return time.process_time() - start
+
+    small = min(seconds(500) for _ in range(3))
+    assert seconds(8000) < 16 * 4 * small  # 16 times the layers
