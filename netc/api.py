@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from netc.compiler import Options
     from netc.ir.graph import Graph
     from netc.ir.op import Array
+    from netc.passes.partition.placement import Placement
 
 __all__ = ["Executable", "compile", "from_caffe", "interpret", "load", "parse", "read"]
 
 TARGETS = ("cpu",)
+KINDS = ("cpu", "sim")  # of devices
 NET_OPTIONS = ("weights", "phase", "shapes", "net", "strict", "labels", "warn")  # of a .net
 IR_OPTIONS = ("weights", "strict", "warn")
 
@@ -86,14 +88,17 @@ def compile(
     cpu: str | Sequence[str] = "native",
     threads: int | None = None,
     check: int | None = None,
+    place: Mapping[str, str] | None = None,
+    strategy: str | None = None,
     **options: Any,
 ) -> Executable:
     """A net made ready to run; `source` is a graph or the path of a net.
 
     `outputs` asks for any values of the net by name. `cpu` names processor levels: "native",
     "x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64"; all of them go into the saved file, and
-    the best that fits runs. Without `optimize` the graph runs as it was written. Further options
-    are those of `read`.
+    the best that fits runs. Without `optimize` the graph runs as it was written. `place` maps
+    layers to devices; `strategy` ("greedy", "min_cut", "stages", "milp", "annotated") places the
+    rest on `devices`. Further options are those of `read`.
     """
     from netc.compiler import build
     from netc.runtime.session import executable
@@ -103,6 +108,7 @@ def compile(
         wanted = [outputs] if isinstance(outputs, str) else outputs
         graph = graph.with_outputs(_names("outputs", wanted))
     check_targets(target, devices)
+    graph, _ = arranged(graph, devices, place or {}, strategy)
     check_places(graph)
     made = build(graph, compile_options(optimize, cpu, check))
     return executable(made, threads)
@@ -131,6 +137,27 @@ def check_targets(target: str | Sequence[str], devices: Sequence[str] | None) ->
         if kind not in TARGETS:
             fits = f"this version compiles for {', '.join(TARGETS)}"
             raise UnsupportedError(f"no back end for {clean(kind)!r}", help=fits)
+
+
+def arranged(
+    graph: Graph,
+    devices: str | Sequence[str] | None,
+    places: Mapping[str, str],
+    strategy: str | None,
+) -> tuple[Graph, Placement | None]:
+    """The graph with layers where `places` says, and the rest where a strategy puts it."""
+    if not places and strategy is None:
+        return graph, None
+    from netc.ir.machine import Machine
+    from netc.passes.partition.choose import annotate, apply, placement_of
+
+    graph = annotate(graph, places)
+    if strategy is None:
+        return graph, None
+    if not devices:
+        raise UsageError("a strategy needs devices", help="such as devices cpu:0,cpu:1")
+    placement = placement_of(graph, Machine.uniform(_names("devices", devices)), strategy)
+    return apply(graph, placement), placement
 
 
 def check_places(graph: Graph) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from netc.cli.options import EXISTING, WRITTEN, prepare_options, source_options
+from netc.cli.places import arranged, place_options
 from netc.cli.show import progress, say, size, table
 from netc.errors import ArtifactError, UsageError, clean
 
@@ -22,7 +23,7 @@ _LEVELS = ("native", "x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64")
 @click.option("-o", "--out", type=WRITTEN, help="The file to write; SOURCE.bin where not given.")
 @click.option("--target", default="cpu", help="cpu, cuda or cpu,cuda.")
 @click.option("--cpu", multiple=True, type=click.Choice(_LEVELS), help="May be repeated.")
-@click.option("--devices", help="Devices to use, such as cpu:0,cpu:1.")
+@place_options
 @click.option("--no-optimize", is_flag=True, help="Run the net as it was written.")
 @source_options
 @prepare_options
@@ -32,6 +33,9 @@ def compile_command(
     target: str,
     cpu: tuple[str, ...],
     devices: str | None,
+    place: tuple[str, ...],
+    placement: Path | None,
+    strategy: str | None,
     no_optimize: bool,
     **options: Any,
 ) -> None:
@@ -53,6 +57,7 @@ def compile_command(
     out = out or source.with_suffix(".bin")
     with progress(f"reading {clean(source.name)}") as step:
         graph = read_source(source, options)
+        graph, _ = arranged(graph, devices, place, placement, strategy)
         api.check_places(graph)
         step(f"compiling {clean(graph.name)}")
         made = build(graph, wanted)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from netc.cli.show import amount, size
 from netc.errors import NetcError, clean
@@ -14,6 +14,9 @@ from netc.ir.graph import Graph, Node
 from netc.ir.ops.sources import Const, Input, Param
 from netc.runtime import host
 from netc.runtime.artifact import ArtifactFile
+
+if TYPE_CHECKING:
+    from netc.passes.partition.placement import Placement
 
 Row = tuple[object, ...]
 _IMAGE = 224  # pixels assumed for a height or width left open
@@ -115,6 +118,11 @@ def kernel_rows(order: Sequence[Node]) -> list[Row]:
             continue
         rows.append((node.name, _does(node), node.device or "cpu:0"))
     return rows
+
+
+def placement_rows(placement: Placement) -> list[Row]:
+    """Per node: where a strategy put it, and why."""
+    return [(n, d, placement.why[n]) for n, d in placement.devices.items()]
 
 
 def _does(node: Node) -> str:

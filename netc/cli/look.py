@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from netc.cli.options import EXISTING, WRITTEN, prepare_options, source_options
+from netc.cli.places import arranged, place_options
 from netc.cli.show import progress, say, size, table
 from netc.errors import UsageError, clean
 
@@ -39,18 +40,31 @@ def inspect_command(source: Path, batch: int, each: bool, **options: Any) -> Non
 @click.command("explain")
 @click.argument("source", type=EXISTING)
 @click.option("--rules", is_flag=True, help="Also every rewrite that was done.")
+@place_options
 @source_options
 @prepare_options
-def explain_command(source: Path, rules: bool, **options: Any) -> None:
+def explain_command(
+    source: Path,
+    rules: bool,
+    devices: str | None,
+    place: tuple[str, ...],
+    placement: Path | None,
+    strategy: str | None,
+    **options: Any,
+) -> None:
     """Show where each kernel of SOURCE runs, what was fused into it, and why not more."""
     from netc import api
-    from netc.cli.facts import kernel_rows
+    from netc.cli.facts import kernel_rows, placement_rows
     from netc.cli.sources import is_model, read_source
     from netc.compiler import lower
 
     if is_model(source):
         raise UsageError("a compiled model has no journal", help="explain the net it was made from")
     graph = read_source(source, options)
+    graph, why = arranged(graph, devices, place, placement, strategy)
+    if why is not None:
+        said = f"{strategy}: predicted {why.seconds * 1e3:.3f} ms a run"
+        table(("node", "on", "why"), placement_rows(why), title=said)
     with progress(f"lowering {clean(graph.name)}"):
         lowered = lower(graph, api.compile_options(True, "native", None))
     for note in lowered.graph.notes:

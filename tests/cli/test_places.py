@@ -1,0 +1,86 @@
+"""--place, --placement and --strategy on the command line, and in Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import netc
+from netc.cli import app
+from netc.errors import UnsupportedError, UsageError
+
+TEXT = """
+net two(data: f32[1, 4, 9, 9]) -> y {
+  x = data |> conv(8, 3, name="c1") |> relu
+  y = x |> conv(8, 3, name="c2") |> relu
+}
+"""
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    path = tmp_path / "two.net"
+    path.write_text(TEXT)
+    return path
+
+
+def run(*words: object) -> str:
+    result = CliRunner().invoke(app.main, [str(w) for w in words])
+    return f"{result.exit_code}\n{result.output}\n{result.exception or ''}"
+
+
+def quiet(*_: object) -> None:
+    """Nothing is said of weights that are not given."""
+
+
+def test_layers_go_where_they_are_sent(net: Path, tmp_path: Path) -> None:
+    places = tmp_path / "places.txt"
+    places.write_text("c1 = cpu:0  # first\nc2 = cpu:1\n")
+    shown = run("explain", net, "--placement", places)
+    assert "cpu:0" in shown
+    assert "cpu:1" in shown
+    assert "copy" in shown
+    assert "cpu:1" not in run("explain", net, "--placement", places, "--place", "c2=cpu:0")
+
+
+def test_explain_says_why(net: Path) -> None:
+    shown = run("explain", net, "--devices", "cpu:0,cpu:1", "--strategy", "stages")
+    assert "stage 1 of 2" in shown.replace("\n", " ")
+    assert "predicted" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--place", "c9=cpu:1"), "there is no layer 'c9' to place"),
+        (("--place", "c1"), "--place:1: 'c1' is not `layer = device`"),
+        (("--place", "c1=gpu:0"), "no device 'gpu:0'"),
+        (("--place", "c1=cuda:0"), "no back end for cuda:0"),
+        (("--strategy", "greedy"), "a strategy needs devices"),
+        (("--strategy", "best", "--devices", "cpu:0,cpu:1"), "there is no strategy 'best'"),
+    ],
+)
+def test_what_does_not_fit(net: Path, words: tuple[str, ...], said: str) -> None:
+    assert said in run("compile", net, *words)
+    assert not net.with_suffix(".bin").exists()
+
+
+@pytest.mark.parametrize("strategy", ["annotated", "greedy", "min_cut", "stages", "milp"])
+def test_from_python(strategy: str) -> None:
+    graph = netc.parse(TEXT, warn=quiet)
+    feed = {"data": np.random.default_rng(0).normal(size=(1, 4, 9, 9)).astype(np.float32)}
+    placed = netc.compile(
+        graph, devices=["cpu:0", "cpu:1"], strategy=strategy, place={"c2": "cpu:1"}
+    )
+    assert np.array_equal(placed(**feed)["y"], netc.compile(graph)(**feed)["y"])
+
+
+def test_from_python_what_does_not_fit() -> None:
+    graph = netc.parse(TEXT, warn=quiet)
+    with pytest.raises(UsageError, match="a strategy needs devices"):
+        netc.compile(graph, strategy="greedy")
+    with pytest.raises(UnsupportedError, match="no back end for cuda:0"):
+        netc.compile(graph, place={"c1": "cuda:0"})
