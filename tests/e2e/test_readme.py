@@ -43,7 +43,7 @@ def test_the_first_command_reads_the_digit(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_links_lead_somewhere() -> None:
-    for name in ("README.md", "docs/CONTRIBUTING.md", "docs/ARCHITECTURE.md"):
+    for name in ("README.md", "docs/CONTRIBUTING.md", "docs/ARCHITECTURE.md", "docs/DEVICES.md"):
         text = (ROOT / name).read_text(encoding="utf-8")
         for target in re.findall(r"\]\(([^)#:]+)\)", text):
             assert ((ROOT / name).parent / target).exists(), f"{name} links to {target}"
