@@ -13,6 +13,7 @@ from netc.runtime.session import load as _load
 
 if TYPE_CHECKING:
     from netc.compiler import Options
+    from netc.ir.device import Device
     from netc.ir.graph import Graph
     from netc.ir.op import Array
     from netc.passes.partition.placement import Placement
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Executable", "compile", "from_caffe", "interpret", "load", "parse", "read"]
 
 TARGETS = ("cpu",)
-KINDS = ("cpu", "sim")  # of devices
+KINDS = ("cpu", "sim")  # of devices; on sim the processor computes, and time is a model's
 NET_OPTIONS = ("weights", "phase", "shapes", "net", "strict", "labels", "warn")  # of a .net
 IR_OPTIONS = ("weights", "strict", "warn")
 
@@ -107,10 +108,10 @@ def compile(
     if outputs is not None:
         wanted = [outputs] if isinstance(outputs, str) else outputs
         graph = graph.with_outputs(_names("outputs", wanted))
-    check_targets(target, devices)
+    check_targets(target)
     graph, _ = arranged(graph, devices, place or {}, strategy)
     check_places(graph)
-    made = build(graph, compile_options(optimize, cpu, check))
+    made = build(graph, compile_options(optimize, cpu, check, devices))
     return executable(made, threads)
 
 
@@ -127,15 +128,28 @@ def _graph(source: Any, options: Mapping[str, Any]) -> Graph:
     return source
 
 
-def check_targets(target: str | Sequence[str], devices: Sequence[str] | None) -> None:
-    """Raise UnsupportedError for a target or device that this version has no back end for."""
-    from netc.ir.device import Device
+def check_targets(target: str | Sequence[str]) -> None:
+    """Raise UnsupportedError for a target that this version has no back end for."""
+    _known_kinds(_names("target", target), TARGETS)
 
-    kinds = _names("target", target)
-    kinds += [Device.parse(d).kind for d in _names("devices", devices or ())]
+
+def wanted_devices(devices: str | Sequence[str] | None) -> tuple[Device, ...]:
+    """The devices by their names, or those of NETC_DEVICES where none are given."""
+    from netc.ir.device import Device
+    from netc.runtime.logical import named_devices
+
+    names = named_devices() if devices is None else _names("devices", devices)
+    found = tuple(Device.parse(name.strip()) for name in names)
+    _known_kinds([device.kind for device in found], KINDS)
+    if len(set(found)) < len(found):
+        raise UsageError(f"devices names one twice: {clean(', '.join(map(str, found)))}")
+    return found
+
+
+def _known_kinds(kinds: Sequence[str], known: Sequence[str]) -> None:
     for kind in kinds:
-        if kind not in TARGETS:
-            fits = f"this version compiles for {', '.join(TARGETS)}"
+        if kind not in known:
+            fits = f"this version compiles for {', '.join(known)}"
             raise UnsupportedError(f"no back end for {clean(kind)!r}", help=fits)
 
 
@@ -163,15 +177,20 @@ def arranged(
 def check_places(graph: Graph) -> None:
     """Raise UnsupportedError, with every line, for nodes on devices there is no back end for."""
     wrong = [
-        Diagnostic(f"no back end for {n.device}", n.loc, f"this version has {', '.join(TARGETS)}")
+        Diagnostic(f"no back end for {n.device}", n.loc, f"this version has {', '.join(KINDS)}")
         for n in graph.nodes
-        if n.device is not None and n.device.kind not in TARGETS
+        if n.device is not None and n.device.kind not in KINDS
     ]
     if wrong:
         raise UnsupportedError(wrong)
 
 
-def compile_options(optimize: bool, cpu: str | Sequence[str], check: int | None) -> Options:
+def compile_options(
+    optimize: bool,
+    cpu: str | Sequence[str],
+    check: int | None,
+    devices: str | Sequence[str] | None = None,
+) -> Options:
     """The compiler's options, with NETC_CHECK where `check` is not given."""
     from netc.compiler import Options
     from netc.runtime.artifact import ARCHITECTURES
@@ -188,7 +207,8 @@ def compile_options(optimize: bool, cpu: str | Sequence[str], check: int | None)
         raise UsageError(f"NETC_CHECK is {clean(text)!r}; 0, 1, 2 or 3 fits")
     if check not in (None, 0, 1, 2, 3):
         raise UsageError(f"check is {clean(repr(check))}; 0, 1, 2 or 3 fits")
-    return Options(optimize=optimize, cpu=levels, check=int(text) if check is None else check)
+    level = int(text) if check is None else check
+    return Options(optimize=optimize, cpu=levels, check=level, devices=wanted_devices(devices))
 
 
 def _names(what: str, given: str | Iterable[str]) -> list[str]:

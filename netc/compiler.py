@@ -1,13 +1,13 @@
 """The eight stops from a net to something that runs, on one screen, and what users call.
 
-    1 parse      a text with its places            frontend
-    2 elaborate  a typed graph                     frontend
-    3 optimize   canonicalize, fold, lay out       passes
-    4 place      devices and copies                passes
-    5 fuse       kernel bodies, and why not more   passes
-    6 emit       bodies to object code             codegen
-    7 order      steps, buffers, barriers          passes, codegen
-    8 artifact   one file, or something to call    runtime
+1 parse      a text with its places            frontend
+2 elaborate  a typed graph                     frontend
+3 optimize   canonicalize, fold, lay out       passes
+4 place      devices and copies                passes
+5 fuse       kernel bodies, and why not more   passes
+6 emit       bodies to object code             codegen
+7 order      steps, buffers, barriers          passes, codegen
+8 artifact   one file, or something to call    runtime
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from netc.errors import ArtifactError, GraphError, clean
+from netc.ir.device import Device
 from netc.ir.dims import evaluate
 from netc.ir.graph import Graph, Node, Stage
 from netc.ir.interpret import initial_weights
@@ -35,12 +36,16 @@ MAX_WEIGHTS = 1 << 34  # bytes of one net's parameters
 
 @dataclass(frozen=True)
 class Options:
-    """What a compilation may be told. `cpu` names processor levels, `native` for this one."""
+    """What a compilation may be told. `cpu` names processor levels, `native` for this one.
+
+    Nodes that do not say where they run are on the first of `devices`.
+    """
 
     optimize: bool = True
     cpu: tuple[str, ...] = ("native",)
     check: int = 1
     seed: int = 0
+    devices: tuple[Device, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,14 +63,16 @@ def lower(graph: Graph, options: Options = Options()) -> Lowered:
     from netc.passes.base import Context, run_passes
     from netc.passes.order import schedule
     from netc.passes.pipelines import INFERENCE, MINIMAL, for_back_end
+    from netc.passes.place import default_device
 
     if graph.stage is not Stage.NET:
         raise GraphError(f"{graph!r} has had its passes", help="compile the net it was made from")
     _check_size(graph)
+    default = default_device(graph, options.devices)
     graph = replace(graph, weights=initial_weights(graph, options.seed))
     context = Context(check=options.check, seed=options.seed)
     passes = INFERENCE if options.optimize else MINIMAL
-    graph = run_passes(graph, for_back_end(passes, why_not, row_major), context)
+    graph = run_passes(graph, for_back_end(passes, why_not, row_major, default), context)
     return Lowered(graph, schedule(graph), context)
 
 

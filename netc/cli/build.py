@@ -52,8 +52,8 @@ def compile_command(
 
     if is_model(source):
         raise UsageError(f"{clean(source.name)} is compiled already")
-    wanted = api.compile_options(not no_optimize, cpu or ("native",), None)
-    api.check_targets(target, devices.split(",") if devices else None)
+    wanted = api.compile_options(not no_optimize, cpu or ("native",), None, devices)
+    api.check_targets(target)
     out = out or source.with_suffix(".bin")
     with progress(f"reading {clean(source.name)}") as step:
         graph = read_source(source, options)

@@ -50,6 +50,21 @@ class Row(IntEnum):
     SIZE = 256
 
 
+class Team(IntEnum):
+    """What the jobs of several devices share: words, then an event a line. Begins as a pool."""
+
+    SYSCALL = 0
+    SPINS = 8
+    RUN = 16  # the number of this run; the caller adds one before each
+    CANCEL = 24  # set to a non-zero word: whoever waits leaves, and its job ends
+    LIMIT = 32  # nanoseconds that one wait may take
+    EVENTS = 64
+    EVENT_SIZE = 64
+
+
+LATE = 2  # in a team's CANCEL: a wait took too long
+
+
 def pool_bytes(threads: int) -> int:
     """The size of a pool for this many threads, the caller included. Align it to 256."""
     return Pool.ROWS + threads * Row.SIZE

@@ -24,8 +24,10 @@ def queue_of(step: Step) -> Queue:
 
 
 def devices_of(plan: Plan) -> tuple[str, ...]:
-    """The devices of a plan's steps, in order of first use."""
-    return tuple(dict.fromkeys(step.device for step in plan.steps))
+    """The devices of a plan's steps, in the order of their numbers."""
+    columns = getattr(plan, "columns", None)  # of a plan that has no steps as objects yet
+    devices = (s.device for s in plan.steps) if columns is None else columns.devices
+    return tuple(sorted(set(devices), key=lambda name: (len(name), name)))
 
 
 class Clocks:

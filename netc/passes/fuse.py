@@ -19,6 +19,7 @@ from typing import ClassVar
 from netc.errors import VerifyError
 from netc.ir.dims import Dim
 from netc.ir.graph import Builder, Graph, Node, Stage, Value
+from netc.ir.ops.devices import Copy
 from netc.ir.ops.fused import Fused
 from netc.ir.ops.layout import ToBlocked, ToPlain
 from netc.ir.ops.sources import Param
@@ -156,6 +157,8 @@ class Grouping:
         if len(anchors) > 1:
             return f"it is part of %{anchors[0].name}'s kernel, and a kernel has one anchor"
         nodes = sorted((n for g in parts for n in g.nodes), key=self.order.__getitem__)
+        if any(isinstance(n.op, Copy) for n in nodes):
+            return "a copy between devices is a step of its own"
         if len(nodes) > self.options.max_nodes:
             return f"a kernel has at most {self.options.max_nodes} nodes"
         if (between := self.convexity.between(parts)) is not None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from netc.errors import GraphError, clean
 from netc.ir.device import Device
 from netc.ir.graph import Graph, Node, Stage, Value
 from netc.ir.ops.sources import Const, Input, Param
@@ -13,6 +15,20 @@ from netc.passes.insert_copies import with_copies
 from netc.passes.rewrite import rebuilt
 
 CPU = Device("cpu")
+
+
+def default_device(graph: Graph, devices: Sequence[Device] = ()) -> Device:
+    """Where nodes run that say nothing: the first of the devices.
+
+    Raises GraphError for a node on a device that is not among them; with none given the net may
+    name its own.
+    """
+    for node in graph.nodes:
+        if devices and node.device is not None and node.device not in devices:
+            fits = f"the devices are {', '.join(map(str, devices))}"
+            where = f"%{clean(node.name)} is on {node.device}, which is not there"
+            raise GraphError(where, node.loc, fits)
+    return devices[0] if devices else CPU
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from netc.runtime.artifact import Level
 from netc.runtime.code import CodeMapping, load_image
 from netc.runtime.flat_plan import BUFFERS, WEIGHTS, FlatPlan, Ints, Part, flatten
 from netc.runtime.limits import Limits
-from netc.runtime.memory import Bytes, address, aligned, require_memory
+from netc.runtime.memory import PAGE, Bytes, address, aligned, require_memory
 from netc.runtime.pool import RunLoop
 from netc.runtime.ports import value_of
 from netc.runtime.tables import Numbers, Offsets, TableSet
@@ -102,6 +102,7 @@ class Binding:
     outputs: list[tuple[int, ...]]  # shapes
     patches: dict[int, list[tuple[int, int]]]  # buffer -> slots and the offsets in them
     seconds: float  # how long a run takes: a guess, then the last one
+    team: Any = None  # the jobs of several devices, once there was a run on them
 
     def __post_init__(self) -> None:
         blocks: Any = self.blocks  # buffers, which NumPy's types do not say
@@ -148,7 +149,23 @@ def plan_layout(plan: Plan, known: Mapping[str, int], separate: bool = False) ->
     for i, size in enumerate(sizes):
         if not 0 <= size < 1 << 48:
             raise ResourceError(f"buffer {i} of the plan would have {size} bytes")
-    inside = [i for i, buffer in enumerate(plan.buffers) if buffer.space is Space.ARENA]
+    homes: dict[str, list[int]] = {}
+    for i, buffer in enumerate(plan.buffers):
+        if buffer.space is Space.ARENA:
+            homes.setdefault(buffer.device, []).append(i)
+    offsets: dict[int, int] = {}
+    total = 0
+    for inside in homes.values():
+        found, size = _region(plan, inside, sizes, separate)
+        offsets |= {i: total + at for i, at in zip(inside, found, strict=True)}
+        total += -(-size // PAGE) * PAGE if len(homes) > 1 else size
+    return Layout(sizes, offsets, max(total, ALIGN) + ALIGN)
+
+
+def _region(
+    plan: Plan, inside: Sequence[int], sizes: Sequence[int], separate: bool
+) -> tuple[list[int], int]:
+    """Offsets of one device's buffers in its part of the arena, and the length of that."""
     end = max([buffer.last for buffer in plan.buffers], default=0)
     lives = [(plan.buffers[i].first, plan.buffers[i].last) for i in inside]
     if separate:
@@ -157,7 +174,7 @@ def plan_layout(plan: Plan, known: Mapping[str, int], separate: bool = False) ->
     wrong = check_arena(offsets, [sizes[i] for i in inside], lives)
     if wrong:
         raise ArtifactError(f"the plan's memory does not fit together: {wrong}")
-    return Layout(sizes, dict(zip(inside, offsets, strict=True)), total + ALIGN)
+    return offsets, total
 
 
 def named_sizes(plan: FlatPlan, sizes: Sequence[int]) -> list[tuple[str, int]]:

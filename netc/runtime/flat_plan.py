@@ -58,6 +58,8 @@ class Columns:
     devices: tuple[str, ...]
     reads: tuple[tuple[int, ...], ...]
     writes: tuple[tuple[int, ...], ...]
+    streams: tuple[str, ...]
+    waits: tuple[tuple[int, ...], ...]
 
 
 class FlatPlan(Plan):
@@ -159,6 +161,8 @@ def flatten(plan: Plan) -> FlatPlan:
         devices=tuple(step.device for step in steps),
         reads=tuple(step.reads for step in steps),
         writes=tuple(step.writes for step in steps),
+        streams=tuple(step.stream for step in steps),
+        waits=tuple(step.waits for step in steps),
         tables=tuple(tuple(_part(part, sizes) for part in t.parts) for t in tables.items),
         symbols=tuple(symbols.items),
         sizes=tuple(sizes.items),
@@ -194,6 +198,8 @@ def _steps(plan: FlatPlan) -> list[Step]:
             bytes=c.sizes[c.bytes[i]],
             device=c.devices[i],
             barrier=bool(c.barriers[i]),
+            stream=c.streams[i],
+            waits=c.waits[i],
         )
         steps.append(step)
         at += count

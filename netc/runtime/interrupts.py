@@ -12,8 +12,16 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import Protocol
 
-from netc.runtime.binding import Binding
+
+class Cancellable(Protocol):
+    """A job that can be told to end early."""
+
+    job_address: int
+
+    def cancel(self) -> None:
+        """Let it end after its present step."""
 
 
 def on_main_thread() -> bool:
@@ -21,7 +29,7 @@ def on_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def call_apart(run: Callable[[int], int], binding: Binding) -> None:
+def call_apart(run: Callable[[int], int], job: Cancellable) -> None:
     """Run a job to its end, or until an interrupt; from the main thread."""
     before = signal.getsignal(signal.SIGINT)
     raised: list[BaseException] = []
@@ -33,27 +41,27 @@ def call_apart(run: Callable[[int], int], binding: Binding) -> None:
                 before(number, frame)
         except BaseException as error:
             raised.append(error)
-            binding.cancel()
+            job.cancel()
 
     if not callable(before):  # ignored, or the system ends the process: nothing to wait for
-        run(binding.job_address)
+        run(job.job_address)
         return
     signal.signal(signal.SIGINT, note)
     try:
-        _wait_for(run, binding)
+        _wait_for(run, job)
     finally:
         signal.signal(signal.SIGINT, before)
     if raised:
         raise raised[0]
 
 
-def _wait_for(run: Callable[[int], int], binding: Binding) -> None:
+def _wait_for(run: Callable[[int], int], job: Cancellable) -> None:
     """The call in another thread, or here where no thread starts."""
     done = threading.Lock()
     done.acquire()
 
     def work() -> None:
-        run(binding.job_address)
+        run(job.job_address)
         done.release()
 
     try:
@@ -66,7 +74,7 @@ def _wait_for(run: Callable[[int], int], binding: Binding) -> None:
             done.acquire()
             break
         except BaseException as error:  # by the handler of another signal
-            binding.cancel()
+            job.cancel()
             pending = pending or error
     if pending is not None:
         raise pending

@@ -27,6 +27,7 @@ class Limits:
     memory_share: float = 0.8
     bindings: int = 8  # shapes kept prepared at once
     threads: int = 256
+    wait: float = 600.0  # seconds one device may wait for another
 
 
 DEFAULT = Limits()

@@ -5,6 +5,7 @@ What is read names only what is there. Reading evaluates and compiles no text.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from netc.errors import ArtifactError, GraphError, clean
@@ -24,6 +25,7 @@ from netc.runtime.flat_plan import (
 )
 from netc.runtime.size_json import listed, size_from_json, size_to_json, text, whole, wrong
 
+_ALONE = "cpu:0"  # the device of a plan that names no queues
 _MAX_AXES = 16  # of one part of a table
 _KEYS = {
     *("inputs", "outputs", "buffers", "conditions", "tables", "symbols"),
@@ -38,7 +40,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
     sizes = Numbering()
     for size in c.sizes:
         sizes.of(size)
-    return {
+    made: dict[str, Any] = {
         "inputs": [_port(port, sizes) for port in flat.inputs],
         "outputs": [_port(port, sizes) for port in flat.outputs],
         "buffers": [[b.space.value, sizes.of(b.size), b.first, b.last] for b in flat.buffers],
@@ -53,6 +55,9 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         ],
         "sizes": [size_to_json(size) for size in sizes.items],
     }
+    if {*c.devices, *(b.device for b in flat.buffers)} - {_ALONE} or any(c.waits):
+        made["queues"] = [c.streams, c.waits, [b.device for b in flat.buffers]]
+    return made
 
 
 def _port(port: Port, sizes: Numbering) -> list[Any]:
@@ -63,7 +68,7 @@ def _port(port: Port, sizes: Numbering) -> list[Any]:
 
 def plan_from_json(value: Any) -> FlatPlan:
     """The inverse of `plan_to_json`. Raises ArtifactError."""
-    if type(value) is not dict or set(value) != _KEYS:
+    if type(value) is not dict or set(value) - {"queues"} != _KEYS:
         raise wrong(value, f"a mapping with {', '.join(sorted(_KEYS))}")
     try:
         return _Reading(value).plan()
@@ -87,6 +92,7 @@ class _Reading:
         self.symbols = tuple(map(text, listed(value["symbols"])))
         self.tables = tuple(tuple(map(self.part, listed(t))) for t in listed(value["tables"]))
         self.buffers = tuple(map(self.buffer, listed(value["buffers"])))
+        self.streams, self.waits = self.queues(value)
 
     def plan(self) -> FlatPlan:
         """All of it."""
@@ -126,6 +132,22 @@ class _Reading:
         """A buffer."""
         space, size, first, last = listed(value, 4)
         return Buffer(_member(Space, space), self.size(size), whole(first), whole(last))
+
+    def queues(self, value: dict[str, Any]) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
+        """Streams and waits of the steps; one queue where the plan does not say."""
+        devices = listed(listed(value["steps"], 10)[7])
+        steps = len(devices)
+        if "queues" not in value:
+            if any(d != _ALONE for d in devices):
+                raise wrong(devices, f"{_ALONE} alone in a plan without queues")
+            return ("compute",) * steps, ((),) * steps
+        streams, waits, places = listed(value["queues"], 3)
+        pairs = zip(self.buffers, listed(places, len(self.buffers)), strict=True)
+        self.buffers = tuple([replace(b, device=text(device)) for b, device in pairs])
+        for i, waited in enumerate(listed(waits, steps)):
+            if not all(type(w) is int and 0 <= w < i for w in listed(waited)):
+                raise wrong(waited, "steps before the one that waits")
+        return tuple(map(text, listed(streams, steps))), tuple(map(tuple, waits))
 
     def port(self, value: Any) -> Port:
         """An input or output."""
@@ -168,6 +190,8 @@ class _Reading:
             devices=tuple(map(text, listed(devices, steps))),
             reads=tuple(map(self.touched, listed(reads, steps))),
             writes=tuple(map(self.touched, listed(writes, steps))),
+            streams=self.streams,
+            waits=self.waits,
         )
         if int(made.counts.sum()) != many:
             raise wrong(counts, f"counts of {many} arguments")

@@ -32,6 +32,11 @@ def aligned_words(size: int, align: int = _ALIGN) -> np.ndarray[tuple[int], np.d
     return raw[start : start + size // 8]
 
 
+def syscall_address() -> int:
+    """Where libc's syscall is."""
+    return ctypes.cast(ctypes.CDLL(None).syscall, ctypes.c_void_p).value or 0
+
+
 @dataclass(frozen=True)
 class RunLoop:
     """The native run loop of one code image."""
@@ -65,8 +70,7 @@ class WorkerPool:
         self._loop = loop
         self._pid = os.getpid()
         self._words = aligned_words(pool_bytes(self.threads))
-        libc = ctypes.CDLL(None)
-        self._words[Pool.SYSCALL // 8] = ctypes.cast(libc.syscall, ctypes.c_void_p).value or 0
+        self._words[Pool.SYSCALL // 8] = syscall_address()
         self._words[Pool.SPINS // 8] = spins
         self._lock = threading.Lock()
         self._workers = [

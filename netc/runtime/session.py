@@ -18,12 +18,15 @@ from netc.runtime import host
 from netc.runtime.artifact import Artifact, ArtifactFile, Level, open_artifact
 from netc.runtime.binding import Binder, Binding, Image
 from netc.runtime.faults import fault
+from netc.runtime.fleet import FLEET, thread_counts
 from netc.runtime.interrupts import call_apart, on_main_thread
 from netc.runtime.keys import make_key
 from netc.runtime.limits import DEFAULT, Limits
+from netc.runtime.logical import check_runnable
 from netc.runtime.memory import address, aligned_copy, poison
 from netc.runtime.pool import WorkerPool
 from netc.runtime.ports import Array, TensorSpec, collect, intakes, match_sizes, spec_of
+from netc.runtime.team import Team
 from netc.runtime.trust import Recompile, level_of, usable
 from netc.runtime.workers import WORKERS
 
@@ -42,6 +45,7 @@ class Executable:
     ) -> None:
         self.threads = host.thread_count(threads)
         self.model = model
+        self.devices = check_runnable(level.plan)
         self.image = Image(level, aligned_copy(model.weights, "weights"))
         self._level, self._limits = level, limits
         self._binder = Binder(self.image, limits)
@@ -160,11 +164,30 @@ class Executable:
 
     def _execute(self, binding: Binding) -> None:
         fault("run.begin")
-        if self.threads == 1:
+        if len(self.devices) > 1 and self._execute_team(binding):
+            pass
+        elif self.threads == 1 or len(self.devices) > 1:
             self._call(binding, None)
         else:
             WORKERS.run(self.threads, self.image.loop, lambda pool: self._call(binding, pool))
         fault("run.end")
+
+    def _execute_team(self, binding: Binding) -> bool:
+        """A run on several devices; False where one thread must do it all."""
+        if any(not device.startswith("cpu:") for device in self.devices):
+            return False
+        team = self.team(binding)
+        counts = thread_counts(self.threads, len(self.devices))
+        done = FLEET.run(counts, self.image.loop, team, lambda: self._launch(team, binding))
+        team.check()
+        return done
+
+    def team(self, binding: Binding) -> Team:
+        """The jobs of a binding's devices, made once."""
+        if binding.team is None:
+            binding.team = Team(self.image, binding, self._limits.wait)
+        made: Team = binding.team
+        return made
 
     def _call(self, binding: Binding, pool: WorkerPool | None) -> None:
         """The one native call of a run."""
@@ -172,11 +195,14 @@ class Executable:
             binding.prepare(1, 0)
         else:
             binding.prepare(self.threads, pool.address)
+        self._launch(binding, binding)
+
+    def _launch(self, job: Binding | Team, binding: Binding) -> None:
         start = time.perf_counter()
         if binding.seconds > _LONG_RUN and on_main_thread():
-            call_apart(self.image.run, binding)
+            call_apart(self.image.run, job)
         else:
-            self.image.run(binding.job_address)
+            self.image.run(job.job_address)
         binding.seconds = time.perf_counter() - start
 
     def _named(self, outputs: Mapping[int, Array], binding: Binding) -> dict[str, Array]:

@@ -127,7 +127,7 @@ def test_cycle_through_a_merged_kernel() -> None:
         ),
         (
             CONV + f"%y = relu(%c) : {A} @ cpu:1",
-            "%y stays apart from %c: they are on cpu:0 and cpu:1",
+            "%y stays apart from %c_cpu1: a copy between devices is a step of its own",
         ),
     ],
 )

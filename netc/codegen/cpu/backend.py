@@ -24,6 +24,7 @@ from netc.ir.ops.fused import Fused
 from netc.ir.ops.layout import ToBlocked, ToPlain
 from netc.ir.ops.sources import Const, Input, Param
 from netc.ir.plan import Plan, Port
+from netc.ir.queues import devices_of
 from netc.ir.scalar import Elementwise
 from netc.ir.verify import is_copy
 
@@ -48,7 +49,8 @@ def compile_graph(
     placement = place_values(graph, order, graph.weights)
     work = [made for item in placement.work for made in _lowered(ctx, item)]
     work = _with_halos(ctx, placement, work)
-    return Compiled(_plan(graph, placement, work), build_image(module))
+    plan = _plan(graph, placement, work)
+    return Compiled(plan, build_image(module, len(devices_of(plan))))
 
 
 def _lowered(ctx: Lowering, item: Copy | Run) -> list[Work]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 from netc.codegen.cpu.emit import Module
+from netc.codegen.cpu.events import emit_events
 from netc.codegen.cpu.gemm import DRIVER, emit_gemm
 from netc.codegen.cpu.image import Image, link
 from netc.codegen.cpu.native import emit_run_loop
@@ -20,6 +21,14 @@ def run_loop(target: Target) -> bytes:
 
 
 @functools.cache
+def between_devices(target: Target) -> bytes:
+    """The object of signals and waits."""
+    module = Module(target)
+    emit_events(module)
+    return compile_module(module.text(), target)
+
+
+@functools.cache
 def matrix_kernels(target: Target) -> bytes:
     """The object of the microkernels and their driver."""
     module = Module(target)
@@ -27,10 +36,12 @@ def matrix_kernels(target: Target) -> bytes:
     return compile_module(module.text(), target)
 
 
-def build_image(module: Module) -> Image:
-    """A module with the run loop, and the matrix kernels where it uses them, as one image."""
+def build_image(module: Module, devices: int = 1) -> Image:
+    """A module with the run loop, and what else it needs of the library, as one image."""
     target = module.target
     objects = [compile_module(module.text(), target), run_loop(target)]
     if module.refers_to(DRIVER):
         objects.append(matrix_kernels(target))
+    if devices > 1:
+        objects.append(between_devices(target))
     return link(*objects)

@@ -13,7 +13,10 @@ from netc.codegen.cpu.emit import Function, Module, Val
 from netc.ir.native_abi import NO_BARRIER, STEP_BYTES, Job, Pool, Row
 
 _FACING = 4  # threads at most that watch one another directly
-_SYSCALLS = {"x86_64": {"futex": 202, "yield": 24}, "aarch64": {"futex": 98, "yield": 124}}
+_SYSCALLS = {
+    "x86_64": {"futex": 202, "yield": 24, "clock": 228},
+    "aarch64": {"futex": 98, "yield": 124, "clock": 113},
+}
 _FUTEX_WAIT, _FUTEX_WAKE = 128, 129  # with FUTEX_PRIVATE_FLAG
 
 
@@ -38,7 +41,8 @@ def _row(f: Function, pool: Val, tid: Val | int) -> Val:
     return f.gep(f.gep(pool, Pool.ROWS), tid, Row.SIZE)
 
 
-def _pause(f: Function) -> None:
+def pause(f: Function) -> None:
+    """Let a sibling thread have the core for a moment."""
     if f.target.is_x86:
         name = f.module.declare("llvm.x86.sse2.pause", "void", [])
         f.emit(f"call void @{name}()")
@@ -47,7 +51,8 @@ def _pause(f: Function) -> None:
     f.emit(f"call void @{name}(i32 1)")
 
 
-def _syscall(f: Function, pool: Val, name: str, *args: Val) -> None:
+def syscall(f: Function, pool: Val, name: str, *args: Val) -> None:
+    """Call the system through the address that a pool or team begins with."""
     number = f.const(_SYSCALLS[f.target.arch][name])
     padding = [f.const(0)] * (4 - len(args))
     f.call(_address(f, pool, Pool.SYSCALL), number, *args, *padding, ret="i64")
@@ -65,10 +70,10 @@ def _wait_for(module: Module) -> Function:
     there = f.icmp("sge", f.atomic_load("i64", word), wanted)
     f.emit(f"br {there}, label %{done}, label %{idle}")
     f.label(idle)
-    _pause(f)
+    pause(f)
     f.emit(f"%next = add i64 {count.name}, 1")
     with f.if_(f.icmp("sge", Val("i64", "%next"), spins)):
-        _syscall(f, pool, "yield")
+        syscall(f, pool, "yield")
     f.emit(f"br label %{again}")
     f.label(again)
     f.emit(f"br label %{turn}")
@@ -202,7 +207,7 @@ def _post(f: Function, pool: Val, row: Val, job: Val, base: Val) -> None:
     with f.if_(f.icmp("ne", flag, 0)):
         f.atomic_store(f.const(0, "i32"), asleep, "seq_cst")
         word = f.cast("ptrtoint", asleep, "i64")
-        _syscall(f, pool, "futex", word, f.const(_FUTEX_WAKE), f.const(1))
+        syscall(f, pool, "futex", word, f.const(_FUTEX_WAKE), f.const(1))
 
 
 def _worker(module: Module, steps: Function) -> None:
@@ -252,13 +257,13 @@ def _rest(module: Module) -> Function:
     f.emit(f"%next = add i64 {count.name}, 1")
     f.emit(f"br {f.icmp('slt', count, spins)}, label %{spin}, label %{lie}")
     f.label(spin)
-    _pause(f)
+    pause(f)
     f.emit(f"br label %{turn}")
     f.label(lie)
     f.atomic_store(f.const(1, "i32"), asleep, "seq_cst")
     with f.if_(f.icmp("eq", f.atomic_load("i64", posted, "seq_cst"), seen)):
         word = f.cast("ptrtoint", asleep, "i64")
-        _syscall(f, pool, "futex", word, f.const(_FUTEX_WAIT), f.const(1))
+        syscall(f, pool, "futex", word, f.const(_FUTEX_WAIT), f.const(1))
     f.atomic_store(f.const(0, "i32"), asleep, "seq_cst")
     f.emit("br label %woken")
     f.label("woken")

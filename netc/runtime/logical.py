@@ -1,0 +1,38 @@
+"""The logical devices of this process, and what of a plan can run on them."""
+
+from __future__ import annotations
+
+import os
+
+from netc.errors import GraphError, UnsupportedError, UsageError, clean
+from netc.ir.device import Device
+from netc.ir.plan import Plan
+from netc.ir.queues import devices_of
+
+RUNS = ("cpu", "sim")  # kinds; what is on sim runs on the processor, its time is computed
+
+
+def named_devices() -> tuple[str, ...]:
+    """The devices that NETC_DEVICES names; none where it is not set."""
+    text = os.environ.get("NETC_DEVICES", "")
+    try:
+        return tuple(str(Device.parse(name.strip())) for name in text.split(",") if text)
+    except GraphError as error:
+        raise UsageError(f"NETC_DEVICES: {error.diagnostics[0].message}") from None
+
+
+def check_runnable(plan: Plan) -> tuple[str, ...]:
+    """The plan's devices, when each can run here; else UnsupportedError says what fits."""
+    devices, given = devices_of(plan), named_devices()
+    for name in devices:
+        device = Device.parse(name)
+        if device.host:
+            fits = "runs are on one machine: name devices without a host, or use sim"
+            raise UnsupportedError(f"{clean(name)} is on another host", help=fits)
+        if device.kind not in RUNS:
+            fits = f"this version runs on {', '.join(RUNS)}"
+            raise UnsupportedError(f"nothing here runs {clean(name)}", help=fits)
+        if given and len(devices) > 1 and name not in given:
+            fits = f"NETC_DEVICES names {', '.join(given)}"
+            raise UsageError(f"the net runs on {clean(name)}, which is not there", help=fits)
+    return devices
