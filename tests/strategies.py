@@ -385,17 +385,27 @@ def wanted(graph: Graph, feed: Mapping[str, Array]) -> dict[str, Wanted]:
     A result may differ by max(1e-5, 4 · spread) · scale. The spread is that of the float32
     reference, relative to the scale; the scale is the largest |y| of the result, but at least a
     hundredth of the largest value in the graph, since a difference of equals leaves rounding.
+    A result that is itself a sum of products may differ by what DESIGN allows such a sum.
     """
     exact = interpret(graph, feed)
     rough = interpret(graph, feed, np.float32)
     inside = replace(graph, outputs={v.name: v for n in graph.nodes for v in n.results})
-    largest = max(map(_scale, interpret(inside, feed).values()), default=0.0)
+    values = interpret(inside, feed)
+    largest = max(map(_scale, values.values()), default=0.0)
     out = {}
     for name, y in exact.items():
         scale = max(_scale(y), 0.01 * largest)
         spread = _scale(rough[name].astype(np.float64) - y)
-        out[name] = Wanted(y, max(1e-5 * scale, 4 * spread))
+        own = _rounding(graph.outputs[name], values)
+        out[name] = Wanted(y, max(1e-5 * scale, 4 * spread, own))
     return out
+
+
+def _rounding(v: Value, values: Mapping[str, Array]) -> float:
+    """8 · 2⁻²⁴ · Σ|a||b|, the bound of a sum of products; 0 for anything else."""
+    if not isinstance(v.op, Conv | ConvTranspose | Fc):
+        return 0.0
+    return 8 * 2**-24 * _scale(v.op.reference(*(np.abs(values[x.name]) for x in v.node.inputs)))
 
 
 def _scale(y: Array) -> float:
