@@ -23,6 +23,7 @@ from netc.ir.attributes import bound
 from netc.ir.graph import Builder, Graph, Value
 from netc.ir.interpret import interpret
 from netc.ir.op import REGISTRY, Array, Case, Op, as_tuple
+from netc.ir.ops.convolution import Conv, ConvTranspose, Fc
 from netc.ir.types import DType, TensorType, f32, u8
 
 SIZES = {"N": 2, "H": 13, "W": 11}  # of the symbols, unless a feed says otherwise
