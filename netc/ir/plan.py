@@ -43,6 +43,7 @@ class Buffer:
     first: int = 0
     last: int = 0
     device: str = "cpu:0"
+    parts: int = 0  # on several devices, how many steps write it or a part of it
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ what lives together must lie apart and fit. Steps are judged by vector clocks (`
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -21,7 +22,7 @@ from netc.ir.queues import COMPUTE, COPY, Clocks, devices_of, queue_of
 def problems(plan: Plan) -> list[str]:
     """Everything wrong with a plan for any sizes; an empty list where it is right."""
     wrong = list(_form(plan))
-    return wrong or [*_placement(plan), *_hazards(plan), *_reuse(plan)]
+    return wrong or [*_placement(plan), *_parts(plan), *_hazards(plan), *_reuse(plan)]
 
 
 def _form(plan: Plan) -> Iterator[str]:
@@ -59,6 +60,14 @@ def _placement(plan: Plan) -> Iterator[str]:
             buffer = plan.buffers[b]
             if buffer.space is Space.ARENA and not buffer.first <= i <= buffer.last:
                 yield f"{_said(i, step)} uses buffer {b} outside its life"
+
+
+def _parts(plan: Plan) -> Iterator[str]:
+    """Every part of a buffer has its writer."""
+    written = Counter(b for step in plan.steps for b in step.writes)
+    for b, buffer in enumerate(plan.buffers):
+        if buffer.parts and written[b] != buffer.parts:
+            yield f"{written[b]} steps write buffer {b}, which has {buffer.parts} parts"
 
 
 @dataclass

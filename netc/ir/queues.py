@@ -128,11 +128,14 @@ def with_lifetimes(buffers: Sequence[Buffer], steps: Sequence[Step]) -> tuple[Bu
     """
     clocks = Clocks(map(queue_of, steps))
     users: list[list[int]] = [[] for _ in buffers]
+    parts = [0] * len(buffers)
     copied: set[int] = set()
     for i, step in enumerate(steps):
         clocks.take(step)
         for b in {*step.reads, *step.writes}:
             users[b].append(i)
+        for b in step.writes:
+            parts[b] += 1
         copied |= set(step.writes) if step.stream == COPY else set()
     kernels: dict[str, list[int]] = {}
     for i, step in enumerate(steps):
@@ -144,7 +147,7 @@ def with_lifetimes(buffers: Sequence[Buffer], steps: Sequence[Step]) -> tuple[Bu
             first = 0 if b in copied else users[b][0]
             last = _freed(clocks, users[b], kernels.get(buffer.device, []), len(steps))
             buffer = replace(buffer, first=first, last=last)
-        out.append(buffer)
+        out.append(replace(buffer, parts=parts[b]))
     return tuple(out)
 
 

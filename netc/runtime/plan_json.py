@@ -56,7 +56,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "sizes": [size_to_json(size) for size in sizes.items],
     }
     if {*c.devices, *(b.device for b in flat.buffers)} - {_ALONE} or any(c.waits):
-        made["queues"] = [c.streams, c.waits, [b.device for b in flat.buffers]]
+        made["queues"] = [c.streams, c.waits, [[b.device, b.parts] for b in flat.buffers]]
     return made
 
 
@@ -81,6 +81,10 @@ def _member(kind: type[Any], value: Any) -> Any:
         return kind(value)
     except ValueError:
         raise wrong(value, f"a {kind.__name__}") from None
+
+
+def _placed(buffer: Buffer, device: Any, parts: Any) -> Buffer:
+    return replace(buffer, device=text(device), parts=whole(parts))
 
 
 class _Reading:
@@ -143,7 +147,7 @@ class _Reading:
             return ("compute",) * steps, ((),) * steps
         streams, waits, places = listed(value["queues"], 3)
         pairs = zip(self.buffers, listed(places, len(self.buffers)), strict=True)
-        self.buffers = tuple([replace(b, device=text(device)) for b, device in pairs])
+        self.buffers = tuple([_placed(buffer, *listed(more, 2)) for buffer, more in pairs])
         for i, waited in enumerate(listed(waits, steps)):
             if not all(type(w) is int and 0 <= w < i for w in listed(waited)):
                 raise wrong(waited, "steps before the one that waits")
