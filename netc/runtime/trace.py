@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from netc.ir.dims import evaluate
+from netc.ir.machine import Machine
 from netc.runtime.binding import Binding
 from netc.runtime.ports import Array
 from netc.runtime.session import Executable
@@ -28,6 +30,8 @@ class StepTime:
     seconds: float
     flops: int
     bytes: int
+    device: str = "cpu:0"
+    stream: str = "compute"
 
 
 def timed(exe: Executable, arrays: Sequence[Array]) -> tuple[dict[str, Array], list[StepTime]]:
@@ -36,6 +40,8 @@ def timed(exe: Executable, arrays: Sequence[Array]) -> tuple[dict[str, Array], l
     The processor's cycle counter is read before each step, which costs some 10 ns; the run's
     length on the clock gives the counter's unit.
     """
+    if len(exe.devices) > 1 and all(d.startswith("cpu:") for d in exe.devices):
+        return _timed_team(exe, arrays)
     times = np.zeros(len(exe.plan.steps) + 1, np.int64)
     bound: list[Binding] = []
 
@@ -51,19 +57,64 @@ def timed(exe: Executable, arrays: Sequence[Array]) -> tuple[dict[str, Array], l
     (binding,) = bound
     ticks = max(1, int(times[-1] - times[0]))
     at = (times - times[0]) * (binding.seconds / ticks)
-    steps = [
+    spans = {i: (float(at[i]), float(at[i + 1] - at[i])) for i in range(len(exe.plan.steps))}
+    return outputs, _made(exe, binding.known, spans)
+
+
+def _timed_team(
+    exe: Executable, arrays: Sequence[Array]
+) -> tuple[dict[str, Array], list[StepTime]]:
+    """The same on several devices, each with its own times; waiting is in no step's time."""
+    bound: list[Binding] = []
+    clocks: list[Any] = []
+
+    def watch(binding: Binding) -> None:
+        bound.append(binding)
+        clocks.extend(exe.team(binding).clocks())
+        exe.team(binding).timed(clocks)
+
+    try:
+        outputs = exe.run(arrays, watch)
+    finally:
+        for binding in bound:
+            exe.team(binding).timed(None)
+    (binding,) = bound
+    first = min(int(times[0]) for times in clocks)
+    ticks = max(1, max(int(times[-1]) for times in clocks) - first)
+    spans: dict[int, tuple[float, float]] = {}
+    for times, indices in zip(clocks, exe.team(binding).indices, strict=True):
+        at = (times - first) * (binding.seconds / ticks)
+        pairs = zip(indices, at[:-1], at[1:], strict=True)
+        spans |= {i: (float(a), float(b - a)) for i, a, b in pairs if i >= 0}
+    return outputs, _made(exe, binding.known, spans)
+
+
+def simulated(exe: Executable, known: Mapping[str, int], machine: Machine) -> list[StepTime]:
+    """The steps of a run as they would be on a machine."""
+    from netc.runtime.sim import simulate
+
+    events = simulate(exe.plan, known, machine, len(exe.image.weights)).events
+    return _made(exe, known, {e.step: (e.start, e.seconds) for e in events})
+
+
+def _made(
+    exe: Executable, known: Mapping[str, int], spans: Mapping[int, tuple[float, float]]
+) -> list[StepTime]:
+    """The plan's steps with when each began and how long it took."""
+    return [
         StepTime(
             name=step.name,
             op=step.op,
             kernel=step.kernel,
-            start=float(at[i]),
-            seconds=float(at[i + 1] - at[i]),
-            flops=evaluate(step.flops, binding.known),
-            bytes=evaluate(step.bytes, binding.known),
+            start=spans[i][0],
+            seconds=spans[i][1],
+            flops=evaluate(step.flops, known),
+            bytes=evaluate(step.bytes, known),
+            device=step.device,
+            stream=step.stream,
         )
         for i, step in enumerate(exe.plan.steps)
     ]
-    return outputs, steps
 
 
 def mean_times(
@@ -76,6 +127,8 @@ def mean_times(
         taken.append(timed(exe, arrays)[1])
     mean = np.array([[step.seconds for step in steps] for steps in taken]).mean(axis=0)
     starts = np.concatenate([[0.0], np.cumsum(mean)])
+    if len(exe.devices) > 1:  # steps overlap: where they began, on the average
+        starts = np.array([[step.start for step in steps] for steps in taken]).mean(axis=0)
     return [
         replace(step, start=float(start), seconds=float(spent))
         for step, start, spent in zip(taken[0], starts, mean, strict=False)
@@ -83,26 +136,33 @@ def mean_times(
 
 
 def trace_json(runs: Sequence[Sequence[StepTime]], process: str = "netc") -> str:
-    """Runs, one after the other, in Chrome's trace format."""
+    """Runs, one after the other, in Chrome's trace format; a track per device and stream."""
     events: list[dict[str, object]] = [
         {"ph": "M", "pid": 1, "name": "process_name", "args": {"name": process}}
     ]
+    tracks = sorted({(s.device, s.stream) for steps in runs for s in steps})
+    number_of = {track: number for number, track in enumerate(tracks)}
+    for (device, stream), number in number_of.items():
+        name = {"name": f"{device} {stream}"}
+        events.append({"ph": "M", "pid": 1, "tid": number, "name": "thread_name", "args": name})
     base = 0.0
     for number, steps in enumerate(runs):
-        length = sum(step.seconds for step in steps)
+        length = max((step.start + step.seconds for step in steps), default=0.0)
         events.append(_event(f"run {number}", "run", base, length, {}))
-        events += [_event(s.name, s.op, base + s.start, s.seconds, _facts(s)) for s in steps]
+        for s in steps:
+            track = number_of[s.device, s.stream]
+            events.append(_event(s.name, s.op, base + s.start, s.seconds, _facts(s), track))
         base += length
     return json.dumps({"traceEvents": events, "displayTimeUnit": "ns"}, ensure_ascii=True)
 
 
 def _event(
-    name: str, kind: str, start: float, seconds: float, facts: dict[str, object]
+    name: str, kind: str, start: float, seconds: float, facts: dict[str, object], track: int = 0
 ) -> dict[str, object]:
     return {
         "ph": "X",
         "pid": 1,
-        "tid": 0,
+        "tid": track,
         "name": name,
         "cat": kind,
         "ts": start * _MICRO,
