@@ -9,7 +9,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[2] / "netc"
 SCRIPT = """
 import importlib, os, sys
-import click, google.protobuf, lark, llvmlite.binding, numpy
+import click, lark, llvmlite.binding, numpy
 for name in sys.argv[1:]:
     child = os.fork()
     if not child:
