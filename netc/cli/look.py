@@ -111,8 +111,39 @@ def draw_command(
 
 
 @click.command("devices")
-def devices_command() -> None:
-    """List the devices of this machine, and what netc can do with each."""
+@click.option("--probe", "probing", is_flag=True, help="Measure speeds, memory and links.")
+@click.option("-o", "--out", type=WRITTEN, help="With --probe: write the machine table here.")
+def devices_command(probing: bool, out: Path | None) -> None:
+    """List the devices of this machine, and what netc can do with each.
+
+    \b
+    NETC_DEVICES=cpu:0,cpu:1 netc devices --probe -o machine.json
+    """
     from netc.cli.facts import device_rows
 
-    table(("device", "what", "memory", "netc"), device_rows())
+    if out is not None and not probing:
+        raise UsageError("--out is for --probe", help="netc devices --probe --out machine.json")
+    if not probing:
+        table(("device", "what", "memory", "netc"), device_rows())
+        return
+    from netc.cli.probe import probe
+    from netc.ir.device import Device
+    from netc.runtime.atomic import write_file
+    from netc.runtime.logical import named_devices
+
+    names = [Device.parse(name) for name in named_devices() or ("cpu:0",)]
+    if any(d.kind != "cpu" or d.host for d in names):
+        raise UsageError("--probe measures devices of this processor", help="such as cpu:0,cpu:1")
+    with progress("measuring"):
+        machine = probe(names)
+    rows = [
+        (str(d), size(s.memory), f"{s.flops / 1e9:.1f} GFLOP/s", f"{s.bandwidth / 1e9:.1f} GB/s",
+         f"{s.launch * 1e9:.0f} ns")
+        for d, s in machine.specs.items()
+    ]  # fmt: skip
+    table(("device", "memory", "speed", "reads", "a step"), rows)
+    if machine.between is not None:
+        link = machine.between
+        say(f"between devices {link.bandwidth / 1e9:.1f} GB/s, {link.latency * 1e6:.1f} us")
+    if out is not None:
+        write_file(out, [machine.show().encode()])

@@ -154,3 +154,15 @@ def test_shares_of_cores() -> None:
     assert fleet.thread_counts(7, 3) == (3, 2, 2)
     assert fleet.thread_counts(1, 3) == (1, 1, 1)
     assert fleet.shares_of([1000, 1]) == [(), ()]
+
+
+def test_googlenet_by_annotation() -> None:
+    g = netc.read(Path(__file__).resolve().parents[2] / "examples/googlenet.net")
+    half = len(g.nodes) // 2
+    split = on_devices(g, lambda i, _: Device("cpu", int(i > half)))
+    one, two = netc.compile(g, threads=1), netc.compile(split, threads=2)
+    assert problems(two.plan) == []
+    shape = [d if isinstance(d, int) else 1 for d in one.plan.inputs[0].type.shape]
+    x = {n: np.random.default_rng(1).normal(size=shape).astype(np.float32) for n in one.inputs}
+    left, right = one(x), two(x)
+    assert all(np.array_equal(right[name], array) for name, array in left.items())

@@ -1,0 +1,123 @@
+"""What this machine can do, measured with compiled nets: `netc devices --probe`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from netc import api
+from netc.ir.device import Device
+from netc.ir.graph import Builder, Value
+from netc.ir.machine import DeviceSpec, Link, Machine
+from netc.ir.queues import COPY
+from netc.ir.types import f32
+from netc.runtime import host
+from netc.runtime.fleet import thread_counts
+from netc.runtime.session import Executable
+from netc.runtime.trace import timed
+
+Make: TypeAlias = Callable[[Builder, Value], Value]
+_SECONDS = 0.3  # for each measurement
+_FLOATS = 1 << 23  # of an array that no cache holds
+_CHAIN = 100  # steps, or trips from device to device
+
+
+def probe(devices: Sequence[Device]) -> Machine:
+    """The machine of these logical devices of the processor, which share cores and memory."""
+    threads = thread_counts(host.thread_count(None), len(devices))[0]
+    spec = DeviceSpec(
+        memory=host.available_memory() // len(devices),
+        flops=_flops(threads),
+        bandwidth=_bandwidth(threads),
+        launch=_launch(threads),
+    )
+    if len(devices) == 1:
+        return Machine("this machine", {devices[0]: spec})
+    return Machine("this machine", dict.fromkeys(devices, spec), between=_link(threads, spec))
+
+
+def _best(exe: Executable, *shape: int) -> float:
+    """Seconds of the fastest run."""
+    x, best = np.ones(shape, np.float32), float("inf")
+    end = time.perf_counter() + _SECONDS
+    while time.perf_counter() < end or best == float("inf"):
+        start = time.perf_counter()
+        exe(x=x)
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _compiled(
+    make: Make, shape: tuple[int, ...], threads: int, optimize: bool = False
+) -> Executable:
+    b = Builder()
+    graph = b.graph("probe", {"y": make(b, b.input("x", f32[shape]))})
+    return api.compile(graph, optimize=optimize, threads=threads)
+
+
+def _flops(threads: int) -> float:
+    """Of a 3×3 convolution of 128 channels."""
+
+    def conv(b: Builder, x: Value) -> Value:
+        return b.conv(x, b.param("w", f32[128, 128, 3, 3]), pad=(1, 1))
+
+    shape = (1, 128, 56, 56)
+    return 2.0 * 128 * 128 * 9 * 56 * 56 / _best(_compiled(conv, shape, threads, True), *shape)
+
+
+def _bandwidth(threads: int) -> float:
+    """Of reading an array: its largest element."""
+
+    def most(b: Builder, x: Value) -> Value:
+        return b.reduce_max(x, axes=(0, 1))
+
+    return 4.0 * _FLOATS / _best(_compiled(most, (64, _FLOATS // 64), threads), 64, _FLOATS // 64)
+
+
+def _launch(threads: int) -> float:
+    """Of a step that has nothing to do: by the difference of two chains."""
+
+    def chain(count: int) -> Make:
+        def steps(b: Builder, x: Value) -> Value:
+            for _ in range(count):
+                x = b.relu(x)
+            return x
+
+        return steps
+
+    long, short = (_best(_compiled(chain(n), (8,), threads), 8) for n in (11 * _CHAIN, _CHAIN))
+    return max(1e-9, (long - short) / (10 * _CHAIN))
+
+
+def _link(threads: int, spec: DeviceSpec) -> Link:
+    """Between two devices: a small value to and fro, and a large one."""
+    small = _best(_hops(_CHAIN, 8, threads), 8) / _CHAIN
+    latency = max(1e-9, small - 2 * spec.launch)
+    return Link(4.0 * _FLOATS / _copying(_hops(3, _FLOATS, threads)), latency)
+
+
+def _copying(exe: Executable) -> float:
+    """Seconds of the fastest copy of a large value."""
+    arrays = exe.accepted({"x": np.ones(_FLOATS, np.float32)}, {})
+    end = time.perf_counter() + _SECONDS
+    taken: list[float] = []
+    while time.perf_counter() < end or not taken:
+        taken += [step.seconds for step in timed(exe, arrays)[1] if step.stream == COPY]
+    return max(1e-9, min(taken))
+
+
+def _hops(count: int, floats: int, threads: int) -> Executable:
+    """A value that goes from device to device and is touched at each end."""
+
+    def hops(b: Builder, x: Value) -> Value:
+        with b.on(Device("cpu", 0)):
+            x = b.relu(x)
+        for i in range(count):
+            with b.on(Device("cpu", (i + 1) % 2)):
+                x = b.relu(x)
+        return x
+
+    return _compiled(hops, (floats,), 2 * threads)
