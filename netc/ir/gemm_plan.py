@@ -42,7 +42,7 @@ class Slot(IntEnum):
     TILES = 12  # i32 rows of four: panel, panels, pixels at most, 0
     NTILES = 13
     PIXEL_BLOCK = 14
-    CHUNK = 15  # steps of eight channels summed before the next tile
+    CHUNK = 15  # steps of eight channels summed by themselves; results depend on it, so on K alone
     CHANNELS_OUTER = 16  # 1: weights stay, pixels pass by; 0: the reverse
     PANELS = 17  # panels of one group
     OUTPUT = 18

@@ -57,7 +57,7 @@ def _microkernel(module: Module, nv: int, t: int) -> Function:
     parts = PANEL // module.target.lanes
     tile = _Tile(f, nv, t, parts, stride)
     tile.pixels = [f.gep(source, f.sext(f.load("i32", f.gep(offsets, 4 * j))), 4) for j in range(t)]
-    sums = _initial(tile, scratch, accumulate)
+    sums = [f.f32(0.0, tile.lanes)] * (t * nv * parts)
     at_once = 2 if module.target.fma else BLOCK  # loads stay on their side: found by spills
     eight_end = f.gep(taps, n8, 4)
     with f.loop(f.sub(0, n8), 0, carry=[weights, *sums]) as turn:
@@ -77,7 +77,10 @@ def _microkernel(module: Module, nv: int, t: int) -> Function:
         offset = f.sext(f.load("i32", f.gep(one_end, turn.index, 4)))
         acc = _step(tile, acc, [f.gep(p, offset, 4) for p in tile.pixels], w, 0)
         turn.next([f.gep(w, PANEL_ROW), *acc])
-    _each_part(tile, scratch, turn.results[1:])
+    with f.if_(f.icmp("ne", accumulate, 0)) as side:
+        _store(tile, scratch, turn.results[1:], add=True)
+        side.otherwise()
+        _store(tile, scratch, turn.results[1:], add=False)
     f.ret()
     return f
 
@@ -112,17 +115,12 @@ def _step(tile: _Tile, acc: list[Val], bases: list[Val], w: Val, c: int) -> list
     return sums
 
 
-def _initial(tile: _Tile, scratch: Val, accumulate: Val) -> list[Val]:
+def _store(tile: _Tile, scratch: Val, sums: list[Val], add: bool) -> None:
+    """Leave the sums in the scratch, added to those of earlier chunks of K.
+
+    A chunk is summed by itself first: errors grow with a chunk and the number of chunks, not K.
+    """
     f, size = tile.f, 4 * tile.lanes
-    count = tile.t * tile.nv * tile.parts
-    with f.if_(f.icmp("ne", accumulate, 0)) as side:
-        side.give([f.load(tile.type, f.gep(scratch, i * size), size) for i in range(count)])
-        side.otherwise()
-        side.give([f.f32(0.0, tile.lanes)] * count)
-    return side.results
-
-
-def _each_part(tile: _Tile, scratch: Val, sums: list[Val]) -> None:
-    size = 4 * tile.lanes
     for i, value in enumerate(sums):
-        tile.f.store(value, tile.f.gep(scratch, i * size), size)
+        at = f.gep(scratch, i * size)
+        f.store(f.fadd(f.load(tile.type, at, size), value) if add else value, at, size)

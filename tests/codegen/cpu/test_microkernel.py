@@ -85,7 +85,7 @@ def test_threads_and_blocking_change_no_bit(name: str, target: Target) -> None:
     code(case.bind(target))
     wanted = case.out.copy()
     for threads in (2, 3, 4):
-        for blocking in ({}, {"PIXEL_BLOCK": 7}, {"CHANNELS_OUTER": 1}, {"CHUNK": 2}):
+        for blocking in ({}, {"PIXEL_BLOCK": 7}, {"CHANNELS_OUTER": 1}):
             args = case.bind(target, **blocking)
             for tid in range(threads):
                 code(args, tid, threads)
