@@ -383,30 +383,44 @@ class Wanted:
 def wanted(graph: Graph, feed: Mapping[str, Array]) -> dict[str, Wanted]:
     """What a run of `graph` must give.
 
-    A result may differ by max(1e-5, 4 · spread) · scale. The spread is that of the float32
-    reference, relative to the scale; the scale is the largest |y| of the result, but at least a
-    hundredth of the largest value in the graph, since a difference of equals leaves rounding.
-    A result that is itself a sum of products may differ by what DESIGN allows such a sum.
+    A result may differ by max(1e-5, 4 · spread) · scale; the scale is the largest |y| of the
+    result, but at least a hundredth of the largest value in the graph, since a difference of
+    equals leaves rounding. The spread is that of two engines against float64: the float32
+    reference, and one whose every sum of products is off by 2⁻²⁴ · Σ|a||b|, an eighth of what
+    DESIGN allows such a sum.
     """
     exact = interpret(graph, feed)
     rough = interpret(graph, feed, np.float32)
     inside = replace(graph, outputs={v.name: v for n in graph.nodes for v in n.results})
     values = interpret(inside, feed)
     largest = max(map(_scale, values.values()), default=0.0)
+    noisy = _disturbed(graph, feed, values)
     out = {}
     for name, y in exact.items():
         scale = max(_scale(y), 0.01 * largest)
-        spread = _scale(rough[name].astype(np.float64) - y)
-        own = _rounding(graph.outputs[name], values)
-        out[name] = Wanted(y, max(1e-5 * scale, 4 * spread, own))
+        spread = max(_scale(other[name].astype(np.float64) - y) for other in (rough, noisy))
+        out[name] = Wanted(y, max(1e-5 * scale, 4 * spread))
     return out
 
 
-def _rounding(v: Value, values: Mapping[str, Array]) -> float:
-    """8 · 2⁻²⁴ · Σ|a||b|, the bound of a sum of products; 0 for anything else."""
-    if not isinstance(v.op, Conv | ConvTranspose | Fc):
-        return 0.0
-    return 8 * 2**-24 * _scale(v.op.reference(*(np.abs(values[x.name]) for x in v.node.inputs)))
+def _disturbed(
+    graph: Graph, feed: Mapping[str, Array], values: Mapping[str, Array]
+) -> dict[str, Array]:
+    """The results when every sum of products is off by 2⁻²⁴ · Σ|a||b|, of either sign."""
+    b, rng = Builder({n.name for n in graph.nodes}), np.random.default_rng(0)
+    new: dict[Value, Value] = {}
+    noise: dict[str, Array] = {}
+    for node in graph.nodes:
+        copy = replace(node, inputs=tuple(new[v] for v in node.inputs))
+        new.update(zip(node.results, (node if not node.inputs else copy).results, strict=True))
+        if isinstance(node.op, Conv | ConvTranspose | Fc):
+            sums = node.op.reference(*(np.abs(values[x.name]) for x in node.inputs))
+            off = b.input("noise", node.types[0])
+            noise[off.name] = 2.0**-24 * sums * rng.choice([-1.0, 1.0], sums.shape)
+            new[node.out] = b.add(copy.out, off)
+    outputs = {name: new[v] for name, v in graph.outputs.items()}
+    other = replace(graph, inputs=(*graph.inputs, *b.inputs), outputs=outputs)
+    return interpret(other, {**feed, **noise})
 
 
 def _scale(y: Array) -> float:
