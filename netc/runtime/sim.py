@@ -121,19 +121,23 @@ def races(plan: Plan, known: Mapping[str, int]) -> Iterator[str]:
         clock = clocks.take(step)
         for b in dict.fromkeys((*step.reads, *step.writes)):
             for other in sharing.get(b, (b,)):
-                before = dict(writers.get(other, {}))
+                before = [*writers.get(other, {}).values()]
                 if b in step.writes:
-                    before |= {-1 - q: r for q, r in readers.get(other, {}).items()}
-                for w in before.values():
-                    beside = other == b and b in plan.steps[w].writes and b in step.writes
-                    if beside and clocks.queue[w] == clocks.queue[i]:
-                        continue  # parts of one buffer, between two barriers
-                    if not clocks.covers(clock, w):
+                    before += readers.get(other, {}).values()
+                for w in before:
+                    parts = other == b and _beside(plan, clocks, w, i, b)
+                    if not parts and not clocks.covers(clock, w):
                         yield f"steps {w} and {i} race for the bytes of buffers {other} and {b}"
         for b in step.reads:
             readers.setdefault(b, {})[clocks.queue[i]] = i
         for b in step.writes:
             writers.setdefault(b, {})[clocks.queue[i]] = i
+
+
+def _beside(plan: Plan, clocks: Clocks, w: int, i: int, buffer: int) -> bool:
+    """Whether two steps of one queue write parts of one buffer, between two barriers."""
+    both = buffer in plan.steps[w].writes and buffer in plan.steps[i].writes
+    return both and clocks.queue[w] == clocks.queue[i]
 
 
 def _sharing(plan: Plan, known: Mapping[str, int]) -> dict[int, tuple[int, ...]]:
