@@ -119,15 +119,15 @@ def races(plan: Plan, known: Mapping[str, int]) -> Iterator[str]:
     readers: dict[int, dict[int, int]] = {}
     for i, step in enumerate(plan.steps):
         clock = clocks.take(step)
-        for b in dict.fromkeys((*step.reads, *step.writes)):
-            for other in sharing.get(b, (b,)):
-                before = [*writers.get(other, {}).values()]
-                if b in step.writes:
-                    before += readers.get(other, {}).values()
-                for w in before:
-                    parts = other == b and _beside(plan, clocks, w, i, b)
-                    if not parts and not clocks.covers(clock, w):
-                        yield f"steps {w} and {i} race for the bytes of buffers {other} and {b}"
+        touched = dict.fromkeys((*step.reads, *step.writes))
+        for b, other in ((b, other) for b in touched for other in sharing.get(b, (b,))):
+            before = [*writers.get(other, {}).values()]
+            if b in step.writes:
+                before += readers.get(other, {}).values()
+            for w in before:
+                parts = other == b and _beside(plan, clocks, w, i, b)
+                if not parts and not clocks.covers(clock, w):
+                    yield f"steps {w} and {i} race for the bytes of buffers {other} and {b}"
         for b in step.reads:
             readers.setdefault(b, {})[clocks.queue[i]] = i
         for b in step.writes:
