@@ -120,7 +120,8 @@ def races(plan: Plan, known: Mapping[str, int]) -> Iterator[str]:
     for i, step in enumerate(plan.steps):
         clock = clocks.take(step)
         touched = dict.fromkeys((*step.reads, *step.writes))
-        for b, other in ((b, other) for b in touched for other in sharing.get(b, (b,))):
+        pairs = ((mine, other) for mine in touched for other in sharing.get(mine, (mine,)))
+        for b, other in pairs:
             before = [*writers.get(other, {}).values()]
             if b in step.writes:
                 before += readers.get(other, {}).values()
