@@ -23,7 +23,6 @@ import numpy as np
 from netc.codegen.cpu.emit import KERNEL_PARAMS, Function, Module
 from netc.codegen.cpu.gemm import GemmFamily
 from netc.codegen.cpu.target import Target
-from netc.errors import UnsupportedError
 from netc.ir.dims import Dim, ceil_div
 from netc.ir.graph import Graph, Node, Value
 from netc.ir.op import Array, Op
@@ -201,15 +200,3 @@ class Lowering:
         arg = self.store.add(array)
         self.store.packings[id(param.array)] = (arg.offset, packing)
         return arg
-
-
-def lower(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
-    """The calls of a kernel, by the rule of its anchor. Raises UnsupportedError without one."""
-    from netc.codegen.cpu.anchors import lower_elementwise  # registers every rule
-
-    made = RULES.get(type(k.anchor.op)) if k.anchor is not None else lower_elementwise
-    if made is None:
-        assert k.anchor is not None
-        raise UnsupportedError(f"the CPU back end has no kernel for {k.anchor.op.name}", k.node.loc)
-    calls = made(ctx, k)
-    return calls if isinstance(calls, tuple) else (calls,)

@@ -16,19 +16,11 @@ from typing import Any
 import numpy as np
 
 import netc.codegen.cpu.anchors  # noqa: F401  (registers the rules)
+from netc.codegen.cpu.anchors import lower
 from netc.codegen.cpu.emit import Module
 from netc.codegen.cpu.gemm import GemmFamily
 from netc.codegen.cpu.library import build_image
-from netc.codegen.cpu.lowering import (
-    BLOCK,
-    WEIGHTS,
-    Call,
-    Kernel,
-    Lowering,
-    Operand,
-    lower,
-    row_major,
-)
+from netc.codegen.cpu.lowering import BLOCK, WEIGHTS, Call, Kernel, Lowering, Operand, row_major
 from netc.codegen.cpu.target import LEVELS, native
 from netc.ir.dims import Dim, ceil_div, evaluate, product
 from netc.ir.graph import Builder, Graph, Node

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from netc.codegen.cpu.anchors import lower
 from netc.codegen.cpu.emit import Module
 from netc.codegen.cpu.gemm import GemmFamily
 from netc.codegen.cpu.image import link
-from netc.codegen.cpu.lowering import RULES, Lowering, lower
+from netc.codegen.cpu.lowering import RULES, Lowering
 from netc.codegen.cpu.target import LEVELS, compile_module
 from netc.ir.op import REGISTRY
 from netc.ir.ops.convolution import Conv, Fc

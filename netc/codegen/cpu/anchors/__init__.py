@@ -13,5 +13,17 @@ from netc.codegen.cpu.anchors import ranking as ranking
 from netc.codegen.cpu.anchors import reductions as reductions
 from netc.codegen.cpu.anchors import softmax as softmax
 from netc.codegen.cpu.anchors.elementwise import lower_elementwise
+from netc.codegen.cpu.lowering import RULES, Call, Kernel, Lowering
+from netc.errors import UnsupportedError
 
-__all__ = ["lower_elementwise"]
+__all__ = ["lower", "lower_elementwise"]
+
+
+def lower(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
+    """The calls of a kernel, by the rule of its anchor. Raises UnsupportedError without one."""
+    made = RULES.get(type(k.anchor.op)) if k.anchor is not None else lower_elementwise
+    if made is None:
+        assert k.anchor is not None
+        raise UnsupportedError(f"the CPU back end has no kernel for {k.anchor.op.name}", k.node.loc)
+    calls = made(ctx, k)
+    return calls if isinstance(calls, tuple) else (calls,)
