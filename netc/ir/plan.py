@@ -11,12 +11,12 @@ follows it. `args` is the step's block of 8-byte slots: addresses and integers, 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-from netc.ir.dims import Dim, evaluate
+from netc.ir.dims import Dim
 from netc.ir.types import TensorType
 
 ALIGN = 64  # bytes; a cache line, and the widest vector
@@ -151,11 +151,6 @@ class Plan:
     conditions: tuple[Condition, ...] = ()
 
 
-def arena_buffers(plan: Plan) -> list[int]:
-    """The indices of the buffers that share the arena."""
-    return [i for i, b in enumerate(plan.buffers) if b.space is Space.ARENA]
-
-
 def allocate(
     sizes: Sequence[int], lifetimes: Sequence[tuple[int, int]], pad: int = ALIGN
 ) -> tuple[list[int], int]:
@@ -182,11 +177,6 @@ def allocate(
         bisect.insort(placed, (at, at + need, i))
         total = max(total, at + need)
     return offsets, total
-
-
-def sizes_of(plan: Plan, known: Mapping[str, int]) -> list[int]:
-    """The bytes of each buffer when the symbols have these sizes."""
-    return [evaluate(b.size, known) for b in plan.buffers]
 
 
 def check_arena(

@@ -73,11 +73,6 @@ def aligned(type: TensorType, rank: int) -> tuple[Dim, ...]:
     return (1,) * (rank - type.rank) + type.shape
 
 
-def varies_along(type: TensorType, rank: int) -> tuple[int, ...]:
-    """The axes of a tensor of `rank` axes along which an operand of this type varies."""
-    return tuple(i for i, d in enumerate(aligned(type, rank)) if d != 1)
-
-
 def is_kernel(node: Node) -> bool:
     """Whether the node computes: neither a source nor a view."""
     return not isinstance(node.op, (*SOURCES, *VIEWS))

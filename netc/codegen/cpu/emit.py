@@ -377,11 +377,6 @@ class Function:
         name = self.module.declare("llvm.prefetch.p0", "void", ["ptr", "i32", "i32", "i32"])
         self.emit(f"call void @{name}({pointer}, i32 0, i32 {locality}, i32 1)")
 
-    def launder(self, pointer: Val) -> Val:
-        """The same pointer, opaque to the compiler: equal loads are then not merged."""
-        constraint = '"=r,0"'
-        return self.value("ptr", f'call ptr asm sideeffect "", {constraint}({pointer})')
-
     def atomic_load(self, type: str, pointer: Val, order: str = "acquire") -> Val:
         """An atomic read."""
         align = int(type[1:]) // 8 if type.startswith("i") else 8
