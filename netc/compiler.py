@@ -79,8 +79,8 @@ def lower(graph: Graph, options: Options = Options()) -> Lowered:
 def emit(graph: Graph, order: Sequence[Node], options: Options, locs: Any = None) -> Artifact:
     """Stops 6 to 8: code, plans and weights of a graph of kernels, for each processor level."""
     from netc.codegen.cpu.backend import compile_graph, stored_params
-    from netc.codegen.cpu.lowering import WeightStore
     from netc.codegen.cpu.target import required_features, target_named
+    from netc.codegen.operand import WeightStore
     from netc.ir.text import show
 
     store, levels = WeightStore(), []

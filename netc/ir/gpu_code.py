@@ -17,8 +17,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from netc.ir.dims import ceil_div
-
 ENTRY = "kernel"  # the function's name in every text
 PORTABLE = "ptx"  # stands among the architectures for PTX that the driver compiles
 ALIGNED = 16  # what "aligned" parameters are multiples of: bytes, or counts
@@ -39,7 +37,7 @@ class Variant:
         """How many programs a launch over these extents has."""
         count = self.repeat
         for extent, tile in zip(extents, self.tile, strict=True):
-            count *= ceil_div(extent, tile)
+            count *= -(-extent // tile)
         return count
 
 

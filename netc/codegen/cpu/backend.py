@@ -7,16 +7,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from netc.codegen.buffers import CPU, Copy, Placement, Run, place_values
 from netc.codegen.cpu.anchors import lower
-from netc.codegen.cpu.buffers import CPU, Copy, Placement, Run, place_values
 from netc.codegen.cpu.emit import Module
 from netc.codegen.cpu.gemm import GemmFamily
 from netc.codegen.cpu.halo import zero_halo
 from netc.codegen.cpu.image import Image
 from netc.codegen.cpu.library import build_image
-from netc.codegen.cpu.lowering import WEIGHTS, Kernel, Lowering, Packing, WeightStore
-from netc.codegen.cpu.steps import Work, order_steps
+from netc.codegen.cpu.lowering import Lowering
 from netc.codegen.cpu.target import Target
+from netc.codegen.operand import WEIGHTS, Kernel, Packing, WeightStore
+from netc.codegen.steps import Work, order_steps
 from netc.ir.conditions import conditions
 from netc.ir.dims import Dim, product
 from netc.ir.graph import Builder, Graph, Node

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from netc.codegen.cpu.emit import Function, Val
-from netc.codegen.cpu.lowering import BLOCK, Call, Lowering, Operand
+from netc.codegen.cpu.lowering import Lowering
+from netc.codegen.operand import BLOCK, Call, Operand
 from netc.ir.dims import product
 from netc.ir.plan import IntArg
 

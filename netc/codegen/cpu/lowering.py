@@ -13,123 +13,17 @@ Shapes, strides and tables are arguments, never part of the key, so one image se
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import TypeAlias
-
-import numpy as np
 
 from netc.codegen.cpu.emit import KERNEL_PARAMS, Function, Module
 from netc.codegen.cpu.gemm import GemmFamily
 from netc.codegen.cpu.target import Target
-from netc.ir.dims import Dim, ceil_div
-from netc.ir.graph import Graph, Node, Value
+from netc.codegen.operand import Call, Kernel, Operand, Packing, WeightStore
 from netc.ir.op import Array, Op
-from netc.ir.ops.layout import ToBlocked
-from netc.ir.plan import ALIGN, Arg, BufferArg, WeightArg
-from netc.ir.types import Layout, TensorType
+from netc.ir.plan import WeightArg
 
-BLOCK = 8  # channels in a block of the C8 layout, at every CPU level
-WEIGHTS = -1  # the buffer index of an operand that is a parameter
-
-
-@dataclass(frozen=True)
-class Operand:
-    """A value's place in memory, as a kernel sees it.
-
-    `strides` count elements, one per axis; for C8 the axes are (N, channel block, H, W) and the 8
-    lanes of a block are contiguous. `halo` rows and columns of zeros surround each plane (H and W
-    axes) and may be read, at negative offsets too. A parameter has `array`, and no strides in
-    memory until a rule packs it.
-    """
-
-    type: TensorType
-    buffer: int
-    offset: Dim  # bytes from the buffer's start to element (0, 0, …)
-    strides: tuple[Dim, ...]
-    halo: tuple[int, ...] = (0, 0)
-    array: Array | None = None
-
-    @property
-    def is_c8(self) -> bool:
-        """Whether it lies in channel blocks."""
-        return self.type.layout is Layout.C8
-
-    @property
-    def sizes(self) -> tuple[Dim, ...]:
-        """The size of each axis of `strides`: for C8 (N, ⌈C/8⌉, H, W)."""
-        if not self.is_c8:
-            return self.type.shape
-        n, c, h, w = self.type.shape
-        return (n, ceil_div(c, BLOCK), h, w)
-
-    @property
-    def dense(self) -> bool:
-        """Whether the elements are contiguous, in row-major order."""
-        return not self.is_c8 and self.strides == row_major(self.type.shape)
-
-    def pointer(self, extra: Dim = 0) -> Arg:
-        """The address of element (0, 0, …), `extra` bytes on."""
-        return BufferArg(self.buffer, self.offset + extra)
-
-
-def row_major(shape: Sequence[Dim]) -> tuple[Dim, ...]:
-    """The strides, in elements, of a dense row-major array."""
-    out: list[Dim] = []
-    step: Dim = 1
-    for d in reversed(shape):
-        out.append(step)
-        step = step * d
-    return tuple(reversed(out))
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """One kernel to lower: a fused node's body and where its operands lie.
-
-    `anchor` is the body's one structured node, or None for an element-wise chain; `ins` and
-    `outs` stand in the order of the body's inputs and outputs.
-    """
-
-    node: Node
-    body: Graph
-    anchor: Node | None
-    ins: tuple[Operand, ...]
-    outs: tuple[Operand, ...]
-
-    @property
-    def results(self) -> tuple[Value, ...]:
-        """What the element-wise tail begins with: the anchor's results, blocked where they are."""
-        assert self.anchor is not None
-        readers = [n for n in self.body.nodes if self.anchor.results[0] in n.inputs]
-        if len(readers) == 1 and isinstance(readers[0].op, ToBlocked):
-            return readers[0].results
-        return self.anchor.results
-
-    def operand(self, value: Value) -> Operand | None:
-        """Where a value of the body lies, None when it exists in registers only."""
-        for node, operand in zip(self.body.inputs, self.ins, strict=True):
-            if value.node is node:
-                return operand
-        return None
-
-    def anchor_operands(self) -> tuple[Operand, ...]:
-        """The operands of the anchor, in its own order."""
-        assert self.anchor is not None
-        found = [self.operand(v) for v in self.anchor.inputs]
-        return tuple(o for o in found if o is not None)
-
-
-@dataclass(frozen=True)
-class Call:
-    """A step to be: which function of the image, with which arguments."""
-
-    symbol: str
-    args: tuple[Arg, ...]
-
-
-Packing: TypeAlias = "tuple[str | int, ...]"
 Emit: TypeAlias = Callable[[Function], None]
 Rule: TypeAlias = Callable[["Lowering", Kernel], "Call | tuple[Call, ...]"]
 RULES: dict[type[Op], Rule] = {}
@@ -144,27 +38,6 @@ def rule(*ops: type[Op]) -> Callable[[Rule], Rule]:
         return made
 
     return register
-
-
-@dataclass
-class WeightStore:
-    """The weights section in the making; all levels of a file share one."""
-
-    pieces: list[bytes] = field(default_factory=list)
-    packings: dict[int, tuple[int, Packing]] = field(default_factory=dict)
-    _offsets: dict[bytes, int] = field(default_factory=dict)
-    _size: int = 0
-
-    def add(self, array: Array) -> WeightArg:
-        """The address of an array, stored once however often it is added."""
-        data = np.ascontiguousarray(array)
-        digest = hashlib.sha256(data).digest() + str(data.dtype).encode()  # type: ignore[arg-type]
-        if digest not in self._offsets:
-            self._offsets[digest] = self._size
-            padding = -data.nbytes % ALIGN
-            self.pieces += [data.tobytes(), bytes(padding)]
-            self._size += data.nbytes + padding
-        return WeightArg(self._offsets[digest])
 
 
 @dataclass

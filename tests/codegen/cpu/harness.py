@@ -20,8 +20,9 @@ from netc.codegen.cpu.anchors import lower
 from netc.codegen.cpu.emit import Module
 from netc.codegen.cpu.gemm import GemmFamily
 from netc.codegen.cpu.library import build_image
-from netc.codegen.cpu.lowering import BLOCK, WEIGHTS, Call, Kernel, Lowering, Operand, row_major
+from netc.codegen.cpu.lowering import Lowering
 from netc.codegen.cpu.target import LEVELS, native
+from netc.codegen.operand import BLOCK, WEIGHTS, Call, Kernel, Operand, row_major
 from netc.ir.dims import Dim, ceil_div, evaluate, product
 from netc.ir.graph import Builder, Graph, Node
 from netc.ir.interpret import interpret

@@ -13,7 +13,8 @@ from netc.codegen.cpu.anchors import ranking as ranking
 from netc.codegen.cpu.anchors import reductions as reductions
 from netc.codegen.cpu.anchors import softmax as softmax
 from netc.codegen.cpu.anchors.elementwise import lower_elementwise
-from netc.codegen.cpu.lowering import RULES, Call, Kernel, Lowering
+from netc.codegen.cpu.lowering import RULES, Lowering
+from netc.codegen.operand import Call, Kernel
 from netc.errors import UnsupportedError
 
 __all__ = ["lower", "lower_elementwise"]

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from netc.codegen.cpu.lowering import BLOCK, Lowering, Operand, row_major
+from netc.codegen.cpu.lowering import Lowering
+from netc.codegen.operand import BLOCK, Operand, row_major
 from netc.ir.dims import Dim, ceil_div
 from netc.ir.op import Array
 from netc.ir.plan import Arg, BufferArg, IntArg, WeightArg

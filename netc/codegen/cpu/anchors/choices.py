@@ -10,7 +10,8 @@ from netc.codegen.cpu.anchors.randoms import hashed_uniform
 from netc.codegen.cpu.anchors.ranking import order_key
 from netc.codegen.cpu.anchors.windows import AXIS_SLOTS, Axis, Span, span, walk
 from netc.codegen.cpu.emit import FALSE, TRUE, Function, Val
-from netc.codegen.cpu.lowering import Call, Kernel, Lowering, row_major, rule
+from netc.codegen.cpu.lowering import Lowering, rule
+from netc.codegen.operand import Call, Kernel, row_major
 from netc.ir.dims import Dim
 from netc.ir.ops.pooling import MaxPoolIndex, Pool
 from netc.ir.ops.random import StochasticPool

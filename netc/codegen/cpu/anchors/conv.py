@@ -17,9 +17,10 @@ import numpy as np
 from netc.codegen.cpu.anchors.elementwise import Tail
 from netc.codegen.cpu.emit import Function, Val
 from netc.codegen.cpu.gemm import Epilogue
-from netc.codegen.cpu.lowering import BLOCK, Call, Kernel, Lowering, Operand, Packing, rule
+from netc.codegen.cpu.lowering import Lowering, rule
 from netc.codegen.cpu.microkernel import tile_pixels
 from netc.codegen.cpu.packing import pack_channels, pack_conv, pack_fc
+from netc.codegen.operand import BLOCK, Call, Kernel, Operand, Packing
 from netc.ir.dims import Dim, evaluate, least, most, product
 from netc.ir.gemm_plan import PANEL, Slot, plan_gemm
 from netc.ir.op import Array

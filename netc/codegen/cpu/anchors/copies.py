@@ -20,7 +20,8 @@ from netc.codegen.cpu.anchors.access import (
 )
 from netc.codegen.cpu.anchors.elementwise import map_accesses, map_blocked
 from netc.codegen.cpu.anchors.formula import Tail
-from netc.codegen.cpu.lowering import BLOCK, Call, Kernel, Lowering, Operand, row_major, rule
+from netc.codegen.cpu.lowering import Lowering, rule
+from netc.codegen.operand import BLOCK, Call, Kernel, Operand, row_major
 from netc.errors import UnsupportedError
 from netc.ir.dims import Dim, ceil_div
 from netc.ir.ops.devices import Copy

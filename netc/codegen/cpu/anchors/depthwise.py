@@ -19,8 +19,9 @@ from netc.codegen.cpu.anchors.results import Lane, Results, Row, Writer, lanes_o
 from netc.codegen.cpu.anchors.streams import Port, Ports
 from netc.codegen.cpu.anchors.units import ceil_div, units
 from netc.codegen.cpu.emit import Function, Val, vec
-from netc.codegen.cpu.lowering import BLOCK, Call, Kernel, Lowering, Operand
+from netc.codegen.cpu.lowering import Lowering
 from netc.codegen.cpu.target import Target
+from netc.codegen.operand import BLOCK, Call, Kernel, Operand
 from netc.ir.op import Array
 from netc.ir.ops.convolution import Conv
 

@@ -19,7 +19,8 @@ from netc.codegen.cpu.anchors.results import Row as Line
 from netc.codegen.cpu.anchors.units import units
 from netc.codegen.cpu.anchors.windows import AXIS_SLOTS, Axis, Span, add_axes, read_axes, span
 from netc.codegen.cpu.emit import Function, Val, vec
-from netc.codegen.cpu.lowering import BLOCK, Call, Kernel, Lowering, Operand, rule
+from netc.codegen.cpu.lowering import Lowering, rule
+from netc.codegen.operand import BLOCK, Call, Kernel, Operand
 from netc.ir.op import Array
 from netc.ir.ops.convolution import Conv, ConvTranspose, Windowed
 

@@ -24,7 +24,8 @@ from netc.codegen.cpu.anchors.streams import Port, Ports, Stream, blocked_port, 
 from netc.codegen.cpu.anchors.turned import emit_turned, turned
 from netc.codegen.cpu.anchors.units import ceil_div, units
 from netc.codegen.cpu.emit import Function, Val, vec
-from netc.codegen.cpu.lowering import BLOCK, Call, Kernel, Lowering, Operand, rule
+from netc.codegen.cpu.lowering import Lowering, rule
+from netc.codegen.operand import BLOCK, Call, Kernel, Operand
 from netc.ir.dims import Dim
 from netc.ir.dims import ceil_div as dim_ceil_div
 from netc.ir.ops.elementwise import Cast

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from netc.codegen.cpu import mathlib
 from netc.codegen.cpu.emit import Function, Val, const_int, vec
-from netc.codegen.cpu.lowering import Kernel, Operand
+from netc.codegen.operand import Kernel, Operand
 from netc.errors import UnsupportedError
 from netc.ir.graph import Node, Value
 from netc.ir.ops.elementwise import Cast

@@ -13,7 +13,8 @@ from netc.codegen.cpu.anchors.results import Results, Writer, lanes_of
 from netc.codegen.cpu.anchors.streams import Port, Ports
 from netc.codegen.cpu.anchors.units import units
 from netc.codegen.cpu.emit import Function, Val, vec
-from netc.codegen.cpu.lowering import Call, Kernel, Lowering, rule
+from netc.codegen.cpu.lowering import Lowering, rule
+from netc.codegen.operand import Call, Kernel
 from netc.ir.dims import Dim
 from netc.ir.ops.boxes import PriorBox
 from netc.ir.ops.image import ResizeBilinear, Unpool

@@ -15,7 +15,8 @@ from netc.codegen.cpu.anchors.points import (
 from netc.codegen.cpu.anchors.units import units
 from netc.codegen.cpu.anchors.windows import AXIS_SLOTS
 from netc.codegen.cpu.emit import Function, Val
-from netc.codegen.cpu.lowering import Call, Kernel, Lowering, Operand, row_major, rule
+from netc.codegen.cpu.lowering import Lowering, rule
+from netc.codegen.operand import Call, Kernel, Operand, row_major
 from netc.errors import UnsupportedError
 from netc.ir.dims import Dim, product
 from netc.ir.ops.indexing import Compact, Gather, Im2col, Pick

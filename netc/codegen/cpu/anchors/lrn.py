@@ -16,7 +16,8 @@ from netc.codegen.cpu.anchors.results import Lane, Results, Row, Writer, lanes_o
 from netc.codegen.cpu.anchors.streams import Ports
 from netc.codegen.cpu.anchors.units import units
 from netc.codegen.cpu.emit import Function, Val, vec
-from netc.codegen.cpu.lowering import BLOCK, Call, Kernel, Lowering, rule
+from netc.codegen.cpu.lowering import Lowering, rule
+from netc.codegen.operand import BLOCK, Call, Kernel
 from netc.ir.ops.normalization import Lrn
 
 

@@ -13,7 +13,7 @@ from netc.codegen.cpu.anchors.formula import Formula
 from netc.codegen.cpu.anchors.streams import Stream
 from netc.codegen.cpu.anchors.transpose import to_channels, to_rows
 from netc.codegen.cpu.emit import Function, Val, vec
-from netc.codegen.cpu.lowering import BLOCK
+from netc.codegen.operand import BLOCK
 from netc.ir.types import DType
 
 _PIXELS = 512  # pixels in a unit

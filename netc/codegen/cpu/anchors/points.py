@@ -15,7 +15,8 @@ from netc.codegen.cpu.anchors.formula import ELEMENTS, Tail
 from netc.codegen.cpu.anchors.results import Lane, Results, Writer, lanes_of
 from netc.codegen.cpu.anchors.units import units
 from netc.codegen.cpu.emit import Function, Val, vec
-from netc.codegen.cpu.lowering import Call, Kernel, Lowering
+from netc.codegen.cpu.lowering import Lowering
+from netc.codegen.operand import Call, Kernel
 from netc.ir.dims import Dim
 from netc.ir.plan import IntArg
 from netc.ir.types import DType

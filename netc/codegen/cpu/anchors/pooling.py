@@ -27,7 +27,8 @@ from netc.codegen.cpu.anchors.windows import (
     walk,
 )
 from netc.codegen.cpu.emit import Function, Val, vec
-from netc.codegen.cpu.lowering import BLOCK, Call, Kernel, Lowering, Operand, rule
+from netc.codegen.cpu.lowering import Lowering, rule
+from netc.codegen.operand import BLOCK, Call, Kernel, Operand
 from netc.ir.ops.pooling import AvgPool, MaxPool, Pool
 
 _UNROLLED = 12  # taps

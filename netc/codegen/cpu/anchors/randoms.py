@@ -6,7 +6,8 @@ from netc.codegen.cpu.anchors.access import plain_access
 from netc.codegen.cpu.anchors.formula import LlvmScalars
 from netc.codegen.cpu.anchors.points import Point, counter, lower_points, number
 from netc.codegen.cpu.emit import Function, Val
-from netc.codegen.cpu.lowering import Call, Kernel, Lowering, row_major, rule
+from netc.codegen.cpu.lowering import Lowering, rule
+from netc.codegen.operand import Call, Kernel, row_major
 from netc.ir.ops.random import (
     GOLDEN,
     MIX_1,

@@ -10,7 +10,8 @@ from netc.codegen.cpu.anchors.access import Access, Args, plain_access
 from netc.codegen.cpu.anchors.points import inside, whole_number, with_tail
 from netc.codegen.cpu.anchors.units import units
 from netc.codegen.cpu.emit import FALSE, TRUE, Function, Val
-from netc.codegen.cpu.lowering import Call, Kernel, Lowering, row_major, rule
+from netc.codegen.cpu.lowering import Lowering, rule
+from netc.codegen.operand import Call, Kernel, row_major
 from netc.ir.dims import Dim, product
 from netc.ir.ops.reduction import Accuracy, AccuracyPerClass, ArgMax
 from netc.ir.ops.windows import axis_of

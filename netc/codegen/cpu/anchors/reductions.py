@@ -26,7 +26,8 @@ from netc.codegen.cpu.anchors.results import Results, Writer
 from netc.codegen.cpu.anchors.streams import Port, Ports, Stream, plain_port
 from netc.codegen.cpu.anchors.units import ceil_div, units
 from netc.codegen.cpu.emit import Function, Val, vec
-from netc.codegen.cpu.lowering import BLOCK, Call, Kernel, Lowering, Operand, rule
+from netc.codegen.cpu.lowering import Lowering, rule
+from netc.codegen.operand import BLOCK, Call, Kernel, Operand
 from netc.errors import UnsupportedError
 from netc.ir.dims import Dim
 from netc.ir.ops.pooling import Global, GlobalAvgPool, GlobalMaxPool

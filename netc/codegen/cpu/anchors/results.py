@@ -21,7 +21,8 @@ from netc.codegen.cpu.anchors.elementwise import lane_mask, put
 from netc.codegen.cpu.anchors.formula import Tail
 from netc.codegen.cpu.anchors.streams import Port, Ports, Stream, blocked_port, plain_port
 from netc.codegen.cpu.emit import Function, Int, Val
-from netc.codegen.cpu.lowering import BLOCK, Kernel, Lowering, Operand
+from netc.codegen.cpu.lowering import Lowering
+from netc.codegen.operand import BLOCK, Kernel, Operand
 from netc.errors import UnsupportedError
 from netc.ir.dims import ceil_div
 from netc.ir.types import Layout

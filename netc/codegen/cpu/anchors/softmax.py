@@ -16,7 +16,8 @@ from netc.codegen.cpu.anchors.reductions import merged, operands_of
 from netc.codegen.cpu.anchors.streams import Port, Ports, Stream, plain_port
 from netc.codegen.cpu.anchors.units import ceil_div, units
 from netc.codegen.cpu.emit import Function, Val
-from netc.codegen.cpu.lowering import Call, Kernel, Lowering, rule
+from netc.codegen.cpu.lowering import Lowering, rule
+from netc.codegen.operand import Call, Kernel
 from netc.ir.ops.normalization import LogSoftmax, Softmax
 from netc.ir.types import DType
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from netc.codegen.cpu.anchors.access import Access
 from netc.codegen.cpu.anchors.formula import ELEMENTS
 from netc.codegen.cpu.emit import Function, Int, Val, vec
-from netc.codegen.cpu.lowering import BLOCK
+from netc.codegen.operand import BLOCK
 from netc.ir.types import DType
 
 

@@ -15,7 +15,7 @@ from netc.codegen.cpu.anchors.streams import Port, Ports
 from netc.codegen.cpu.anchors.transpose import to_channels
 from netc.codegen.cpu.anchors.units import ceil_div, units
 from netc.codegen.cpu.emit import Function, Val, vec
-from netc.codegen.cpu.lowering import BLOCK
+from netc.codegen.operand import BLOCK
 from netc.ir.types import DType
 
 _STRIP = 32  # elements along the source's axis in one unit

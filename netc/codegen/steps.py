@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from netc.codegen.cpu.buffers import Place
-from netc.codegen.cpu.lowering import Call
+from netc.codegen.buffers import Place
+from netc.codegen.operand import Call
 from netc.ir.dims import Dim
 from netc.ir.plan import Buffer, Step
 from netc.ir.queues import COMPUTE, COPY, with_lifetimes, with_waits

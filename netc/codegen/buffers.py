@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from netc.codegen.cpu.lowering import BLOCK, WEIGHTS, Operand, row_major
+from netc.codegen.operand import BLOCK, WEIGHTS, Operand, row_major
 from netc.ir.device import Device
 from netc.ir.dims import Dim, product
 from netc.ir.graph import Graph, Node, Value
