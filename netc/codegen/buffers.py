@@ -23,9 +23,11 @@ from netc.ir.ops.shape import Concat, Flatten, Reshape, Slice
 from netc.ir.ops.sources import Const, Input, Param
 from netc.ir.plan import Space
 from netc.ir.types import Layout, TensorType
+from netc.ir.verify import is_copy
 
 VIEWS = (Reshape, Flatten, Slice, Concat)
 CPU = Device("cpu")
+HOST_KINDS = ("cpu", "sim")  # kinds of devices whose kernels are the processor's
 Halo = tuple[int, ...]
 
 
@@ -57,20 +59,65 @@ class Run:
     outs: tuple[Operand, ...]
 
 
+@dataclass(frozen=True)
+class Transfer:
+    """Bytes to be moved to another kind of device, as they are."""
+
+    source: Operand
+    target: Operand
+    node: Node
+
+
+class Home:
+    """How values lie on a kind of device; this one is the processor's."""
+
+    def own(self, type: TensorType, buffer: int, halo: Halo, node: Node) -> tuple[Operand, Dim]:
+        """A value of this node alone in a buffer, and the bytes of that buffer."""
+        return own_buffer(type, buffer, halo)
+
+    def holds_parts(self, concat: Node) -> bool:
+        """Whether the operands of a concat can be written straight into its result."""
+        counts = [v.type.shape[1] for v in concat.inputs[:-1]]
+        whole = all(isinstance(c, int) and c % BLOCK == 0 for c in counts)
+        axis = getattr(concat.op, "axis", None)
+        return concat.out.type.layout is Layout.C8 and axis == 1 and whole
+
+    def ready(self, placer: _Placer, node: Node, ins: list[Operand]) -> list[Operand]:
+        """The operands of a kernel in a form it can read, copied where they are not."""
+        assert isinstance(node.op, Fused)
+        anchored = any(not _elementwise(n) for n in node.op.body.nodes)
+        for i, inner in enumerate(node.op.body.inputs):
+            readers = [n for n in node.op.body.nodes if n.inputs[:1] == (inner.out,)]
+            wanted = max((wanted_halo(n) for n in readers), default=(0, 0))
+            if any(w > h for w, h in zip(wanted, ins[i].halo, strict=True)):
+                ins[i] = placer.with_halo(node.inputs[i], node)
+            elif anchored and not any(wanted):
+                ins[i] = placer.dense(ins[i], node)
+        return ins
+
+
 @dataclass
 class Placement:
     """Operands of all values, buffers, and the work in order."""
 
     places: list[Place] = field(default_factory=list)
-    work: list[Copy | Run] = field(default_factory=list)
+    work: list[Copy | Run | Transfer] = field(default_factory=list)
     inputs: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, int] = field(default_factory=dict)
     owners: list[Operand] = field(default_factory=list)  # the whole of each buffer, in order
 
 
-def place_values(graph: Graph, order: Sequence[Node], weights: Mapping[str, Array]) -> Placement:
-    """Lay out every value of a graph whose nodes run in this order."""
-    placer = _Placer(graph, weights, _halos(graph))
+def place_values(
+    graph: Graph,
+    order: Sequence[Node],
+    weights: Mapping[str, Array],
+    homes: Mapping[str, Home] | None = None,
+) -> Placement:
+    """Lay out every value of a graph whose nodes run in this order.
+
+    `homes` says how values lie on kinds of devices that are not the processor.
+    """
+    placer = _Placer(graph, weights, homes or {})
     for node in order:
         placer.place(node)
     placer.finish()
@@ -104,13 +151,26 @@ def own_buffer(type: TensorType, buffer: int, halo: Halo = (0, 0)) -> tuple[Oper
 def convolutions(graph: Graph) -> Iterator[tuple[Value, Halo]]:
     """Each value a 2-D convolution reads, with the zeros it wants around it."""
     for node in graph.nodes:
-        if not isinstance(node.op, Fused):
+        if not isinstance(node.op, Fused) or kind_of(node) not in HOST_KINDS:
             continue
         outer = dict(zip(node.op.body.inputs, node.inputs, strict=True))
         for inner in node.op.body.nodes:
             wanted = wanted_halo(inner)
             if any(wanted) and inner.inputs[0].node in outer:
                 yield outer[inner.inputs[0].node], wanted
+
+
+def kind_of(node: Node) -> str:
+    """The kind of device a node runs on."""
+    return node.device.kind if node.device else CPU.kind
+
+
+def crosses(node: Node) -> bool:
+    """Whether a node is a copy between devices one of which is no processor."""
+    if not is_copy(node.op):
+        return False
+    kinds = {kind_of(node), *(kind_of(v.node) for v in node.inputs)}
+    return not kinds <= set(HOST_KINDS)
 
 
 def wanted_halo(node: Node) -> Halo:
@@ -143,15 +203,20 @@ class _Placer:
     """Walks the schedule once, giving each value its operand."""
 
     def __init__(
-        self, graph: Graph, weights: Mapping[str, Array], halos: Mapping[Value, Halo]
+        self, graph: Graph, weights: Mapping[str, Array], homes: Mapping[str, Home]
     ) -> None:
-        self.graph, self.weights, self.halos = graph, weights, halos
+        self.graph, self.weights, self.halos = graph, weights, _halos(graph)
+        self.homes, self.host = homes, Home()
         self.done = Placement()
-        self.device = str(CPU)
+        self.device = CPU
         self.at: dict[Value, Operand] = {}
         self.haloed: dict[Value, Operand] = {}  # copies with zeros around, of values without
         self.output_of = {v: name for name, v in reversed(list(graph.outputs.items()))}
         self.parent = self._concat_parents()
+
+    def home(self, device: Device | None) -> Home:
+        """How values lie there."""
+        return self.homes.get(device.kind, self.host) if device else self.host
 
     def _concat_parents(self) -> dict[Value, tuple[Node, int]]:
         """Which concat each value can be written into by its producer."""
@@ -165,31 +230,28 @@ class _Placer:
         return parents
 
     def _writable(self, v: Value, concat: Node) -> bool:
-        if v in self.output_of or concat.out.type.layout is not Layout.C8:
+        if v in self.output_of or kind_of(v.node) != kind_of(concat) or crosses(v.node):
             return False
-        assert isinstance(concat.op, Concat)
         produced = isinstance(v.node.op, Fused | Concat)
-        return produced and concat.op.axis == 1 and self._aligned(concat)
+        return produced and self.home(concat.device).holds_parts(concat)
 
-    @staticmethod
-    def _aligned(concat: Node) -> bool:
-        """Whether every part but the last fills whole channel blocks."""
-        counts = [v.type.shape[1] for v in concat.inputs[:-1]]
-        return all(isinstance(c, int) and c % BLOCK == 0 for c in counts)
+    def fresh(self, type: TensorType, space: Space, node: Node, halo: Halo = (0, 0)) -> Operand:
+        """A value of a node in a new buffer."""
+        home = self.host if space is not Space.ARENA else self.home(self.device)
+        operand, size = home.own(type, len(self.done.places), halo, node)
+        return self._placed(operand, space, size)
 
-    def fresh(self, type: TensorType, space: Space, halo: Halo = (0, 0)) -> Operand:
-        """A value in a new buffer."""
-        operand, size = own_buffer(type, len(self.done.places), halo)
-        self.done.places.append(Place(space, size, halo, self.device))
+    def _placed(self, operand: Operand, space: Space, size: Dim) -> Operand:
+        self.done.places.append(Place(space, size, operand.halo, str(self.device)))
         self.done.owners.append(operand)
         return operand
 
     def place(self, node: Node) -> None:
         """Give the node's values their operands, and queue its work."""
-        self.device = str(node.device or CPU)
+        self.device = node.device or CPU
         match node.op:
             case Input():
-                operand = self.fresh(node.types[0], Space.INPUT)
+                operand = self.fresh(node.types[0], Space.INPUT, node)
                 self.done.inputs[node.name] = operand.buffer
                 self.at[node.out] = operand
             case Param():
@@ -209,20 +271,26 @@ class _Placer:
 
     def _run(self, node: Node) -> None:
         assert isinstance(node.op, Fused), f"{node!r} is not a kernel"
-        ins = [self.at[v] for v in node.inputs]
-        anchored = any(not _elementwise(n) for n in node.op.body.nodes)
-        for i, inner in enumerate(node.op.body.inputs):
-            wanted = max(
-                (wanted_halo(n) for n in node.op.body.nodes if n.inputs[:1] == (inner.out,)),
-                default=(0, 0),
-            )
-            if any(w > h for w, h in zip(wanted, ins[i].halo, strict=True)):
-                ins[i] = self._with_halo(node.inputs[i], node)
-            elif anchored and not any(wanted):
-                ins[i] = self._dense(ins[i], node)
+        if crosses(node):
+            self._transfer(node)
+            return
+        ins = self.home(self.device).ready(self, node, [self.at[v] for v in node.inputs])
         outs = tuple(self._destination(v) for v in node.results)
         self.at.update(zip(node.results, outs, strict=True))
         self.done.work.append(Run(node, tuple(ins), outs))
+
+    def _transfer(self, node: Node) -> None:
+        """To another kind of device bytes go as they are: row-major, in the value's own type."""
+        source, there = self.at[node.inputs[0]], self.device
+        if not source.is_row_major or source.element or source.array is not None:
+            self.device = node.inputs[0].node.device or CPU
+            packed, size = own_buffer(source.type.plain(), len(self.done.places))
+            packed = self._placed(packed, Space.ARENA, size)
+            self.done.work.append(Copy(source, packed, replace(node, device=self.device)))
+            source, self.device = packed, there
+        target, size = own_buffer(source.type, len(self.done.places))
+        self.at[node.out] = self._placed(target, Space.ARENA, size)
+        self.done.work.append(Transfer(source, self.at[node.out], node))
 
     def _fill(self, node: Node) -> None:
         """A constant that a kernel must find in memory is a kernel of its own."""
@@ -231,20 +299,20 @@ class _Placer:
         self.at[node.out] = self._destination(node.out)
         self.done.work.append(Run(kernel, (), (self.at[node.out],)))
 
-    def _with_halo(self, v: Value, node: Node) -> Operand:
+    def with_halo(self, v: Value, node: Node) -> Operand:
         """A copy with the widest halo any reader wants; all of them share it."""
         if v not in self.haloed:
             self.haloed[v] = self._copy(self.at[v], node, self._halo(v))
         return self.haloed[v]
 
-    def _dense(self, operand: Operand, node: Node) -> Operand:
+    def dense(self, operand: Operand, node: Node) -> Operand:
         """The operand, row-major without gaps; a copy where it is a view with gaps."""
         if operand.is_c8 or operand.dense or operand.array is not None:
             return operand
         return self._copy(operand, node)
 
     def _copy(self, source: Operand, node: Node, halo: Halo = (0, 0)) -> Operand:
-        target = self.fresh(source.type, Space.ARENA, halo)
+        target = self.fresh(source.type, Space.ARENA, node, halo)
         self.done.work.append(Copy(source, target, node))
         return target
 
@@ -253,10 +321,10 @@ class _Placer:
         if v in self.parent:
             return self._part(*self.parent[v])
         if v in self.output_of and v.type.layout is Layout.PLAIN and not any(self._halo(v)):
-            operand = self.fresh(v.type, Space.OUTPUT)
+            operand = self.fresh(v.type, Space.OUTPUT, v.node)
             self.done.outputs[self.output_of[v]] = operand.buffer
             return operand
-        return self.fresh(v.type, Space.ARENA, self._halo(v))
+        return self.fresh(v.type, Space.ARENA, v.node, self._halo(v))
 
     def _halo(self, v: Value) -> Halo:
         return self.halos.get(v, (0, 0))
@@ -275,14 +343,24 @@ class _Placer:
         return self.at[concat.out]
 
     def _reshape(self, node: Node) -> None:
-        source = self._dense(self.at[node.inputs[0]], node)
-        type = node.types[0]
+        source, type = self._flat(self.at[node.inputs[0]], node), node.types[0]
         array = source.array
         if array is not None:
             array = array.reshape(type.sizes({}))
         self.at[node.out] = replace(
             source, type=type, strides=row_major(type.shape), halo=(0, 0), array=array
         )
+
+    def _flat(self, source: Operand, node: Node) -> Operand:
+        """The operand as row-major bytes; a copy where it lies otherwise."""
+        if source.is_row_major or source.array is not None or kind_of(node) in HOST_KINDS:
+            return self.dense(source, node)
+        target, size = own_buffer(source.type, len(self.done.places))
+        target = replace(target, element=source.element)
+        size = size if not source.element else source.type.count * source.item
+        target = self._placed(target, Space.ARENA, size)
+        self.done.work.append(Copy(source, target, node))
+        return target
 
     def _slice(self, node: Node, op: Slice) -> None:
         source, type = self.at[node.inputs[0]], node.types[0]
@@ -311,15 +389,15 @@ class _Placer:
         for name, v in self.graph.outputs.items():
             if name in self.done.outputs:
                 continue
-            self.device = str(v.node.device or CPU)
-            target = self.fresh(v.type.plain(), Space.OUTPUT)
+            self.device = v.node.device or CPU
+            target = self.fresh(v.type.plain(), Space.OUTPUT, v.node)
             self.done.outputs[name] = target.buffer
             self.done.work.append(Copy(self.at[v], target, v.node))
 
 
 def sub_operand(whole: Operand, type: TensorType, axis: int, start: Dim) -> Operand:
     """The part of an operand that begins at `start` along an axis."""
-    size = whole.type.dtype.size
+    size = whole.item
     if whole.is_c8 and axis == 1:
         offset = whole.strides[1] * (start // BLOCK) * size
         return replace(whole, type=type, offset=whole.offset + offset)

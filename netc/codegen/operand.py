@@ -36,6 +36,12 @@ class Operand:
     strides: tuple[Dim, ...]
     halo: tuple[int, ...] = (0, 0)
     array: Array | None = None
+    element: str = ""  # "bf16" or "fp16" where floats are stored so
+
+    @property
+    def item(self) -> int:
+        """Bytes of one element as it is stored."""
+        return 2 if self.element else self.type.dtype.size
 
     @property
     def is_c8(self) -> bool:
@@ -54,6 +60,12 @@ class Operand:
     def dense(self) -> bool:
         """Whether the elements are contiguous, in row-major order."""
         return not self.is_c8 and self.strides == row_major(self.type.shape)
+
+    @property
+    def is_row_major(self) -> bool:
+        """Whether the bytes are those of a dense row-major array; axes of 1 may have any stride."""
+        wanted = zip(self.type.shape, self.strides, row_major(self.type.shape), strict=True)
+        return not self.is_c8 and all(d == 1 or have == want for d, have, want in wanted)
 
     def pointer(self, extra: Dim = 0) -> Arg:
         """The address of element (0, 0, …), `extra` bytes on."""

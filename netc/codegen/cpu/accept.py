@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netc.codegen.cpu.backend import anchor_of
+from netc.codegen.backend import anchor_of
 from netc.ir.graph import Graph, Node, Value
 from netc.ir.ops.convolution import Conv, Fc
 from netc.ir.ops.indexing import Compact

@@ -1,4 +1,4 @@
-"""From a scheduled KERNELS graph to a plan, one code image and the packed weights."""
+"""The compile side of `cpu:N`: kernels of one processor level, one code image, packed weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from netc.codegen.buffers import CPU, Copy, Placement, Run, place_values
+from netc.codegen.backend import HOST, BackEnd, plan_graph, team_size
+from netc.codegen.buffers import Home, Placement
 from netc.codegen.cpu.anchors import lower
 from netc.codegen.cpu.emit import Module
 from netc.codegen.cpu.gemm import GemmFamily
@@ -16,19 +17,12 @@ from netc.codegen.cpu.image import Image
 from netc.codegen.cpu.library import build_image
 from netc.codegen.cpu.lowering import Lowering
 from netc.codegen.cpu.target import Target
-from netc.codegen.operand import WEIGHTS, Kernel, Packing, WeightStore
-from netc.codegen.steps import Work, order_steps
-from netc.ir.conditions import conditions
+from netc.codegen.operand import Call, Kernel, Packing, WeightStore
+from netc.codegen.steps import Work
 from netc.ir.dims import Dim, product
-from netc.ir.graph import Builder, Graph, Node
+from netc.ir.graph import Graph, Node
 from netc.ir.op import Array
-from netc.ir.ops.fused import Fused
-from netc.ir.ops.layout import ToBlocked, ToPlain
-from netc.ir.ops.sources import Const, Input, Param
-from netc.ir.plan import Plan, Port
-from netc.ir.queues import devices_of
-from netc.ir.scalar import Elementwise
-from netc.ir.verify import is_copy
+from netc.ir.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -39,99 +33,52 @@ class Compiled:
     image: Image
 
 
+class CpuBackEnd:
+    """Lowers kernels for one level; what they read of the weights goes into the store."""
+
+    home = Home()
+
+    def __init__(self, target: Target, store: WeightStore) -> None:
+        self.module = Module(target)
+        self.ctx = Lowering(target, self.module, GemmFamily(self.module), store)
+
+    def calls(self, kernel: Kernel) -> Sequence[tuple[Call, Dim]]:
+        """The calls of a kernel; they need no scratch memory."""
+        return [(call, 0) for call in lower(self.ctx, kernel)]
+
+    def before(self, placement: Placement, work: list[Work]) -> list[Work]:
+        """Before the first write of each buffer with a halo, the step that zeroes it."""
+        out: list[Work] = []
+        seen: set[int] = set()
+        for w in work:
+            for buffer, _ in w.writes:
+                if buffer in seen or not any(placement.places[buffer].halo):
+                    continue
+                seen.add(buffer)
+                owner = placement.owners[buffer]
+                call = zero_halo(self.ctx, owner)
+                writes = ((buffer, "halo"),)
+                moved = product(owner.sizes[:2]) * 4
+                halo = replace(w, call=call, op="zero halo", reads=(), writes=writes, flops=0)
+                out.append(replace(halo, bytes=moved))
+            out.append(w)
+        return out
+
+
 def compile_graph(
-    graph: Graph, order: Sequence[Node], target: Target, store: WeightStore
+    graph: Graph,
+    order: Sequence[Node],
+    target: Target,
+    store: WeightStore,
+    others: Mapping[str, BackEnd] | None = None,
 ) -> Compiled:
-    """Lower every node of the schedule; what kernels read of the weights goes into the store.
+    """Lower every node of the schedule; `others` are the back ends of other kinds of devices.
 
     Raises UnsupportedError where an op has no kernel.
     """
-    module = Module(target)
-    ctx = Lowering(target, module, GemmFamily(module), store)
-    placement = place_values(graph, order, graph.weights)
-    work = [made for item in placement.work for made in _lowered(ctx, item)]
-    work = _with_halos(ctx, placement, work)
-    plan = _plan(graph, placement, work)
-    return Compiled(plan, build_image(module, len(devices_of(plan))))
-
-
-def _lowered(ctx: Lowering, item: Copy | Run) -> list[Work]:
-    kernel = _copy_kernel(item) if isinstance(item, Copy) else _fused_kernel(item)
-    reads = tuple(o.buffer for o in kernel.ins if o.buffer != WEIGHTS)
-    flops, bytes_ = _cost(item, kernel)
-    calls = lower(ctx, kernel)
-    return [
-        Work(
-            call=call,
-            name=item.node.name,
-            op="copy" if isinstance(item, Copy) else _title(item.node),
-            reads=reads,
-            writes=tuple((o.buffer, str(o.offset)) for o in kernel.outs),
-            flops=flops if i == 0 else 0,
-            bytes=bytes_ if i == 0 else 0,
-            device=str(item.node.device or CPU),
-            copies=is_copy(item.node.op),
-        )
-        for i, call in enumerate(calls)
-    ]
-
-
-def anchor_of(body: Graph) -> Node | None:
-    """The structured node of a body, if it has one; a change of layout only when it is alone."""
-    found = [n for n in body.nodes if not isinstance(n.op, Elementwise | Input | Param | Const)]
-    moved = [n for n in found if not isinstance(n.op, ToBlocked | ToPlain)]
-    return next(iter(moved or found), None)
-
-
-def _fused_kernel(run: Run) -> Kernel:
-    assert isinstance(run.node.op, Fused)
-    body = run.node.op.body
-    return Kernel(run.node, body, anchor_of(body), run.ins, run.outs)
-
-
-def _copy_kernel(copy: Copy) -> Kernel:
-    b = Builder()
-    x = b.input("x", copy.source.type)
-    return Kernel(copy.node, b.graph("copy", {"y": x}), None, (copy.source,), (copy.target,))
-
-
-def _title(node: Node) -> str:
-    """The ops of a kernel as a person reads them: conv+add+relu."""
-    assert isinstance(node.op, Fused)
-    inner = [n.op.name for n in node.op.body.nodes if not isinstance(n.op, Input | Param)]
-    return "+".join(inner) or "copy"
-
-
-def _cost(item: Copy | Run, kernel: Kernel) -> tuple[Dim, Dim]:
-    """FLOPs, and bytes that must pass: each operand once."""
-    moved: Dim = 0
-    for o in (*kernel.ins, *kernel.outs):
-        moved = moved + o.type.count * o.type.dtype.size
-    if isinstance(item, Copy):
-        return 0, moved
-    total: Dim = 0
-    for n in kernel.body.nodes:
-        total = total + n.op.flops(*(v.type.plain() for v in n.inputs))
-    return total, moved
-
-
-def _with_halos(ctx: Lowering, placement: Placement, work: list[Work]) -> list[Work]:
-    """Before the first write of each buffer with a halo, the step that zeroes it."""
-    out: list[Work] = []
-    seen: set[int] = set()
-    for w in work:
-        for buffer, _ in w.writes:
-            if buffer in seen or not any(placement.places[buffer].halo):
-                continue
-            seen.add(buffer)
-            owner = placement.owners[buffer]
-            call = zero_halo(ctx, owner)
-            writes = ((buffer, "halo"),)
-            moved = product(owner.sizes[:2]) * 4
-            halo = replace(w, call=call, op="zero halo", reads=(), writes=writes, flops=0)
-            out.append(replace(halo, bytes=moved))
-        out.append(w)
-    return out
+    back_end = CpuBackEnd(target, store)
+    plan = plan_graph(graph, order, {HOST: back_end, **(others or {})})
+    return Compiled(plan, build_image(back_end.module, team_size(plan)))
 
 
 def stored_params(
@@ -145,12 +92,3 @@ def stored_params(
         else:
             out[name] = (store.add(np.asarray(array, np.float32)).offset, ("raw",))
     return out
-
-
-def _plan(graph: Graph, placement: Placement, work: list[Work]) -> Plan:
-    steps, buffers = order_steps(placement.places, work)
-    inputs = tuple(Port(n.name, n.types[0], placement.inputs[n.name]) for n in graph.inputs)
-    outputs = tuple(
-        Port(name, v.type.plain(), placement.outputs[name]) for name, v in graph.outputs.items()
-    )
-    return Plan(inputs, outputs, buffers, steps, conditions(graph))
