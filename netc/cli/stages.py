@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 def standard_passes(optimize: bool = True) -> tuple[Pass, ...]:
     """The passes that `netc compile` runs."""
-    from netc.codegen.cpu.accept import row_major, why_not
+    from netc.codegen.accept import row_major, why_not
     from netc.passes.pipelines import INFERENCE, MINIMAL, for_back_end
+    from netc.passes.place import CPU
 
-    return for_back_end(INFERENCE if optimize else MINIMAL, why_not, row_major)
+    return for_back_end(INFERENCE if optimize else MINIMAL, why_not, row_major(CPU))
 
 
 def prepared(graph: Graph) -> tuple[Graph, Context]:

@@ -149,3 +149,11 @@ class WeightStore:
             self.pieces += [data.tobytes(), bytes(padding)]
             self._size += data.nbytes + padding
         return WeightArg(self._offsets[digest])
+
+    def zeros(self, size: int) -> WeightArg:
+        """The address of this many bytes of zeros that nobody shares: counters, for instance."""
+        at = self._size
+        padded = -(-size // ALIGN) * ALIGN
+        self.pieces.append(bytes(padded))
+        self._size += padded
+        return WeightArg(at)

@@ -1,0 +1,51 @@
+"""What the GPU back end can do in one kernel; fusion asks before it joins."""
+
+from __future__ import annotations
+
+from netc.codegen.backend import anchor_of
+from netc.ir.graph import Graph, Node
+from netc.ir.ops.indexing import Compact
+from netc.ir.ops.normalization import LogSoftmax, Softmax
+from netc.ir.ops.pooling import Global
+from netc.ir.ops.reduction import Reduce
+from netc.ir.ops.shape import Crop, Pad, Tile, Transpose
+from netc.ir.ops.sources import Const, Input, Param
+from netc.ir.scalar import Elementwise
+
+_READS_ONCE = (Reduce, Softmax, LogSoftmax, Global, Transpose, Crop, Pad, Tile)
+
+
+def why_not(body: Graph, params: frozenset[str]) -> str | None:
+    """Why this body cannot be one kernel, in words for a user; None when it can."""
+    anchor = anchor_of(body)
+    if anchor is None:
+        return None
+    others = [n for n in body.nodes if n is not anchor and not _light(n)]
+    if others:
+        return f"%{anchor.name} and %{others[0].name} both need a kernel of their own"
+    if any(not isinstance(v.op, Input | Param) for v in anchor.inputs):
+        if not isinstance(anchor.op, _READS_ONCE):
+            return f"%{anchor.name} reads memory, so what feeds it must be stored first"
+        if any(v.node is not anchor and v not in anchor.results for v in body.outputs.values()):
+            tail = [v for v in body.outputs.values() if not _after(anchor, v.node)]
+            if tail:
+                return f"%{tail[0].name} is read elsewhere too, so it must be stored"
+    tail_nodes = [n for n in body.nodes if isinstance(n.op, Elementwise)]
+    if tail_nodes and isinstance(anchor.op, Compact):
+        return f"how many rows {anchor.op.name} gives depends on the data"
+    return None
+
+
+def _after(anchor: Node, node: Node) -> bool:
+    """Whether a node of a body depends on its anchor."""
+    stack = [node]
+    while stack:
+        n = stack.pop()
+        if n is anchor:
+            return True
+        stack += [v.node for v in n.inputs]
+    return False
+
+
+def _light(n: Node) -> bool:
+    return isinstance(n.op, Elementwise | Input | Param | Const)

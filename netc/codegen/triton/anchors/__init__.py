@@ -1,0 +1,21 @@
+"""Kernel rules of the GPU, one file a family; importing this package registers them all."""
+
+from collections.abc import Sequence
+
+from netc.codegen.operand import Kernel
+from netc.codegen.triton.anchors import matrix as matrix
+from netc.codegen.triton.anchors.pointwise import pointwise
+from netc.codegen.triton.lowering import RULES, Launch, Lowering
+from netc.errors import UnsupportedError
+
+__all__ = ["lower"]
+
+
+def lower(ctx: Lowering, k: Kernel) -> Sequence[Launch]:
+    """The launches of a kernel, by the rule of its anchor. Raises UnsupportedError without one."""
+    made = RULES.get(type(k.anchor.op)) if k.anchor is not None else pointwise
+    if made is None:
+        assert k.anchor is not None
+        raise UnsupportedError(f"the GPU back end has no kernel for {k.anchor.op.name}", k.node.loc)
+    launches = made(ctx, k)
+    return [launches] if isinstance(launches, Launch) else launches

@@ -1,0 +1,61 @@
+"""Convolutions of single channels: there is no product to be made, every lane sums."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from netc.codegen.operand import WEIGHTS, Kernel, Operand
+from netc.codegen.triton.body import Coord
+from netc.codegen.triton.flat import Flat
+from netc.codegen.triton.lowering import Launch, Lowering
+from netc.ir.graph import Value
+from netc.ir.ops.convolution import Conv, Windowed
+from netc.ir.types import DType, TensorType
+
+
+def is_thin(op: Windowed, x: Operand, w: Operand) -> bool:
+    """Whether each result reads one channel, and there are several groups."""
+    one = w.type.shape[1] == 1 and isinstance(op, Conv)
+    return one and op.groups > 1 and w.buffer == WEIGHTS and w.array is not None
+
+
+def depthwise(ctx: Lowering, k: Kernel, op: Windowed, x: Operand, w: Operand) -> Launch:
+    """Each channel convolved alone; weights lie as [tap, channel]."""
+    assert k.anchor is not None
+    assert w.array is not None
+    flat = Flat(ctx, k)
+    src = flat.src
+    batch, channel, *places = flat.coords
+    sizes = w.type.sizes({})
+    taps = sizes[2:]
+    stride, pad, dilation = op.window(len(taps))
+    packed = np.ascontiguousarray(w.array.reshape(sizes[0], -1).T, np.float32)
+    table = Operand(TensorType(DType.F32, packed.shape), WEIGHTS, 0, (sizes[0], 1), array=packed)
+    each = sizes[0] // op.groups
+    source = channel if each == 1 else Coord(src.let(f"{channel.text} // {each}"), channel.part)
+    starts = [
+        src.let(f"{at.text} * {s} - {p}" if at.text != "0" else f"0 - {p}")
+        for at, s, p in zip(places, stride, pad, strict=True)
+    ]
+    src.line(f"acc = tl.zeros_like({flat.lane}).to(tl.float32)")
+    for place, spot in enumerate(itertools.product(*(range(t) for t in taps))):
+        coords, inside = [batch, source], []
+        for i, (start, at) in enumerate(zip(starts, spot, strict=True)):
+            where = src.let(f"{start} + {at * dilation[i]}")
+            coords.append(Coord(where, "lane"))
+            if pad[i]:
+                inside.append(f"({where} >= 0) & ({where} < {src.size(x.type.shape[i + 2])})")
+        a = flat.body.read(x, coords, flat.tile, " & ".join(inside))
+        row = [Coord(str(place)), channel]
+        b = flat.body.read(table, row, flat.tile)
+        src.line(f"acc = tl.fma({a}, tl.zeros_like(acc) + {b}, acc)")
+    bias = k.anchor.inputs[2:]
+    known: dict[Value, str] = {}
+    out = "acc"
+    if bias:
+        added = flat.body.at(bias[0], [channel], flat.tile, {})
+        out = src.let(f"acc + {added}")
+    known[k.anchor.out] = out
+    return flat.finish(known)

@@ -1,0 +1,181 @@
+"""Convolution, its transpose, and the inner product."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from netc.codegen.operand import WEIGHTS, Kernel, Operand
+from netc.codegen.triton.anchors.depthwise import depthwise, is_thin
+from netc.codegen.triton.lowering import Launch, Lowering, rule
+from netc.codegen.triton.packing import Layout, pack
+from netc.codegen.triton.product import Axis, Inner, Product, lower_product
+from netc.errors import UnsupportedError
+from netc.ir.dims import Dim, product
+from netc.ir.graph import Value
+from netc.ir.ops.convolution import Conv, ConvTranspose, Fc, Windowed
+from netc.ir.ops.windows import axis_of
+from netc.ir.plan import BufferArg, WeightArg
+
+FEW = 16  # channels below which the depth is walked over taps and channels at once
+
+
+@rule(Conv, ConvTranspose)
+def convolution(ctx: Lowering, k: Kernel) -> Launch:
+    """A convolution of any window, or its transpose."""
+    assert k.anchor is not None
+    op, (xv, wv, *bias) = k.anchor.op, k.anchor.inputs
+    assert isinstance(op, Windowed)
+    x, w = k.operand(xv), k.operand(wv)
+    if x is None or w is None:
+        raise _unfit(k, "reads what is not in memory")
+    if is_thin(op, x, w):
+        return depthwise(ctx, k, op, x, w)
+    transposed = isinstance(op, ConvTranspose)
+    taps = tuple(int(n) for n in w.type.sizes({})[2:])
+    outs = k.anchor.out.type.shape
+    axes = [Axis(x.type.shape[0], x.strides[0])]
+    window = zip(taps, *op.window(len(taps)), strict=True)
+    for i, (count, stride, pad, dilation) in enumerate(window, start=2):
+        reach = x.type.shape[i] if transposed or pad else None
+        pads = pad if reach is not None else 0
+        size, step = outs[i], x.strides[i]
+        axes.append(Axis(size, step, stride, pads, dilation, count, reach, transposed))
+    channels = x.type.sizes(dict.fromkeys(x.type.symbols, 1))[1] // op.groups
+    columns = int(k.anchor.out.type.sizes(dict.fromkeys(x.type.symbols, 1))[1]) // op.groups
+    flat = channels < FEW and len([t for t in taps if t > 1]) > 0 and not transposed
+    layout = Layout(op.groups, columns, tuple(taps), channels, flat, transposed)
+    weights, strides, element = _weights(ctx, k, wv, w, layout)
+    return lower_product(
+        ctx,
+        k,
+        Product(
+            x=x,
+            axes=tuple(axes),
+            inner=(),
+            channels=channels,
+            spread=x.strides[1],
+            columns=columns,
+            groups=op.groups,
+            weights=weights,
+            element=element,
+            row=strides[0],
+            tap=strides[1],
+            lane=strides[2],
+            channel_axis=1,
+            flat=flat and w.buffer == WEIGHTS,
+            bias=bias[0] if bias else None,
+            given=k.anchor.out,
+        ),
+    )
+
+
+def _weights(
+    ctx: Lowering, k: Kernel, value: Value, w: Operand, layout: Layout
+) -> tuple[BufferArg | WeightArg, tuple[int, int, int], str]:
+    """The address of the weights, their strides from column, tap and channel, and how stored."""
+    assert k.anchor is not None
+    if w.buffer == WEIGHTS and w.array is not None:
+        element = ctx.precision_of(k.anchor).element
+        return pack(ctx, w.array, layout, element), layout.strides, element
+    if layout.transposed and layout.groups > 1:
+        raise UnsupportedError(
+            f"%{k.anchor.name}: weights in groups that a net computes", k.node.loc
+        )
+    pointer = w.pointer()
+    assert isinstance(pointer, BufferArg)
+    if not w.is_row_major:
+        raise _unfit(k, "reads weights that have gaps")
+    count = int(np.prod(layout.taps)) if layout.taps else 1
+    if layout.transposed:
+        return pointer, (count, 1, layout.columns * count), w.element
+    return pointer, (layout.channels * count, 1, count), w.element
+
+
+@rule(Fc)
+def inner_product(ctx: Lowering, k: Kernel) -> Launch:
+    """Rows of x times the weights; the weights take the order in which x lies."""
+    assert k.anchor is not None
+    op, (xv, wv, *bias) = k.anchor.op, k.anchor.inputs
+    assert isinstance(op, Fc)
+    x, w = k.operand(xv), k.operand(wv)
+    if x is None or w is None:
+        raise _unfit(k, "reads what is not in memory")
+    axis = axis_of(op.axis, x.type.rank)
+    rows = tuple(
+        Axis(size, step) for size, step in zip(x.type.shape[:axis], x.strides[:axis], strict=True)
+    )
+    sizes = tuple(int(d) for d in _numbers(x.type.shape[axis:], k))
+    order = _memory_order(sizes, x.strides[axis:])
+    groups = _runs(sizes, x.strides[axis:], order)
+    *outer, (channels, spread) = groups or [(1, 1)]
+    inner = tuple(Inner(size, step) for size, step in outer)
+    taps = tuple(size for size, _ in outer)
+    columns = int(w.type.sizes({})[0])
+    layout = Layout(1, columns, taps, channels, False, False, sizes, tuple(order))
+    if w.buffer != WEIGHTS and (len(groups) > 1 or list(order) != sorted(order)):
+        raise UnsupportedError(
+            f"%{k.anchor.name}: x and computed weights differ in order", k.node.loc
+        )
+    weights, strides, element = _weights(ctx, k, wv, w, layout)
+    return lower_product(
+        ctx,
+        k,
+        Product(
+            x=x,
+            axes=rows,
+            inner=inner,
+            channels=channels,
+            spread=spread,
+            columns=columns,
+            groups=1,
+            weights=weights,
+            element=element,
+            row=strides[0],
+            tap=strides[1],
+            lane=strides[2],
+            channel_axis=axis,
+            flat=False,
+            bias=bias[0] if bias else None,
+            given=k.anchor.out,
+        ),
+    )
+
+
+def _unfit(k: Kernel, why: str) -> UnsupportedError:
+    return UnsupportedError(f"%{k.node.name} {why}, which has no GPU kernel", k.node.loc)
+
+
+def _numbers(dims: Sequence[Dim], k: Kernel) -> Sequence[int]:
+    found = [d for d in dims if isinstance(d, int)]
+    if len(found) < len(dims):
+        raise UnsupportedError(
+            f"%{k.node.name}: the depth {product(tuple(dims))} is not known", k.node.loc
+        )
+    return found
+
+
+def _memory_order(sizes: Sequence[int], strides: Sequence[Dim]) -> list[int]:
+    """The axes as they lie in memory, the slowest first; those of 1 where they stand."""
+    real = [a for a, size in enumerate(sizes) if size != 1]
+
+    def known(a: int) -> int:
+        stride = strides[a]
+        assert isinstance(stride, int)
+        return stride
+
+    return sorted(real, key=lambda a: (-known(a), a))
+
+
+def _runs(
+    sizes: Sequence[int], strides: Sequence[Dim], order: Sequence[int]
+) -> list[tuple[int, Dim]]:
+    """Sizes and strides of the axes in memory's order; neighbours that run on evenly are one."""
+    out: list[tuple[int, Dim]] = []
+    for a in order:
+        if out and out[-1][1] == strides[a] * sizes[a]:
+            out[-1] = (out[-1][0] * sizes[a], strides[a])
+        else:
+            out.append((sizes[a], strides[a]))
+    return out

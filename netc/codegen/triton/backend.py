@@ -1,0 +1,41 @@
+"""The compile side of `cuda:N`: kernels as text, packed weights, how values lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from netc.codegen.buffers import Placement
+from netc.codegen.operand import Call, Kernel, WeightStore
+from netc.codegen.steps import Work
+from netc.codegen.triton.anchors import lower
+from netc.codegen.triton.home import GpuHome
+from netc.codegen.triton.lowering import Lowering
+from netc.codegen.triton.precision import Precision
+from netc.ir.dims import Dim
+from netc.ir.gpu_code import KernelText
+
+
+class GpuBackEnd:
+    """Lowers kernels to Triton text; what they read of the weights goes into the store."""
+
+    def __init__(
+        self,
+        store: WeightStore,
+        precision: Precision = Precision.HIGH,
+        by_node: Mapping[str, Precision] | None = None,
+    ) -> None:
+        self.ctx = Lowering(store, precision, by_node or {})
+        self.home = GpuHome(self.ctx)
+
+    @property
+    def kernels(self) -> Mapping[str, KernelText]:
+        """The kernels so far, by the symbols that steps name."""
+        return self.ctx.kernels
+
+    def calls(self, kernel: Kernel) -> Sequence[tuple[Call, Dim]]:
+        """The launches of a kernel and their scratch memory."""
+        return [(launch.call, launch.scratch) for launch in lower(self.ctx, kernel)]
+
+    def before(self, placement: Placement, work: list[Work]) -> list[Work]:
+        """Nothing must be prepared."""
+        return work

@@ -1,0 +1,99 @@
+"""What a GPU kernel rule gets and gives, and the table of rules.
+
+A rule lowers one kernel to launches. It writes the kernel's text once; equal texts are one kernel:
+
+    @rule(MaxPool)
+    def max_pool(ctx: Lowering, k: Kernel) -> Launch:
+        src = Source()
+        …
+        return ctx.launch(src, (extent,), variants)
+
+Sizes that are known are spelled in the text where that makes the code better; matrix kernels take
+them as parameters, so that layers of different sizes share their code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from netc.codegen.operand import Call, Kernel, Packing, WeightStore
+from netc.codegen.triton.precision import Precision
+from netc.codegen.triton.source import Source
+from netc.ir.dims import Dim
+from netc.ir.gpu_code import KernelText, Variant
+from netc.ir.graph import Node
+from netc.ir.op import Array, Op
+from netc.ir.plan import IntArg, WeightArg
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A call, and the bytes of scratch memory it needs."""
+
+    call: Call
+    scratch: Dim = 0
+
+
+Rule: TypeAlias = Callable[["Lowering", Kernel], "Launch | Sequence[Launch]"]
+RULES: dict[type[Op], Rule] = {}
+
+
+def rule(*ops: type[Op]) -> Callable[[Rule], Rule]:
+    """Register the kernel rule of an op."""
+
+    def register(made: Rule) -> Rule:
+        RULES.update(dict.fromkeys(ops, made))
+        return made
+
+    return register
+
+
+@dataclass
+class Lowering:
+    """The kernels and the weights in the making."""
+
+    store: WeightStore
+    precision: Precision = Precision.HIGH
+    by_node: Mapping[str, Precision] = field(default_factory=dict)
+    batches: tuple[int, ...] = (1, 16, 128)  # what an unknown batch counts as when tiles are ranked
+    kernels: dict[str, KernelText] = field(default_factory=dict)
+    _symbols: dict[tuple[str, tuple[str, ...], tuple[int, ...]], str] = field(default_factory=dict)
+
+    def precision_of(self, node: Node) -> Precision:
+        """How exactly a node of a net is computed."""
+        return self.by_node.get(node.name, self.precision)
+
+    def launch(
+        self,
+        src: Source,
+        extents: Sequence[Dim],
+        variants: Sequence[Variant],
+        scratch: Dim = 0,
+    ) -> Launch:
+        """The launch of a kernel whose text is done; equal texts share their variants."""
+        made = src.kernel(len(extents), variants)
+        key = made.text, made.params, made.aligned
+        symbol = self._symbols.setdefault(key, f"g{len(self._symbols)}")
+        known = self.kernels.get(symbol)
+        if known is not None:
+            both = tuple(dict.fromkeys((*known.variants, *made.variants)))
+            made = KernelText(made.text, made.params, made.aligned, made.extents, both)
+        self.kernels[symbol] = made
+        args = (*(IntArg(e) for e in extents), *src.args)
+        return Launch(Call(symbol, args), scratch)
+
+    def weight(self, array: Array) -> WeightArg:
+        """The address of an array in the weights section; equal arrays are stored once."""
+        return self.store.add(array)
+
+    def zeros(self, size: int) -> WeightArg:
+        """The address of bytes that are zero before and after the kernel."""
+        return self.store.zeros(size)
+
+    def packed(self, param: Array, array: Array, packing: Packing) -> WeightArg:
+        """The address of a parameter packed in a way that `packing` can undo."""
+        arg = self.store.add(array)
+        self.store.packings[id(param)] = (arg.offset, packing)
+        return arg

@@ -1,0 +1,158 @@
+"""Weights in the order matrix kernels walk: [group, column, tap, channel], depth side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from netc.errors import ArtifactError, clean
+from netc.ir.op import Array
+from netc.ir.plan import WeightArg
+
+if TYPE_CHECKING:
+    from netc.codegen.triton.lowering import Lowering
+
+UNIT = 16  # channels, or in flat rows elements, are padded with zeros to a multiple of it
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a parameter of a convolution or an inner product is packed.
+
+    For an inner product `sizes` are those of x's summed axes and `order` the order in which they
+    lie in memory (without those of 1).
+    """
+
+    groups: int
+    columns: int  # per group
+    taps: tuple[int, ...]
+    channels: int  # per group
+    flat: bool
+    transposed: bool
+    sizes: tuple[int, ...] = ()
+    order: tuple[int, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """The taps of a window."""
+        return int(np.prod(self.taps)) if self.taps else 1
+
+    @property
+    def strides(self) -> tuple[int, int, int]:
+        """Elements from column to column, from tap to tap, and from channel to channel."""
+        if self.flat:
+            return _up(self.count * self.channels), self.channels, 1
+        return self.count * _up(self.channels), _up(self.channels), 1
+
+    @property
+    def words(self) -> tuple[str | int, ...]:
+        """The layout as a file says it."""
+        if self.sizes:
+            return ("gpu_fc", len(self.sizes), self.channels, *self.sizes, *self.order)
+        return ("gpu_conv", self.groups, int(self.flat), int(self.transposed))
+
+
+def _up(n: int) -> int:
+    return -(-n // UNIT) * UNIT
+
+
+def pack(ctx: Lowering, array: Array, layout: Layout, element: str) -> WeightArg:
+    """The address of a parameter, packed and rounded to how the kernel reads it."""
+    packed = packed_array(np.asarray(array, np.float32), layout)
+    if element:
+        return ctx.weight(rounded(packed, element))
+    return ctx.packed(array, packed, layout.words)
+
+
+def packed_array(array: Array, layout: Layout) -> Array:
+    """[group, column, tap, channel] with zeros where channels (flat: rows) are padded."""
+    taps = _in_order(array, layout)
+    groups, columns, count, channels = taps.shape
+    if layout.flat:
+        out = np.zeros((groups, columns, _up(count * channels)), np.float32)
+        out[:, :, : count * channels] = taps.reshape(groups, columns, -1)
+        return out
+    out = np.zeros((groups, columns, count, _up(channels)), np.float32)
+    out[..., :channels] = taps
+    return out
+
+
+def _in_order(array: Array, layout: Layout) -> Array:
+    """The weights as [group, column, tap, channel]."""
+    g, n, c, t = layout.groups, layout.columns, layout.channels, layout.count
+    if layout.transposed:
+        return array.reshape(g, c, n, t).transpose(0, 2, 3, 1)
+    if layout.sizes:
+        whole = array.reshape(n, *layout.sizes)
+        rest = [a for a in range(len(layout.sizes)) if a not in layout.order]
+        return whole.transpose(0, *(1 + a for a in (*rest, *layout.order))).reshape(1, n, t, c)
+    return array.reshape(g, n, c, t).transpose(0, 1, 3, 2)
+
+
+def rounded(array: Array, element: str) -> Array:
+    """float32 as float16, or as the bits of bfloat16, to nearest even."""
+    if element == "fp16":
+        with np.errstate(over="ignore"):
+            return array.astype(np.float16)
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    carried = bits + 0x7FFF + ((bits >> 16) & 1)
+    return np.where(np.isnan(array), 0x7FC0, carried >> 16).astype(np.uint16)
+
+
+def packed_count(packing: Sequence[str | int], shape: tuple[int, ...]) -> int:
+    """How many numbers a parameter of this shape has when it is packed so."""
+    return int(np.prod(packed_shape(packing, shape)))
+
+
+def packed_shape(packing: Sequence[str | int], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a parameter packed so."""
+    layout = layout_of(packing, shape)
+    row = layout.strides[0]
+    return (layout.groups, layout.columns, row)
+
+
+def layout_of(packing: Sequence[str | int], shape: tuple[int, ...]) -> Layout:
+    """The layout that a file's words say, for a parameter of this shape."""
+    match packing:
+        case ["gpu_conv", int(groups), int(flat), int(transposed)] if groups > 0:
+            taps = shape[2:]
+            if transposed:
+                return Layout(groups, shape[1], taps, shape[0] // groups, bool(flat), True)
+            return Layout(groups, shape[0] // groups, taps, shape[1], bool(flat), False)
+        case ["gpu_fc", int(axes), int(channels), *rest] if len(rest) >= axes > 0 < channels:
+            numbers = [n for n in rest if isinstance(n, int)]
+            sizes, order = tuple(numbers[:axes]), tuple(numbers[axes:])
+            if len(numbers) == len(rest) and int(np.prod(sizes)) == shape[1]:
+                return _fc_layout(shape[0], sizes, order, channels)
+    raise ArtifactError(f"weights are packed in an unknown way, {clean(packing)}")
+
+
+def _fc_layout(
+    columns: int, sizes: tuple[int, ...], order: tuple[int, ...], channels: int
+) -> Layout:
+    depth = int(np.prod(sizes))
+    if sorted(order) != [a for a, size in enumerate(sizes) if size != 1] or depth % channels:
+        raise ArtifactError(f"weights are packed in an unknown way, axes {clean(order)}")
+    return Layout(1, columns, (depth // channels,), channels, False, False, sizes, order)
+
+
+def unpack(packed: Array, packing: Sequence[str | int], shape: tuple[int, ...]) -> Array:
+    """The inverse of `pack` for float32."""
+    layout = layout_of(packing, shape)
+    g, n, c, t = layout.groups, layout.columns, layout.channels, layout.count
+    if layout.flat:
+        taps = packed.reshape(g, n, -1)[:, :, : t * c].reshape(g, n, t, c)
+    else:
+        taps = packed.reshape(g, n, t, -1)[..., :c]
+    if layout.transposed:
+        return taps.transpose(0, 3, 1, 2).reshape(shape)
+    if layout.sizes:
+        rest = [a for a in range(len(layout.sizes)) if a not in layout.order]
+        axes = [*rest, *layout.order]
+        whole = taps.reshape(n, *(layout.sizes[a] for a in axes))
+        back = np.argsort(axes)
+        return whole.transpose(0, *(1 + int(a) for a in back)).reshape(shape)
+    return taps.transpose(0, 1, 3, 2).reshape(shape)

@@ -1,0 +1,26 @@
+"""How exactly products are computed on a GPU, and how values are stored between kernels."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Precision(Enum):
+    """By the names that users give."""
+
+    EXACT = "exact"  # float32 products and sums, no matrix units
+    HIGH = "high"  # three tf32 products for one: near float32
+    MEDIUM = "medium"  # one tf32 product
+    LOW = "low"  # bfloat16 operands and storage, float32 sums
+    FP16 = "fp16"  # float16 operands and storage, float32 sums
+
+    @property
+    def element(self) -> str:
+        """How floats are stored between kernels: "" for float32."""
+        return {Precision.LOW: "bf16", Precision.FP16: "fp16"}.get(self, "")
+
+    @property
+    def input(self) -> str:
+        """Triton's name of the way operands are multiplied."""
+        names = {Precision.HIGH: "tf32x3", Precision.MEDIUM: "tf32"}
+        return names.get(self, "ieee")

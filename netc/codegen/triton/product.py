@@ -1,0 +1,421 @@
+"""The text of matrix kernels: convolutions of every kind and inner products as one product.
+
+    y[m, g, n] = Σ_tap Σ_c x[row(m) + shift(tap), g·C + c] · w[g, n, tap, c]
+
+Rows m run over batch and window positions, columns n over the output channels of a group. A tap is
+a position in the window; the depth is walked tap by tap and within a tap over channels, which lie
+side by side. With few channels the depth is walked in one go ("flat") and each place of it finds
+its own tap. Sizes are parameters, so layers of different sizes share the code; windows are spelled
+out. A launch may split the depth: programs of one tile store partial sums, and the last to arrive
+adds them in their order, so results do not depend on who that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from netc.codegen.backend import SCRATCH
+from netc.codegen.operand import Kernel, Operand
+from netc.codegen.triton.body import Body, Coord, Tile
+from netc.codegen.triton.lowering import Launch, Lowering
+from netc.codegen.triton.source import Source
+from netc.codegen.triton.tiles import SPLIT_PROGRAMS, SPLIT_TILE, Work, best
+from netc.ir.dims import Dim, evaluate, product, symbols
+from netc.ir.graph import Value
+from netc.ir.plan import BufferArg, WeightArg
+
+TYPES = {"": "tl.float32", "bf16": "tl.bfloat16", "fp16": "tl.float16"}
+NOMINAL = 224  # what an unknown height or width counts as when tiles are ranked
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """An axis of rows: its size, and how x moves along it. A window has taps along it."""
+
+    size: Dim
+    step: Dim  # of x, in elements, for one more place in x
+    stride: int = 1
+    pad: int = 0
+    dilation: int = 1
+    taps: int = 1
+    reach: Dim | None = None  # the places x has along it, where taps may miss them
+    transposed: bool = False
+
+    @property
+    def simple(self) -> bool:
+        """Whether x just moves on with the row."""
+        return self.reach is None and not self.transposed
+
+    def runs_on_to(self, inner: Axis) -> bool:
+        """Whether x goes from the end of the inner axis to this one's next place by one step."""
+        even = self.step * self.stride == inner.step * inner.size * inner.stride
+        return self.simple and inner.simple and even
+
+
+@dataclass(frozen=True, eq=False)
+class Inner:
+    """An axis of x that is summed over besides the channels: every place of it is a tap."""
+
+    taps: int
+    step: Dim
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product to be made a kernel."""
+
+    x: Operand
+    axes: tuple[Axis, ...]  # of the rows, in the order of the result's axes
+    inner: tuple[Inner, ...]
+    channels: int  # of x, per group
+    spread: Dim  # of x from channel to channel, in elements
+    columns: int  # per group
+    groups: int
+    weights: BufferArg | WeightArg
+    element: str  # of the weights
+    row: int  # elements from one column's weights to the next
+    tap: int  # elements from tap to tap
+    lane: int  # elements from channel to channel
+    channel_axis: int  # of the result
+    flat: bool
+    bias: Value | None
+    given: Value  # what the product is in the kernel's body
+
+    @property
+    def windows(self) -> tuple[Axis | Inner, ...]:
+        """The axes that have taps, slowest first."""
+        return (*(a for a in self.axes if a.taps > 1), *(i for i in self.inner if i.taps > 1))
+
+    @property
+    def count(self) -> int:
+        """The taps of a window."""
+        total = 1
+        for w in self.windows:
+            total *= w.taps
+        return total
+
+    @property
+    def rows(self) -> Dim:
+        """All rows."""
+        return product(tuple(a.size for a in self.axes))
+
+
+def lower_product(ctx: Lowering, k: Kernel, p: Product) -> Launch:
+    """The launch of a product with its epilogue."""
+    return _Writer(ctx, k, p).launch()
+
+
+class _Writer:
+    """Writes one matrix kernel."""
+
+    def __init__(self, ctx: Lowering, k: Kernel, p: Product) -> None:
+        self.ctx, self.k, self.p = ctx, k, p
+        self.precision = ctx.precision_of(p.given.node)
+        self.src = Source()
+        self.body = Body(ctx, self.src, k, literal=False)
+        self.variants = best(self._works(), self.precision, split=True)
+        self.splits = any(v.repeat > 1 for v in self.variants)
+        self.even = p.channels % 64 == 0 and not p.flat
+
+    def _works(self) -> list[Work]:
+        """The sizes the tiles are ranked for."""
+        item = 2 if self.precision.element else 4
+        depth = self.p.count * self.p.channels
+        batches = self.ctx.batches if symbols(self.p.rows) else (1,)
+        works = []
+        for batch in batches:
+            sizes = {s: batch if s == "N" else NOMINAL for s in symbols(self.p.rows)}
+            rows = max(1, evaluate(self.p.rows, sizes))
+            works.append(Work(rows, self.p.columns, depth, self.p.groups, item))
+        return works
+
+    def size(self, value: Dim) -> str:
+        """A size as a parameter."""
+        return self.src.size(value, literal=False)
+
+    def launch(self) -> Launch:
+        """The whole kernel."""
+        src, p = self.src, self.p
+        self.rows, self.columns = self.size(p.rows), self.size(p.columns)
+        self._place()
+        rows = self._row_indices()
+        self._bases(rows)
+        self._sum()
+        if self.splits:
+            self._merge()
+        self._finish(rows)
+        scratch = SPLIT_PROGRAMS * SPLIT_TILE * 4 if self.splits else 0
+        for name in ("BM", "BN", "BK", "SPLIT"):
+            src.constant(name)
+        return self.ctx.launch(src, (p.rows, p.columns, p.groups), self.variants, scratch)
+
+    def _place(self) -> None:
+        """Which tile this program has: eight tile rows share their columns' weights in cache."""
+        line = self.src.line
+        line("pid = tl.program_id(0)")
+        line("part = pid % SPLIT")
+        line("tile = pid // SPLIT")
+        line(f"tm = tl.cdiv({self.rows}, BM)")
+        line(f"tn = tl.cdiv({self.columns}, BN)")
+        line("place = tile % (tm * tn)" if self.p.groups > 1 else "place = tile")
+        if self.p.groups > 1:
+            line("group = tile // (tm * tn)")
+        line("first = (place // (8 * tn)) * 8")
+        line("high = tl.minimum(tm - first, 8)")
+        line("m = (first + (place % (8 * tn)) % high) * BM + tl.arange(0, BM)")
+        line("n = ((place % (8 * tn)) // high) * BN + tl.arange(0, BN)")
+        line(f"mm = m < {self.rows}")
+        line(f"nn = n < {self.columns}")
+        line(f"row = tl.minimum(m, {self.rows} - 1)")
+        line(f"col = tl.minimum(n, {self.columns} - 1)")
+        line("kk = tl.arange(0, BK)")
+
+    def _row_indices(self) -> list[str]:
+        """The place of each row along each axis; axes along which x runs on evenly are one."""
+        axes = self.p.axes
+        groups: list[list[int]] = []
+        for i, axis in enumerate(axes):
+            if axis.size == 1 and axis.simple:
+                continue
+            before = axes[groups[-1][-1]] if groups else None
+            even = before is not None and before.simple and axis.simple
+            if (
+                even
+                and before
+                and before.step * before.stride == axis.step * axis.size * axis.stride
+            ):
+                groups[-1].append(i)
+            else:
+                groups.append([i])
+        out, rest = ["0"] * len(axes), "row"
+        for group in reversed(groups):
+            if group is groups[0]:
+                out[group[-1]] = rest
+                break
+            size = self.size(product(tuple(axes[i].size for i in group)))
+            out[group[-1]] = self.src.let(f"{rest} % {size}")
+            rest = self.src.let(f"{rest} // {size}")
+        self.merged = all(len(g) == 1 for g in groups)  # as many places as axes
+        return out
+
+    def _bases(self, rows: Sequence[str]) -> None:
+        """Where each row begins in x, and each column in w."""
+        src, p = self.src, self.p
+        terms = []
+        self.starts: dict[Axis, str] = {}
+        for axis, index in zip(p.axes, rows, strict=True):
+            if axis.transposed:
+                self.starts[axis] = src.let(f"{index} + {axis.pad}")
+                continue
+            start = index if axis.stride == 1 else f"{index} * {axis.stride}"
+            if axis.pad:
+                start = f"{start} - {axis.pad}"
+            if axis.reach is not None:
+                start = self.starts[axis] = src.let(start)
+            if start != "0":
+                step = self.size(axis.step)
+                terms.append(f"({start})" if step == "1" else f"({start}) * {step}")
+        if p.groups > 1:
+            shift = p.spread * p.channels
+            terms.append(f"group * {self.size(shift)}")
+        src.line(f"xb = {' + '.join(terms) or '0 * row'}")
+        column = "col" if p.groups == 1 else f"(group * {self.columns} + col)"
+        src.line(f"wb = {column} * {self.size(p.row)}")
+
+    # ---- the sum --------------------------------------------------------------------------
+
+    def _sum(self) -> None:
+        """The loop over the depth."""
+        src, p = self.src, self.p
+        depth = p.channels * p.count if p.flat else p.channels
+        src.line(f"chunks = tl.cdiv({self.size(depth)}, BK)")
+        total = "chunks" if p.flat or p.count == 1 else f"chunks * {p.count}"
+        src.line(f"steps = {total}")
+        src.line("each = tl.cdiv(steps, SPLIT)")
+        src.line("acc = tl.zeros((BM, BN), tl.float32)")
+        with src.block("for t in range(part * each, tl.minimum(part * each + each, steps)):"):
+            if p.flat:
+                self._flat_step(depth)
+            else:
+                self._tap_step()
+            src.line("acc = tl.dot(a, tl.trans(b), acc, input_precision="
+                     f'"{self.precision.input}")')  # fmt: skip
+
+    def _tap_step(self) -> None:
+        """One chunk of channels at one tap: the tap is one number for all rows."""
+        src, p = self.src, self.p
+        tap = "0"
+        if p.count > 1:
+            src.line("tap = t // chunks")
+            tap = "tap"
+        src.line(f"c = (t - {tap} * chunks) * BK + kk" if p.count > 1 else "c = t * BK + kk")
+        spots = self._spots(tap)
+        shift, masks = self._shift(spots, row="", column="")
+        rows = f"(xb{shift})[:, None]"
+        inside = [f"({' & '.join(masks)})[:, None]"] if masks else []
+        depth = [] if self.even else [f"(c < {self.size(p.channels)})[None, :]"]
+        spread = self.size(p.spread)
+        across = "c[None, :]" if spread == "1" else f"(c * {spread})[None, :]"
+        self._load_a(f"{rows} + {across}", [*inside, *depth])
+        lane = "c" if p.lane == 1 else f"c * {self.size(p.lane)}"
+        at = f"{tap} * {self.size(p.tap)} + {lane}" if p.count > 1 else lane
+        self._load_b(f"wb[:, None] + ({at})[None, :]", depth)
+
+    def _flat_step(self, depth: int) -> None:
+        """A run of depth in which each place has a tap and a channel of its own."""
+        src, p = self.src, self.p
+        src.line("d = t * BK + kk")
+        src.line(f"tap = d // {p.channels}")
+        spots = self._spots("tap")
+        shift, masks = self._shift(spots, row="[:, None]", column="[None, :]")
+        spread = self.size(p.spread)
+        c = f"d % {p.channels}" if p.channels > 1 else "0 * d"
+        across = f"(({c}) * {spread})[None, :]"
+        inside = f"(d < {self.size(depth)})[None, :]"
+        self._load_a(f"xb[:, None]{shift} + {across}", [*masks, inside])
+        self._load_b("wb[:, None] + d[None, :]", [inside])
+
+    def _spots(self, tap: str) -> list[tuple[Axis | Inner, str]]:
+        """The place of a tap along each axis with taps."""
+        found: list[tuple[Axis | Inner, str]] = []
+        rest = tap
+        windows = self.p.windows
+        for i, w in enumerate(reversed(windows)):
+            if i == len(windows) - 1:
+                found.append((w, rest))
+                break
+            found.append((w, self.src.let(f"{rest} % {w.taps}")))
+            rest = self.src.let(f"{rest} // {w.taps}")
+        single = [(a, "0") for a in self.p.axes if a.taps == 1 and not a.simple]
+        return [*found, *single]
+
+    def _shift(
+        self, spots: Sequence[tuple[Axis | Inner, str]], row: str, column: str
+    ) -> tuple[str, list[str]]:
+        """How far a tap is from its row's beginning in x, and the masks of what is inside."""
+        shift, masks = "", []
+        for w, spot in spots:
+            if isinstance(w, Inner):
+                shift += f" + ({spot} * {self.size(w.step)}){column}"
+                continue
+            move = spot if w.dilation == 1 else f"{spot} * {w.dilation}"
+            start = self.starts.get(w)
+            if w.transposed:
+                at = self.src.let(f"{start}{row} - ({move}){column}")
+                place = at if w.stride == 1 else self.src.let(f"{at} // {w.stride}")
+                fits = f"({at} >= 0) & ({place} < {self.size(w.reach or 0)})"
+                masks.append(fits + (f" & ({at} % {w.stride} == 0)" if w.stride > 1 else ""))
+                shift += f" + {place} * {self.size(w.step)}"
+                continue
+            if spot != "0":
+                shift += f" + (({move}) * {self.size(w.step)}){column}"
+            if w.reach is not None:
+                at = self.src.let(f"{start}{row} + ({move}){column}")
+                masks.append(f"({at} >= 0) & ({at} < {self.size(w.reach)})")
+        return shift, masks
+
+    def _load_a(self, at: str, masks: Sequence[str]) -> None:
+        stored = self.p.x.element
+        pointer = self.src.operand(self.p.x)
+        mask = f", mask={' & '.join(f'({m})' for m in masks)}, other=0.0" if masks else ""
+        cast = "" if stored == self.precision.element else f".to({TYPES[self.precision.element]})"
+        self.src.line(f"a = tl.load({pointer} + {at}{mask}){cast}")
+
+    def _load_b(self, at: str, masks: Sequence[str]) -> None:
+        pointer = self.src.pointer(self.p.weights, self.p.element or "fp32")
+        mask = f", mask={' & '.join(f'({m})' for m in masks)}, other=0.0" if masks else ""
+        cast = "" if self.p.element == self.precision.element else (
+            f".to({TYPES[self.precision.element]})"
+        )  # fmt: skip
+        self.src.line(f"b = tl.load({pointer} + {at}{mask}){cast}")
+
+    def _merge(self) -> None:
+        """Partial sums of one tile: the program that comes last adds them all, in order."""
+        src = self.src
+        scratch = src.pointer(BufferArg(SCRATCH), "fp32")
+        counter = src.pointer(self.ctx.zeros(4 * SPLIT_PROGRAMS), "i32")
+        line = src.line
+        line("last = 1")
+        with src.block("if SPLIT > 1:"):
+            line("spot = tl.arange(0, BM)[:, None] * BN + tl.arange(0, BN)[None, :]")
+            line(f"home = {scratch} + tile * (SPLIT * BM * BN)")
+            line("tl.store(home + part * (BM * BN) + spot, acc)")
+            line("tl.debug_barrier()")
+            line(f'arrived = tl.atomic_add({counter} + tile, 1, sem="acq_rel")')
+            line("last = arrived - (SPLIT - 2)")  # 1 for the last
+            line("acc = tl.zeros((BM, BN), tl.float32)")
+            with src.block("if last == 1:"):
+                line("tl.debug_barrier()")
+                with src.block("for s in range(SPLIT):"):
+                    line('acc += tl.load(home + s * (BM * BN) + spot, cache_modifier=".cg")')
+                line(f"tl.store({counter} + tile, 0)")
+        line("mm = mm & (last == 1)")
+
+    # ---- the end --------------------------------------------------------------------------
+
+    def _finish(self, rows: Sequence[str]) -> None:
+        """Bias, epilogue and stores."""
+        src, p = self.src, self.p
+        tile = Tile({"row": "mm[:, None]", "col": "nn[None, :]"}, "acc")
+        channel = "n" if p.groups == 1 else f"group * {self.columns} + n"
+        column = Coord(f"({channel})[None, :]", "col")
+        coords = [self._row_coord(r) for r in self._result_rows(rows)]
+        coords.insert(p.channel_axis, column)
+        known: dict[Value, str] = {}
+        out = "acc"
+        if p.bias is not None:
+            bias = self.body.at(p.bias, [column], tile, known)
+            out = src.let(f"acc + {bias}")
+        self.body.finish(coords, tile, {**known, p.given: out})
+
+    @staticmethod
+    def _row_coord(index: str) -> Coord:
+        return Coord("0") if index == "0" else Coord(f"({index})[:, None]", "row")
+
+    def _result_rows(self, rows: Sequence[str]) -> list[str]:
+        """Each row's place along the result's axes; m itself where all operands run on evenly."""
+        sizes = [a.size for a in self.p.axes]
+        last = max((i for i, size in enumerate(sizes) if size != 1), default=len(sizes) - 1)
+        if all(self._even(o, sizes, last) for o in (*self.k.outs, *self._read_beside())):
+            out = ["0"] * len(sizes)
+            out[last:] = ["m", *out[last + 1 :]]
+            return out
+        if not self.merged:
+            return list(self._decoded(sizes))
+        return ["m" if r == "row" else r for r in rows]
+
+    def _decoded(self, sizes: Sequence[Dim]) -> list[str]:
+        """Each row's place along each axis, for results that run on in another way than x."""
+        out, rest = ["0"] * len(sizes), "m"
+        real = [i for i, size in enumerate(sizes) if size != 1]
+        for i in reversed(real):
+            if i == real[0]:
+                out[i] = rest
+                break
+            out[i] = self.src.let(f"{rest} % {self.size(sizes[i])}")
+            rest = self.src.let(f"{rest} // {self.size(sizes[i])}")
+        return out
+
+    def _read_beside(self) -> list[Operand]:
+        """The operands of the epilogue that vary along the rows."""
+        assert self.k.anchor is not None
+        own = set(self.k.anchor.inputs)
+        pairs = zip(self.k.body.inputs, self.k.ins, strict=True)
+        return [o for n, o in pairs if n.out not in own and not self._per_channel(o)]
+
+    def _per_channel(self, o: Operand) -> bool:
+        place = self.p.channel_axis - len(self.p.axes) - 1
+        return all(d == 1 for a, d in enumerate(o.type.shape) if a - o.type.rank != place)
+
+    def _even(self, o: Operand, sizes: Sequence[Dim], last: int) -> bool:
+        """Whether an operand of the result's shape goes from row to row by one step."""
+        if o.type.shape != self.k.outs[0].type.shape:
+            return False
+        strides = [s for a, s in enumerate(o.strides) if a != self.p.channel_axis]
+        step: Dim = strides[last] if strides else 1
+        for size, stride in zip(reversed(sizes), reversed(strides), strict=True):
+            if size != 1 and stride != step:
+                return False
+            step = step * size
+        return True
