@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from netc.errors import ArtifactError, ResourceError, UsageError, clean
+from netc.ir.gpu_code import GpuImage
 from netc.ir.plan import Plan
-from netc.runtime import digest
+from netc.runtime import digest, gpu_json
 from netc.runtime.atomic import Buffer, write_file
 from netc.runtime.container import (
     Container,
@@ -39,6 +40,8 @@ ARCHITECTURES = {
     "x86-64-v4": "x86_64",
     "aarch64": "aarch64",
 }
+ON_GPU, ANY = "cuda", "any"  # the level of a plan without host code, and what it fits
+LEVELS = {**ARCHITECTURES, ON_GPU: ANY}
 _WEIGHT_ALIGN = 64  # bytes; one cache line, and the widest vector
 
 
@@ -53,8 +56,8 @@ class LevelInfo:
 
     @property
     def arch(self) -> str:
-        """The instruction set."""
-        return ARCHITECTURES[self.name]
+        """The instruction set, or `any`."""
+        return LEVELS[self.name]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -78,6 +81,7 @@ class Artifact:
     labels: Sequence[str] = ()
     notes: Json = field(default_factory=dict)  # options, sizes, reasons: for `inspect`
     compiler: str = ""  # netc's version
+    gpu: GpuImage | None = None  # the kernels of steps on cuda devices
 
     def pieces(self, key: bytes | None = None) -> list[Buffer]:
         """The file, in pieces. Equal artifacts and keys give equal bytes."""
@@ -92,6 +96,7 @@ class Artifact:
             plan = {"plan": plan_to_json(level.plan), "symbols": dict(level.symbols)}
             payloads.append(Payload(f"plan.{level.name}", [canonical(plan)]))
             payloads.append(Payload(f"code.{level.name}", [level.code], _WEIGHT_ALIGN))
+        payloads += _gpu_payloads(self.gpu)
         payloads.append(Payload("weights", [self.weights], _WEIGHT_ALIGN))
         meta: Json = {"compiler": self.compiler, "levels": {}}
         for level in self.levels:
@@ -151,6 +156,15 @@ class ArtifactFile:
         """Options, sizes, reasons."""
         return dict(self._json("notes", dict))
 
+    @property
+    def gpu(self) -> GpuImage | None:
+        """The GPU kernels and their code, where there are some. Only for a file that is trusted."""
+        if gpu_json.SECTION not in self.container.sections:
+            return None
+        named = {arch: gpu_json.section_of(arch) for arch in gpu_json.ARCHS}
+        held = {a: self.container.view(s) for a, s in named.items() if s in self.container.sections}
+        return gpu_json.image_from_json(self._json(gpu_json.SECTION, dict), held)
+
     def level(self, name: str) -> Level:
         """A level's plan and code. Only for a file that is trusted."""
         info = next(info for info in self.levels if info.name == name)
@@ -174,6 +188,7 @@ class ArtifactFile:
             labels=self.labels,
             notes=self.notes,
             compiler=self.compiler,
+            gpu=self.gpu,
         )
 
     def sha256(self) -> str:
@@ -197,9 +212,20 @@ def section_caps(limits: Limits) -> dict[str, int]:
     """The closed set of section names and the most bytes each may have."""
     caps = {"ir": limits.text_bytes, "locs": limits.text_bytes, "weights": limits.tensor_bytes}
     caps |= dict.fromkeys(("labels", "notes", "params"), limits.meta_bytes)
-    for name in ARCHITECTURES:
+    for name in LEVELS:
         caps |= {f"plan.{name}": limits.plan_bytes, f"code.{name}": limits.code_bytes}
-    return caps
+    caps |= {gpu_json.section_of(arch): limits.code_bytes for arch in gpu_json.ARCHS}
+    return caps | {gpu_json.SECTION: limits.plan_bytes}
+
+
+def _gpu_payloads(image: GpuImage | None) -> list[Payload]:
+    """The sections of GPU code, sorted by name; none where there are no kernels."""
+    if image is None or not image.kernels:
+        return []
+    codes = {arch: code for arch, code in sorted(image.sections.items()) if len(code)}
+    value = gpu_json.image_to_json(GpuImage(image.kernels, codes, image.compiler))
+    parts = [Payload(gpu_json.section_of(a), [code], _WEIGHT_ALIGN) for a, code in codes.items()]
+    return [Payload(gpu_json.SECTION, [canonical(value)]), *parts]
 
 
 def open_artifact(path: str | os.PathLike[str], limits: Limits = DEFAULT) -> ArtifactFile:
@@ -253,11 +279,14 @@ def _infos(container: Container, limits: Limits) -> tuple[LevelInfo, ...]:
     if named != found:
         differ = clean(", ".join(sorted(named ^ found)))
         raise ArtifactError(f"model.bin is damaged: levels and sections differ: {differ}")
+    codes = [name for name in container.sections if name.startswith(f"{gpu_json.SECTION}.")]
+    if codes and gpu_json.SECTION not in container.sections:
+        raise ArtifactError("model.bin is damaged: GPU code without GPU kernels")
     return infos
 
 
 def _info(name: str, value: Any, limits: Limits) -> LevelInfo:
-    known = name in ARCHITECTURES and isinstance(value, dict)
+    known = name in LEVELS and isinstance(value, dict)
     if not known or set(value) != {"abi", "features", "tuning"}:
         raise ArtifactError(f"model.bin is damaged: level {clean(name)} is not one")
     features, abi, tuning = value["features"], value["abi"], value["tuning"]

@@ -170,8 +170,13 @@ def _region(
     lives = [(plan.buffers[i].first, plan.buffers[i].last) for i in inside]
     if separate:
         lives = [(0, end)] * len(inside)
-    offsets, total = allocate([sizes[i] for i in inside], lives)
-    wrong = check_arena(offsets, [sizes[i] for i in inside], lives)
+    return place_region([sizes[i] for i in inside], lives)
+
+
+def place_region(sizes: Sequence[int], lives: Sequence[tuple[int, int]]) -> tuple[list[int], int]:
+    """Offsets of buffers in one region of memory, and its length. Raises ArtifactError."""
+    offsets, total = allocate(sizes, lives)
+    wrong = check_arena(offsets, sizes, lives)
     if wrong:
         raise ArtifactError(f"the plan's memory does not fit together: {wrong}")
     return offsets, total
@@ -188,8 +193,15 @@ def named_sizes(plan: FlatPlan, sizes: Sequence[int]) -> list[tuple[str, int]]:
 class Binder:
     """Binds one image's plan; the arena is shared by its bindings and grows with the largest."""
 
-    def __init__(self, image: Image, limits: Limits, separate: bool = False) -> None:
+    def __init__(
+        self,
+        image: Image,
+        limits: Limits,
+        separate: bool = False,
+        allocate: Callable[[int, str], Bytes] = aligned,
+    ) -> None:
         self.image, self.limits, self.separate = image, limits, separate
+        self.allocate = allocate
         self.arena: Bytes = aligned(0, "arena")
 
     def layout(self, known: Mapping[str, int]) -> Layout:
@@ -205,7 +217,7 @@ class Binder:
         if layout.arena > len(self.arena):
             self.arena = aligned(0, "arena")  # free the old one first
             self._require(plan, layout, tables)
-            self.arena = aligned(layout.arena, "arena")
+            self.arena = self.allocate(layout.arena, "arena")
         filled = tables.fill()
         bases = self._bases(layout, tables, address(filled))
         values = _words(sizes)

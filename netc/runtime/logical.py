@@ -9,7 +9,7 @@ from netc.ir.device import Device
 from netc.ir.plan import Plan
 from netc.ir.queues import devices_of
 
-RUNS = ("cpu", "sim")  # kinds; what is on sim runs on the processor, its time is computed
+RUNS = ("cpu", "cuda", "sim")  # kinds; sim runs on the processor, its time is computed
 
 
 def named_devices() -> tuple[str, ...]:
@@ -36,3 +36,9 @@ def check_runnable(plan: Plan) -> tuple[str, ...]:
             fits = f"NETC_DEVICES names {', '.join(given)}"
             raise UsageError(f"the net runs on {clean(name)}, which is not there", help=fits)
     return devices
+
+
+def on_gpu(plan: Plan) -> bool:
+    """Whether a plan has steps, or only buffers, on cuda devices."""
+    named = {*devices_of(plan), *(buffer.device for buffer in plan.buffers)}
+    return any(Device.parse(name).kind == "cuda" for name in named)

@@ -8,6 +8,7 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -17,13 +18,14 @@ from netc.ir.plan import Plan
 from netc.runtime import host
 from netc.runtime.artifact import Artifact, ArtifactFile, Level, open_artifact
 from netc.runtime.binding import Binder, Binding, Image
+from netc.runtime.driver import GpuOptions
 from netc.runtime.faults import fault
 from netc.runtime.fleet import FLEET, thread_counts
 from netc.runtime.interrupts import call_apart, on_main_thread
 from netc.runtime.keys import make_key
 from netc.runtime.limits import DEFAULT, Limits
-from netc.runtime.logical import check_runnable
-from netc.runtime.memory import address, aligned_copy, poison
+from netc.runtime.logical import check_runnable, on_gpu
+from netc.runtime.memory import Bytes, address, aligned_copy, poison
 from netc.runtime.pool import WorkerPool
 from netc.runtime.ports import Array, TensorSpec, collect, intakes, match_sizes, spec_of
 from netc.runtime.team import Team
@@ -46,15 +48,18 @@ class Executable:
         self.threads = host.thread_count(threads)
         self.model = model
         self.devices = check_runnable(level.plan)
-        self.image = Image(level, aligned_copy(model.weights, "weights"))
         self._level, self._limits = level, limits
-        self._binder = Binder(self.image, limits)
+        self._load_code(level, aligned_copy(model.weights, "weights"))
         self._bindings: OrderedDict[tuple[tuple[int, ...], ...], Binding] = OrderedDict()
         self._poisoned = False
         self._takes, self._gives = intakes(level.plan.inputs), intakes(level.plan.outputs)
         self._lock = threading.Lock()
         self._owner = 0  # the thread whose run is in progress
         _EXECUTABLES.add(self)
+
+    def _load_code(self, level: Level, weights: Bytes) -> None:
+        self.image = Image(level, weights)
+        self._binder = Binder(self.image, self._limits)
 
     def __repr__(self) -> str:
         ins = ", ".join(f"{name}: {spec}" for name, spec in self.inputs.items())
@@ -84,6 +89,11 @@ class Executable:
     def level(self) -> str:
         """The kind of processor the code in use is for."""
         return self._level.name
+
+    @property
+    def gpu(self) -> str:
+        """The driver of the GPUs in use; nothing where there are none."""
+        return ""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -117,17 +127,22 @@ class Executable:
         with self._lock:
             try:
                 self._owner = me
-                binding = self._bound(arrays)
-                outputs = self._point(binding, arrays)
-                if watch is not None:
-                    watch(binding)
-                if self._poisoned:
-                    poison(self._binder.arena)
-                if not binding.is_empty:
-                    self._execute(binding)
-                return self._named(outputs, binding)
+                return self._run_once(arrays, watch)
             finally:
                 self._owner = 0
+
+    def _run_once(
+        self, arrays: Sequence[Array], watch: Callable[[Binding], None] | None
+    ) -> dict[str, Array]:
+        binding = self._bound(arrays)
+        outputs = self._point(binding, arrays)
+        if watch is not None:
+            watch(binding)
+        if self._poisoned:
+            poison(self._binder.arena)
+        if not binding.is_empty:
+            self._execute(binding)
+        return self._named(outputs, binding.word)
 
     def take_new_lock(self) -> None:
         """Begin with no run in progress; in the child of a fork, whose other threads are gone."""
@@ -153,13 +168,19 @@ class Executable:
         """Let the job read the caller's arrays and write new ones, by buffer."""
         for take, array in zip(self._takes, arrays, strict=True):
             binding.patch(take.buffer, address(array))
+        outputs = self._new_outputs(binding.outputs)
+        for buffer, made in outputs.items():
+            binding.patch(buffer, address(made))
+        return outputs
+
+    def _new_outputs(self, shapes: Sequence[tuple[int, ...]]) -> dict[int, Array]:
+        """The arrays that a run fills, by buffer."""
         outputs = {}
-        for give, shape in zip(self._gives, binding.outputs, strict=True):
+        for give, shape in zip(self._gives, shapes, strict=True):
             try:
-                made = outputs[give.buffer] = np.empty(shape, give.dtype)
+                outputs[give.buffer] = np.empty(shape, give.dtype)
             except MemoryError as error:
                 raise ResourceError(f"no memory for output {clean(give.name)}") from error
-            binding.patch(give.buffer, address(made))
         return outputs
 
     def _execute(self, binding: Binding) -> None:
@@ -205,14 +226,14 @@ class Executable:
             self.image.run(job.job_address)
         binding.seconds = time.perf_counter() - start
 
-    def _named(self, outputs: Mapping[int, Array], binding: Binding) -> dict[str, Array]:
+    def _named(self, outputs: Mapping[int, Array], word: Callable[[int], int]) -> dict[str, Array]:
         """Outputs by name; each owns its memory, also where two names have one value."""
         named: dict[str, Array] = {}
         given: set[int] = set()
         for give in self._gives:
             made = outputs[give.buffer]
             if give.port.count is not None:
-                made = made[: binding.word(give.port.count)].copy()
+                made = made[: word(give.port.count)].copy()
             elif give.buffer in given:
                 made = made.copy()
             given.add(give.buffer)
@@ -227,21 +248,49 @@ def load(
     sha256: str | None = None,
     recompile: Recompile | None = None,
     limits: Limits = DEFAULT,
+    gpu: GpuOptions | str = "auto",
+    on_gpu_loss: str = "error",
+    gpu_cache: Path | None = None,
 ) -> Executable:
     """A saved net, every byte of it checked, ready to run.
 
     Native code is used where it is trusted (see `netc.runtime.trust`) and fits this processor;
     otherwise `recompile` makes it again from the model, or an error names the ways out.
+
+    What is on cuda devices runs where `gpu` says: "cuda", "interpret" (slow, for tests), or
+    "auto" for cuda. Without a usable GPU `on_gpu_loss` is "error", or "cpu" for the file's CPU
+    code. `gpu_cache` is a folder to keep in which variants of kernels were fastest.
     """
     model, level = usable(open_artifact(path, limits), trust, sha256, recompile)
-    return Executable(model, level, threads, limits)
+    return _ready(model, level, threads, limits, (gpu, on_gpu_loss, gpu_cache))
 
 
 def executable(
-    made: Artifact, threads: int | str | None = None, limits: Limits = DEFAULT
+    made: Artifact,
+    threads: int | str | None = None,
+    limits: Limits = DEFAULT,
+    gpu: GpuOptions | str = "auto",
+    on_gpu_loss: str = "error",
+    gpu_cache: Path | None = None,
 ) -> Executable:
-    """A net just compiled, ready to run."""
-    return Executable(made, level_of(made), threads, limits)
+    """A net just compiled, ready to run; for `gpu` and the rest see `load`."""
+    return _ready(made, level_of(made), threads, limits, (gpu, on_gpu_loss, gpu_cache))
+
+
+def _ready(
+    model: Artifact | ArtifactFile,
+    level: Level,
+    threads: int | str | None,
+    limits: Limits,
+    gpu: tuple[GpuOptions | str, str, Path | None],
+) -> Executable:
+    wanted, on_loss, cache = gpu
+    options = wanted if isinstance(wanted, GpuOptions) else GpuOptions(wanted, on_loss, cache)
+    if not on_gpu(level.plan):
+        return Executable(model, level, threads, limits)
+    from netc.runtime.device_run import make_gpu_executable
+
+    return make_gpu_executable(model, level, threads, limits, options)
 
 
 def save_artifact(made: Artifact, path: str | os.PathLike[str]) -> int:

@@ -40,6 +40,8 @@ def timed(exe: Executable, arrays: Sequence[Array]) -> tuple[dict[str, Array], l
     The processor's cycle counter is read before each step, which costs some 10 ns; the run's
     length on the clock gives the counter's unit.
     """
+    if exe.gpu:
+        return _timed_on_gpu(exe, arrays)
     if len(exe.devices) > 1 and all(d.startswith("cpu:") for d in exe.devices):
         return _timed_team(exe, arrays)
     times = np.zeros(len(exe.plan.steps) + 1, np.int64)
@@ -87,6 +89,17 @@ def _timed_team(
         pairs = zip(indices, at[:-1], at[1:], strict=True)
         spans |= {i: (float(a), float(b - a)) for i, a, b in pairs if i >= 0}
     return outputs, _made(exe, binding.known, spans)
+
+
+def _timed_on_gpu(
+    exe: Executable, arrays: Sequence[Array]
+) -> tuple[dict[str, Array], list[StepTime]]:
+    """The same where steps are on GPUs: each alone, on its device's clock."""
+    from netc.runtime.device_run import GpuExecutable
+
+    assert isinstance(exe, GpuExecutable)
+    outputs, spans, known = exe.timed_steps(arrays)
+    return outputs, _made(exe, known, spans)
 
 
 def simulated(exe: Executable, known: Mapping[str, int], machine: Machine) -> list[StepTime]:

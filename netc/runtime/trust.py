@@ -9,7 +9,7 @@ from typing import TypeAlias, TypeVar
 
 from netc.errors import ArtifactError, UnsupportedCPU, UsageError, clean
 from netc.runtime import host
-from netc.runtime.artifact import ABI, Artifact, ArtifactFile, Level, LevelInfo
+from netc.runtime.artifact import ABI, ANY, ON_GPU, Artifact, ArtifactFile, Level, LevelInfo
 from netc.runtime.keys import read_key, same_tag, tag_of
 
 Recompile: TypeAlias = Callable[[ArtifactFile], Artifact]
@@ -71,14 +71,24 @@ def _judge_by_key(file: ArtifactFile) -> Verdict:
 
 
 def fitting(infos: Iterable[AnyLevel]) -> AnyLevel | None:
-    """The level that asks most of the processor among those it can run."""
+    """The level that asks most of the processor among those it can run; one without host code
+    before all others."""
+    return next(iter(all_fitting(infos)), None)
+
+
+def all_fitting(infos: Iterable[AnyLevel]) -> list[AnyLevel]:
+    """The levels this processor can run, the best one first."""
     arch, features = host.architecture(), host.cpu_features()
     able = [
         info
         for info in infos
-        if info.abi == ABI and info.arch == arch and info.features <= features
+        if info.abi == ABI and info.arch in (arch, ANY) and info.features <= features
     ]
-    return max(able, key=lambda info: (len(info.features), info.name), default=None)
+    return sorted(able, key=_rank, reverse=True)
+
+
+def _rank(info: LevelInfo) -> tuple[bool, int, str]:
+    return info.name == ON_GPU, len(info.features), info.name
 
 
 def misfit(infos: Iterable[LevelInfo]) -> str:
@@ -89,7 +99,7 @@ def misfit(infos: Iterable[LevelInfo]) -> str:
         lacking = ", ".join(sorted(info.features - features)[:8])
         if info.abi != ABI:
             reasons.append(f"{info.name} is for ABI {info.abi}, not {ABI}")
-        elif info.arch != arch:
+        elif info.arch not in (arch, ANY):
             reasons.append(f"{info.name} is for {info.arch}, not {arch}")
         elif lacking:
             reasons.append(f"{info.name} needs {clean(lacking)}")

@@ -1,0 +1,213 @@
+"""An executable whose plan has steps on GPUs."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from netc.errors import ArtifactError, UnsupportedError
+from netc.ir.dims import evaluate
+from netc.runtime.artifact import Artifact, ArtifactFile, Level, LevelInfo
+from netc.runtime.binding import Binding, Image
+from netc.runtime.driver import DeviceLost, GpuOptions
+from netc.runtime.faults import fault
+from netc.runtime.gpu_engine import Engine, Spans
+from netc.runtime.gpu_plan import GpuPlan
+from netc.runtime.limits import Limits
+from netc.runtime.logical import check_runnable, on_gpu
+from netc.runtime.memory import Bytes, aligned_copy
+from netc.runtime.ports import Array, intakes
+from netc.runtime.session import Executable
+from netc.runtime.trust import all_fitting
+from netc.runtime.workers import WORKERS
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    """One launch of a plan, timed alone on its device's clock."""
+
+    name: str
+    op: str
+    kernel: str
+    device: str
+    seconds: float
+    flops: int
+    bytes: int
+    variant: int  # the place among the kernel's variants
+
+
+class GpuExecutable(Executable):
+    """A net on GPUs, called like any other."""
+
+    def __init__(
+        self,
+        model: Artifact | ArtifactFile,
+        level: Level,
+        threads: int | str | None,
+        limits: Limits,
+        options: GpuOptions,
+    ) -> None:
+        self._options = options
+        self._engine: Engine | None = None
+        super().__init__(model, level, threads, limits)
+
+    @property
+    def gpu(self) -> str:
+        """The driver in use; nothing once the GPU was lost and the processor took over."""
+        return self._engine.driver.name if self._engine else ""
+
+    def _load_code(self, level: Level, weights: Bytes) -> None:
+        image = self.model.gpu
+        if image is None:
+            raise ArtifactError("the plan runs on a GPU, and the file has no GPU kernels")
+        plan = GpuPlan(level.plan, image, len(weights))
+        host = None
+        if plan.host is not None:
+            host = self.image = Image(replace(level, plan=plan.host), weights)
+        run_host = _weakly(self, GpuExecutable._run_host)
+        self._engine = Engine(plan, weights, host, run_host, self._options, self._limits)
+        weakref.finalize(self, self._engine.close).atexit = False
+
+    def _run_host(self, binding: Binding, first: int, count: int) -> None:
+        """Steps of the plan's host part, on the processor's threads."""
+        binding.only(first, count)
+        if self.threads == 1:
+            self._call(binding, None)
+        else:
+            WORKERS.run(self.threads, self.image.loop, lambda pool: self._call(binding, pool))
+
+    def _run_once(
+        self, arrays: Sequence[Array], watch: Callable[[Binding], None] | None
+    ) -> dict[str, Array]:
+        if self._engine is None:
+            return super()._run_once(arrays, watch)
+        try:
+            return self._run_engine(self._engine, arrays, None)
+        except DeviceLost as error:
+            self._take_over(error)
+        return super()._run_once(arrays, watch)
+
+    def _run_engine(
+        self, engine: Engine, arrays: Sequence[Array], spans: Spans | None
+    ) -> dict[str, Array]:
+        bound = engine.bound(arrays)
+        outputs = self._new_outputs(bound.outputs)
+        fault("run.begin")
+        if not bound.is_empty:
+            engine.run(bound, arrays, outputs, self._poisoned, spans)
+        fault("run.end")
+        return self._named(outputs, lambda buffer: engine.word(bound, buffer))
+
+    def _take_over(self, error: DeviceLost) -> None:
+        """Go on with the file's CPU code, for good, where the options say so."""
+        level = cpu_level(self.model) if self._options.on_loss == "cpu" else None
+        if level is None:
+            raise error
+        warn(error)
+        self._engine = None
+        self._level, self.devices = level, check_runnable(level.plan)
+        self._takes, self._gives = intakes(level.plan.inputs), intakes(level.plan.outputs)
+        super()._load_code(level, aligned_copy(self.model.weights, "weights"))
+
+    def timed_steps(
+        self, arrays: Sequence[Array]
+    ) -> tuple[dict[str, Array], Spans, dict[str, int]]:
+        """One run step by step: its outputs, when each step began, how long it took; the sizes."""
+        with self._lock:
+            engine, spans = self._on_gpu(), Spans()
+            bound = engine.bound(arrays)
+            outputs = self._run_engine(engine, arrays, spans)
+            rows = range(len(self.plan.steps))
+            return outputs, {i: spans.get(i, (0.0, 0.0)) for i in rows}, bound.known
+
+    def gpu_times(
+        self, feed: Mapping[str, Any] | None = None, /, repeat: int = 20, **named: Any
+    ) -> list[float]:
+        """The GPUs' seconds of each of so many runs: of kernels, not of copies to and fro."""
+        arrays = self.accepted(feed, named)
+        with self._lock:
+            engine = self._on_gpu()
+            self._run_engine(engine, arrays, None)
+            return engine.replay_times(engine.bound(arrays), repeat)
+
+    def kernel_times(
+        self, feed: Mapping[str, Any] | None = None, /, repeat: int = 20, **named: Any
+    ) -> list[KernelTime]:
+        """Each kernel of a run, timed alone."""
+        arrays = self.accepted(feed, named)
+        with self._lock:
+            engine = self._on_gpu()
+            self._run_engine(engine, arrays, None)
+            bound = engine.bound(arrays)
+            times = engine.launch_times(bound, repeat)
+        steps = self.plan.steps
+        return [
+            KernelTime(
+                name=steps[i].name,
+                op=steps[i].op,
+                kernel=steps[i].kernel,
+                device=steps[i].device,
+                seconds=seconds,
+                flops=evaluate(steps[i].flops, bound.known),
+                bytes=evaluate(steps[i].bytes, bound.known),
+                variant=variant,
+            )
+            for i, (seconds, variant) in sorted(times.items())
+        ]
+
+    def _on_gpu(self) -> Engine:
+        if self._engine is None:
+            raise UnsupportedError("the GPU was lost: the net runs on the processor now")
+        return self._engine
+
+
+def _weakly(
+    owner: GpuExecutable, method: Callable[[GpuExecutable, Binding, int, int], None]
+) -> Callable[[Binding, int, int], None]:
+    """A method that does not keep its object."""
+    reference = weakref.ref(owner)
+
+    def call(binding: Binding, first: int, count: int) -> None:
+        held = reference()
+        assert held is not None
+        method(held, binding, first, count)
+
+    return call
+
+
+def make_gpu_executable(
+    model: Artifact | ArtifactFile,
+    level: Level,
+    threads: int | str | None,
+    limits: Limits,
+    options: GpuOptions,
+) -> Executable:
+    """The net on its GPUs, or on the processor where there are none and the options say so."""
+    try:
+        return GpuExecutable(model, level, threads, limits, options)
+    except (UnsupportedError, DeviceLost) as error:
+        other = cpu_level(model) if options.on_loss == "cpu" else None
+        if other is None:
+            raise
+        warn(error)
+        return Executable(model, other, threads, limits)
+
+
+def cpu_level(model: Artifact | ArtifactFile) -> Level | None:
+    """The best level of a model that needs no GPU."""
+    infos: Sequence[LevelInfo] = model.levels
+    for info in all_fitting(infos):
+        level = model.level(info.name) if isinstance(model, ArtifactFile) else info
+        assert isinstance(level, Level)
+        if not on_gpu(level.plan):
+            return level
+    return None
+
+
+def warn(error: UnsupportedError | DeviceLost) -> None:
+    """Say once that the processor takes over."""
+    why = error.diagnostics[0].message
+    logging.getLogger("netc").warning("the net runs on the processor: %s", why)
