@@ -47,7 +47,9 @@ class Body:
     """Reads and writes the values of one kernel."""
 
     def __init__(self, ctx: Lowering, src: Source, k: Kernel, literal: bool = True) -> None:
+        """Without `literal`, strides are parameters."""
         self.ctx, self.src, self.k, self.literal = ctx, src, k, literal
+        self._operands: list[Operand] = []
         self.values = {n.out: o for n, o in zip(k.body.inputs, k.ins, strict=True)}
 
     def at(
@@ -94,27 +96,31 @@ class Body:
         if other != "0.0" and o.type.dtype is not DType.F32:
             other = "0"
         tail = f", mask={mask}, other={other}" if mask else ""
-        made = f"tl.load({pointer}{self.offset(used)}{tail})"
+        made = f"tl.load({pointer}{self.offset(o, used)}{tail})"
         if o.element:
             made += ".to(tl.float32)"
         return self.src.let(made)
 
-    def offset(self, used: Sequence[tuple[Coord, Dim]]) -> str:
+    def offset(self, o: Operand, used: Sequence[tuple[Coord, Dim]]) -> str:
         """The distance in elements from an operand's first."""
+        if not any(o is known for known in self._operands):
+            self._operands.append(o)
+        number = next(i for i, known in enumerate(self._operands) if known is o)
         terms = []
-        for c, stride in used:
+        for axis, (c, stride) in enumerate(used):
             if c.text == "0":
                 continue
-            step = self.src.size(stride, self.literal)
+            step = self.src.size(stride, "" if self.literal else f"{number}.{axis}")
             terms.append(f"({c.text})" if step == "1" else f"({c.text}) * {step}")
         return f" + ({' + '.join(terms)})" if terms else ""
 
     def write(self, o: Operand, coords: Sequence[Coord], tile: Tile, value: str) -> None:
         """Store a tile of a result, which varies along every part of it."""
         pairs = list(zip(coords, o.strides, strict=True))
-        pointer = f"{self.src.operand(o)}{self.offset(pairs)}"
+        distance = self.offset(o, pairs)
+        pointer = f"{self.src.operand(o)}{distance}"
         missing = [p for p in tile.masks if all(c.part != p or c.text == "0" for c in coords)]
-        if missing or not self.offset(pairs):
+        if missing or not distance:
             pointer += f" + tl.zeros_like({tile.like}).to(tl.int32)"
         mask = " & ".join(f"({m})" for m in tile.masks.values() if m)
         value = self.src.let(f"tl.zeros_like({tile.like}).to({value}.dtype) + {value}")

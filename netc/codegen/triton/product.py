@@ -130,14 +130,23 @@ class _Writer:
             works.append(Work(rows, self.p.columns, depth, self.p.groups, item))
         return works
 
-    def size(self, value: Dim) -> str:
-        """A size as a parameter."""
-        return self.src.size(value, literal=False)
+    def size(self, value: Dim, role: str) -> str:
+        """A size as a parameter of its own."""
+        return self.src.size(value, role)
+
+    def along(self, axis: Axis | Inner, what: str) -> str:
+        """A size of an axis as a parameter."""
+        axes = (*self.p.axes, *self.p.inner)
+        number = next(i for i, a in enumerate(axes) if a is axis)
+        values: dict[str, Dim] = {"step": axis.step}
+        if isinstance(axis, Axis):
+            values |= {"size": axis.size, "reach": axis.reach or 0}
+        return self.src.size(values[what], f"{what}{number}")
 
     def launch(self) -> Launch:
         """The whole kernel."""
         src, p = self.src, self.p
-        self.rows, self.columns = self.size(p.rows), self.size(p.columns)
+        self.rows, self.columns = self.size(p.rows, "rows"), self.size(p.columns, "columns")
         self._place()
         rows = self._row_indices()
         self._bases(rows)
@@ -146,7 +155,7 @@ class _Writer:
             self._merge()
         self._finish(rows)
         scratch = SPLIT_PROGRAMS * SPLIT_TILE * 4 if self.splits else 0
-        for name in ("BM", "BN", "BK", "SPLIT"):
+        for name in ("BM", "BN", "BK"):
             src.constant(name)
         return self.ctx.launch(src, (p.rows, p.columns, p.groups), self.variants, scratch)
 
@@ -154,10 +163,17 @@ class _Writer:
         """Which tile this program has: eight tile rows share their columns' weights in cache."""
         line = self.src.line
         line("pid = tl.program_id(0)")
-        line("part = pid % SPLIT")
-        line("tile = pid // SPLIT")
         line(f"tm = tl.cdiv({self.rows}, BM)")
         line(f"tn = tl.cdiv({self.columns}, BN)")
+        if self.splits:  # as many programs share a tile as the launch has for each
+            groups = "" if self.p.groups == 1 else f" * {self.size(self.p.groups, 'groups')}"
+            line(f"parts = tl.num_programs(0) // (tm * tn{groups})")
+            line("part = pid % parts")
+            line("tile = pid // parts")
+        else:
+            line("parts = 1")
+            line("part = 0")
+            line("tile = pid")
         line("place = tile % (tm * tn)" if self.p.groups > 1 else "place = tile")
         if self.p.groups > 1:
             line("group = tile // (tm * tn)")
@@ -193,7 +209,7 @@ class _Writer:
             if group is groups[0]:
                 out[group[-1]] = rest
                 break
-            size = self.size(product(tuple(axes[i].size for i in group)))
+            size = self.size(product(tuple(axes[i].size for i in group)), f"run{group[-1]}")
             out[group[-1]] = self.src.let(f"{rest} % {size}")
             rest = self.src.let(f"{rest} // {size}")
         self.merged = all(len(g) == 1 for g in groups)  # as many places as axes
@@ -214,14 +230,14 @@ class _Writer:
             if axis.reach is not None:
                 start = self.starts[axis] = src.let(start)
             if start != "0":
-                step = self.size(axis.step)
+                step = self.along(axis, "step")
                 terms.append(f"({start})" if step == "1" else f"({start}) * {step}")
         if p.groups > 1:
             shift = p.spread * p.channels
-            terms.append(f"group * {self.size(shift)}")
+            terms.append(f"group * {self.size(shift, 'group')}")
         src.line(f"xb = {' + '.join(terms) or '0 * row'}")
         column = "col" if p.groups == 1 else f"(group * {self.columns} + col)"
-        src.line(f"wb = {column} * {self.size(p.row)}")
+        src.line(f"wb = {column} * {self.size(p.row, 'row')}")
 
     # ---- the sum --------------------------------------------------------------------------
 
@@ -229,50 +245,56 @@ class _Writer:
         """The loop over the depth."""
         src, p = self.src, self.p
         depth = p.channels * p.count if p.flat else p.channels
-        src.line(f"chunks = tl.cdiv({self.size(depth)}, BK)")
-        total = "chunks" if p.flat or p.count == 1 else f"chunks * {p.count}"
-        src.line(f"steps = {total}")
-        src.line("each = tl.cdiv(steps, SPLIT)")
+        self.depth = self.size(depth, "depth")
+        src.line(f"chunks = tl.cdiv({self.depth}, BK)")
+        walks = p.count > 1 and not p.flat
+        src.line(f"steps = chunks * {p.count}" if walks else "steps = chunks")
+        src.line("each = tl.cdiv(steps, parts)")
         src.line("acc = tl.zeros((BM, BN), tl.float32)")
-        with src.block("for t in range(part * each, tl.minimum(part * each + each, steps)):"):
+        src.line("start = part * each")
+        if walks:
+            src.line("tap = start // chunks")
+            src.line("c0 = (start - tap * chunks) * BK")
+        with src.block("for t in range(start, tl.minimum(start + each, steps)):"):
             if p.flat:
-                self._flat_step(depth)
+                self._flat_step()
             else:
-                self._tap_step()
+                self._tap_step("tap" if walks else "0")
             src.line("acc = tl.dot(a, tl.trans(b), acc, input_precision="
                      f'"{self.precision.input}")')  # fmt: skip
+            if walks:  # without a division in every step
+                src.line("c0 += BK")
+                src.line(f"turn = c0 >= {self.depth}")
+                src.line("c0 = tl.where(turn, 0, c0)")
+                src.line("tap = tl.where(turn, tap + 1, tap)")
 
-    def _tap_step(self) -> None:
+    def _tap_step(self, tap: str) -> None:
         """One chunk of channels at one tap: the tap is one number for all rows."""
         src, p = self.src, self.p
-        tap = "0"
-        if p.count > 1:
-            src.line("tap = t // chunks")
-            tap = "tap"
-        src.line(f"c = (t - {tap} * chunks) * BK + kk" if p.count > 1 else "c = t * BK + kk")
+        src.line("c = t * BK + kk" if tap == "0" else "c = c0 + kk")
         spots = self._spots(tap)
         shift, masks = self._shift(spots, row="", column="")
         rows = f"(xb{shift})[:, None]"
         inside = [f"({' & '.join(masks)})[:, None]"] if masks else []
-        depth = [] if self.even else [f"(c < {self.size(p.channels)})[None, :]"]
-        spread = self.size(p.spread)
+        depth = [] if self.even else [f"(c < {self.depth})[None, :]"]
+        spread = self.size(p.spread, "spread")
         across = "c[None, :]" if spread == "1" else f"(c * {spread})[None, :]"
         self._load_a(f"{rows} + {across}", [*inside, *depth])
-        lane = "c" if p.lane == 1 else f"c * {self.size(p.lane)}"
-        at = f"{tap} * {self.size(p.tap)} + {lane}" if p.count > 1 else lane
+        lane = "c" if p.lane == 1 else f"c * {self.size(p.lane, 'lane')}"
+        at = lane if tap == "0" else f"{tap} * {self.size(p.tap, 'tap')} + {lane}"
         self._load_b(f"wb[:, None] + ({at})[None, :]", depth)
 
-    def _flat_step(self, depth: int) -> None:
+    def _flat_step(self) -> None:
         """A run of depth in which each place has a tap and a channel of its own."""
         src, p = self.src, self.p
         src.line("d = t * BK + kk")
         src.line(f"tap = d // {p.channels}")
         spots = self._spots("tap")
         shift, masks = self._shift(spots, row="[:, None]", column="[None, :]")
-        spread = self.size(p.spread)
+        spread = self.size(p.spread, "spread")
         c = f"d % {p.channels}" if p.channels > 1 else "0 * d"
         across = f"(({c}) * {spread})[None, :]"
-        inside = f"(d < {self.size(depth)})[None, :]"
+        inside = f"(d < {self.depth})[None, :]"
         self._load_a(f"xb[:, None]{shift} + {across}", [*masks, inside])
         self._load_b("wb[:, None] + d[None, :]", [inside])
 
@@ -297,22 +319,22 @@ class _Writer:
         shift, masks = "", []
         for w, spot in spots:
             if isinstance(w, Inner):
-                shift += f" + ({spot} * {self.size(w.step)}){column}"
+                shift += f" + ({spot} * {self.along(w, 'step')}){column}"
                 continue
             move = spot if w.dilation == 1 else f"{spot} * {w.dilation}"
             start = self.starts.get(w)
             if w.transposed:
                 at = self.src.let(f"{start}{row} - ({move}){column}")
                 place = at if w.stride == 1 else self.src.let(f"{at} // {w.stride}")
-                fits = f"({at} >= 0) & ({place} < {self.size(w.reach or 0)})"
+                fits = f"({at} >= 0) & ({place} < {self.along(w, 'reach')})"
                 masks.append(fits + (f" & ({at} % {w.stride} == 0)" if w.stride > 1 else ""))
-                shift += f" + {place} * {self.size(w.step)}"
+                shift += f" + {place} * {self.along(w, 'step')}"
                 continue
             if spot != "0":
-                shift += f" + (({move}) * {self.size(w.step)}){column}"
+                shift += f" + (({move}) * {self.along(w, 'step')}){column}"
             if w.reach is not None:
                 at = self.src.let(f"{start}{row} + ({move}){column}")
-                masks.append(f"({at} >= 0) & ({at} < {self.size(w.reach)})")
+                masks.append(f"({at} >= 0) & ({at} < {self.along(w, 'reach')})")
         return shift, masks
 
     def _load_a(self, at: str, masks: Sequence[str]) -> None:
@@ -337,17 +359,17 @@ class _Writer:
         counter = src.pointer(self.ctx.zeros(4 * SPLIT_PROGRAMS), "i32")
         line = src.line
         line("last = 1")
-        with src.block("if SPLIT > 1:"):
+        with src.block("if parts > 1:"):
             line("spot = tl.arange(0, BM)[:, None] * BN + tl.arange(0, BN)[None, :]")
-            line(f"home = {scratch} + tile * (SPLIT * BM * BN)")
+            line(f"home = {scratch} + tile * (parts * BM * BN)")
             line("tl.store(home + part * (BM * BN) + spot, acc)")
             line("tl.debug_barrier()")
             line(f'arrived = tl.atomic_add({counter} + tile, 1, sem="acq_rel")')
-            line("last = arrived - (SPLIT - 2)")  # 1 for the last
-            line("acc = tl.zeros((BM, BN), tl.float32)")
+            line("last = (arrived == parts - 1).to(tl.int32)")
             with src.block("if last == 1:"):
                 line("tl.debug_barrier()")
-                with src.block("for s in range(SPLIT):"):
+                line('acc = tl.load(home + spot, cache_modifier=".cg")')
+                with src.block("for s in range(1, parts):"):
                     line('acc += tl.load(home + s * (BM * BN) + spot, cache_modifier=".cg")')
                 line(f"tl.store({counter} + tile, 0)")
         line("mm = mm & (last == 1)")
@@ -393,8 +415,9 @@ class _Writer:
             if i == real[0]:
                 out[i] = rest
                 break
-            out[i] = self.src.let(f"{rest} % {self.size(sizes[i])}")
-            rest = self.src.let(f"{rest} // {self.size(sizes[i])}")
+            size = self.size(sizes[i], f"size{i}")
+            out[i] = self.src.let(f"{rest} % {size}")
+            rest = self.src.let(f"{rest} // {size}")
         return out
 
     def _read_beside(self) -> list[Operand]:

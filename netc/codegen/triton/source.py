@@ -21,6 +21,8 @@ from netc.ir.types import DType
 
 ELEMENTS = {DType.F32: "fp32", DType.U8: "u8", DType.I32: "i32", DType.I64: "i64"}
 
+_UNALIGNED = ("rows", "size", "reach", "run", "groups")  # roles whose divisors help no one
+
 
 class Source:
     """One kernel's text, and the arguments of the step that starts it."""
@@ -43,11 +45,16 @@ class Source:
         aligned = _multiple(arg.offset)
         return self._param("p", (arg, element), arg, f"*{element}", aligned)
 
-    def size(self, value: Dim, literal: bool = True) -> str:
-        """A number: spelled out where it is known, else (or without `literal`) a parameter."""
-        if isinstance(value, int) and (literal or value in (0, 1)):
+    def size(self, value: Dim, role: str = "") -> str:
+        """A number: spelled out where it is known, else a parameter.
+
+        With a `role` it is a parameter of its own, whatever it is: kernels of different sizes then
+        have one text. Only 0 and 1 are always spelled out.
+        """
+        if isinstance(value, int) and (not role or value in (0, 1)):
             return str(value)
-        return self._param("s", value, IntArg(value), "i32", _multiple(value))
+        aligned = _multiple(value) and not role.startswith(_UNALIGNED)
+        return self._param("s", (value, role), IntArg(value), "i32", aligned)
 
     def _param(self, letter: str, key: object, arg: Arg, type: str, aligned: bool) -> str:
         known = (letter, key)

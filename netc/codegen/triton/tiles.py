@@ -16,7 +16,8 @@ PROCESSORS = 132  # of an H100 or H200; an A100 has 108
 SHARED = 227 << 10  # bytes of shared memory a multiprocessor has for blocks
 SPLIT_PROGRAMS = 1024  # the most programs of a launch that shares sums: bounds its scratch
 SPLIT_TILE = 64 * 64  # the most results a program of such a launch has
-KEPT = 4  # candidates per batch size
+TILES = 4  # tile sizes that are compiled per batch size
+KEPT = 8  # candidates per batch size: a tile with several ways to split costs no more code
 
 _RATES = {  # multiply-adds a cycle and multiprocessor
     Precision.EXACT: 128,
@@ -88,7 +89,14 @@ def candidates(work: Work, precision: Precision, split: bool) -> list[Variant]:
             if not made.limit or made.programs(_extents(work)) <= made.limit:
                 found.append((_cycles(work, precision, made, depth), made))
     found.sort(key=lambda pair: pair[0])
-    return [variant for _, variant in found[:KEPT]]
+    kept: list[Variant] = []
+    tiles: set[object] = set()
+    for _, made in found:
+        tile = made.constants, made.warps, made.stages
+        if len(kept) < KEPT and (tile in tiles or len(tiles) < TILES):
+            tiles.add(tile)
+            kept.append(made)
+    return kept
 
 
 def _extents(work: Work) -> tuple[int, int, int]:
@@ -96,7 +104,7 @@ def _extents(work: Work) -> tuple[int, int, int]:
 
 
 def _variant(rows: int, columns: int, depth: int, parts: int, warps: int, stages: int) -> Variant:
-    constants = (("BM", rows), ("BN", columns), ("BK", depth), ("SPLIT", parts))
+    constants = (("BM", rows), ("BN", columns), ("BK", depth))
     limit = SPLIT_PROGRAMS if parts > 1 else 0
     return Variant((rows, columns, 1), constants, parts, warps, stages, limit)
 
