@@ -93,10 +93,13 @@ class Body:
         else:
             pointer = self.src.operand(o)
         mask = tile.mask([c for c, _ in used], also)
+        spot = self.offset(o, used)
+        if also and all(not c.part for c, _ in used):
+            spot += f" + tl.zeros_like({tile.like}).to(tl.int32)"
         if other != "0.0" and o.type.dtype is not DType.F32:
             other = "0"
         tail = f", mask={mask}, other={other}" if mask else ""
-        made = f"tl.load({pointer}{self.offset(o, used)}{tail})"
+        made = f"tl.load({pointer}{spot}{tail})"
         if o.element:
             made += ".to(tl.float32)"
         return self.src.let(made)

@@ -27,6 +27,18 @@ def rank(value: Dim) -> int:
     return evaluate(value, dict.fromkeys(symbols(value), 96))
 
 
+def even(outer: int, inner: int, axes: int, operands: Sequence[Operand]) -> bool:
+    """Whether every operand goes from row to row of two of so many axes as if they were one."""
+    for o in operands:
+        a, b = outer - axes + o.type.rank, inner - axes + o.type.rank
+        sizes = [o.type.shape[i] if i >= 0 else 1 for i in (a, b)]
+        if sizes == [1, 1]:
+            continue
+        if 1 in sizes or o.strides[a] != o.strides[b] * sizes[1]:
+            return False
+    return True
+
+
 class Flat:
     """A kernel over the elements of a shape, in the order in which the first of `outs` lies."""
 
@@ -57,7 +69,7 @@ class Flat:
         axes.sort(key=lambda a: (-rank(out.strides[a]), a))
         groups: list[list[int]] = []
         for a in axes:
-            if merge and groups and self._even(groups[-1][-1], a, merge):
+            if merge and groups and even(groups[-1][-1], a, len(self.shape), merge):
                 groups[-1].append(a)
             else:
                 groups.append([a])
@@ -71,18 +83,6 @@ class Flat:
             if not last:
                 rest = self.src.let(f"{rest} // {size}")
         return coords
-
-    def _even(self, outer: int, inner: int, operands: Sequence[Operand]) -> bool:
-        """Whether every operand goes from row to row of two axes as if they were one."""
-        shift = len(self.shape)
-        for o in operands:
-            a, b = outer - shift + o.type.rank, inner - shift + o.type.rank
-            sizes = [o.type.shape[i] if i >= 0 else 1 for i in (a, b)]
-            if sizes == [1, 1]:
-                continue
-            if 1 in sizes or o.strides[a] != o.strides[b] * sizes[1]:
-                return False
-        return True
 
     def finish(self, known: dict[Value, str], only: Sequence[int] = ()) -> Launch:
         """What follows the anchor, the stores, and the launch."""

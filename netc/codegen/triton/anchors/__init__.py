@@ -3,7 +3,11 @@
 from collections.abc import Sequence
 
 from netc.codegen.operand import Kernel
+from netc.codegen.triton.anchors import lrn as lrn
 from netc.codegen.triton.anchors import matrix as matrix
+from netc.codegen.triton.anchors import pools as pools
+from netc.codegen.triton.anchors import reductions as reductions
+from netc.codegen.triton.anchors import softmax as softmax
 from netc.codegen.triton.anchors.pointwise import pointwise
 from netc.codegen.triton.lowering import RULES, Launch, Lowering
 from netc.errors import UnsupportedError

@@ -1,0 +1,148 @@
+"""Kernels in which a program has some rows and walks along them in chunks: reductions, searches.
+
+A row is what is left of a shape when the axes `along` are walked. Rows and the places along them
+are numbered as they lie in memory, so whichever of the two has neighbours in memory is read in
+runs. A row that is known to be short is one chunk, and stays in registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from netc.codegen.operand import WEIGHTS, Kernel, Operand, row_major
+from netc.codegen.triton.body import Body, Coord, Tile
+from netc.codegen.triton.flat import even, rank
+from netc.codegen.triton.lowering import Launch, Lowering
+from netc.codegen.triton.source import Source
+from netc.ir.dims import Dim, product
+from netc.ir.gpu_code import Variant
+from netc.ir.graph import Value
+
+WHOLE = 4096  # places of a row that is one chunk
+ACROSS = 256  # the same where neighbours in memory are in different rows
+TURNS = 64  # chunks added up before they join the rest, so that long sums keep their digits
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A part of every row of a program: coordinates along all axes, and what is inside."""
+
+    coords: list[Coord]
+    tile: Tile
+    inside: str
+    index: str  # the place along the row
+
+
+class Rows:
+    """The rows of a shape; `reads` are the operands of that shape."""
+
+    def __init__(
+        self,
+        ctx: Lowering,
+        k: Kernel,
+        shape: Sequence[Dim],
+        along: Sequence[int],
+        reads: Sequence[Operand],
+    ) -> None:
+        self.ctx, self.k, self.shape = ctx, k, tuple(shape)
+        self.src = Source()
+        self.body = Body(ctx, self.src, k)
+        self.depth = product(tuple(shape[a] for a in along))
+        whole = [o for o in reads if o.type.shape == self.shape and o.buffer != WEIGHTS]
+        strides = whole[0].strides if whole else row_major(shape)
+        order = [a for a, d in enumerate(shape) if d != 1]
+        order.sort(key=lambda a: (-rank(strides[a]), a))
+        self.kept = [a for a in order if a not in along]
+        self.walked: list[list[int]] = []
+        for a in order:
+            if a not in along:
+                continue
+            if self.walked and even(self.walked[-1][-1], a, len(shape), reads):
+                self.walked[-1].append(a)
+            else:
+                self.walked.append([a])
+        self.across = bool(order) and order[-1] in self.kept
+        limit = ACROSS if self.across else WHOLE
+        self.whole = isinstance(self.depth, int) and self.depth <= limit
+        self.extent = product(tuple(shape[a] for a in self.kept))
+        self._rows()
+        self._chunk: Chunk | None = None
+
+    def _rows(self) -> None:
+        """Where each row is along the axes it has."""
+        src = self.src
+        src.constant("ROWS")
+        src.constant("CHUNK")
+        self.row = src.let("(tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]")
+        self.legal = src.let(f"{self.row} < {src.size(self.extent)}")
+        self.tile = Tile({"row": self.legal}, self.row)
+        self.coords = [Coord("0")] * len(self.shape)
+        self._decode(self.row, [[a] for a in self.kept], "row", self.coords)
+
+    def _decode(
+        self, index: str, groups: Sequence[Sequence[int]], part: str, coords: list[Coord]
+    ) -> None:
+        for group in reversed(groups):
+            if group is groups[0]:
+                coords[group[-1]] = Coord(index, part)
+                break
+            size = self.src.size(product(tuple(self.shape[a] for a in group)))
+            coords[group[-1]] = Coord(self.src.let(f"{index} % {size}"), part)
+            index = self.src.let(f"{index} // {size}")
+
+    def chunk(self, start: str) -> Chunk:
+        """The places from `start` on."""
+        src = self.src
+        lane = "tl.arange(0, CHUNK)[None, :]"
+        index = src.let(lane if start == "0" else f"{start} + {lane}")
+        legal = src.let(f"{index} < {src.size(self.depth)}")
+        coords = list(self.coords)
+        self._decode(index, self.walked, "col", coords)
+        inside = src.let(f"{self.legal} & {legal}")
+        tile = Tile({"row": self.legal, "col": legal}, inside)
+        return Chunk(coords, tile, inside, index)
+
+    @contextmanager
+    def chunks(self, end: str = "", first: str = "0") -> Iterator[Chunk]:
+        """The lines for every chunk, or for the only one."""
+        if self.whole:
+            self._chunk = self._chunk or self.chunk("0")
+            yield self._chunk
+            return
+        start = self.src.name()
+        end = end or self.src.size(self.depth)
+        with self.src.block(f"for {start} in range({first}, {end}, CHUNK):"):
+            yield self.chunk(start)
+
+    def value(self, value: Value, chunk: Chunk, neutral: str) -> str:
+        """What the anchor reads, computed on the way; `neutral` outside."""
+        x = self.body.at(value, chunk.coords, chunk.tile, {})
+        return self.src.let(f"tl.where({chunk.inside}, {x}, {neutral})")
+
+    def launch(self) -> Launch:
+        """The launch, once everything is stored."""
+        return self.ctx.launch(self.src, (self.extent,), self._variants())
+
+    def _variants(self) -> list[Variant]:
+        if self.whole:
+            assert isinstance(self.depth, int)
+            size = power_of_two(self.depth)
+            sizes = [(max(1, min(count // size, count // 4)), size) for count in (4096, 1024)]
+        else:
+            sizes = [(64, 32), (32, 128)] if self.across else [(4, 1024), (1, 2048)]
+        if self.across:
+            sizes = [(max(16, rows), chunk) for rows, chunk in sizes]
+        if isinstance(self.extent, int):
+            top = power_of_two(self.extent)
+            sizes = [(min(rows, top), chunk) for rows, chunk in sizes]
+        return [
+            Variant((rows,), (("ROWS", rows), ("CHUNK", chunk)), warps=8 if chunk > 2048 else 4)
+            for rows, chunk in dict.fromkeys(sizes)
+        ]
+
+
+def power_of_two(size: int) -> int:
+    """The least power of two that is not below it."""
+    return 1 << max(0, size - 1).bit_length()
