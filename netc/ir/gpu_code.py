@@ -33,6 +33,10 @@ class Variant:
     stages: int = 3
     limit: int = 0  # the most programs it may be launched with; 0 for any number
 
+    def fits(self, extents: Sequence[int], most: int) -> bool:
+        """Whether it can be launched over these extents where `most` programs are allowed."""
+        return self.programs(extents) <= min(most, self.limit or most)
+
     def programs(self, extents: Sequence[int]) -> int:
         """How many programs a launch over these extents has."""
         count = self.repeat

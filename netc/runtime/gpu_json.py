@@ -51,7 +51,7 @@ def _kernel_to_json(kernel: GpuKernel) -> dict[str, Any]:
         "aligned": list(t.aligned),
         "extents": t.extents,
         "variants": [
-            [list(v.tile), [list(c) for c in v.constants], v.repeat, v.warps, v.stages]
+            [list(v.tile), [list(c) for c in v.constants], v.repeat, v.warps, v.stages, v.limit]
             for v in t.variants
         ],
         "codes": [
@@ -149,7 +149,7 @@ class _Reading:
 
 
 def _variant(value: Any, extents: int) -> Variant:
-    tile, constants, repeat, warps, stages = listed(value, 5)
+    tile, constants, repeat, warps, stages, limit = listed(value, 6)
     tiles = tuple(within(t, 1, (1 << 31) - 1) for t in listed(tile, extents))
     pairs = []
     for pair in _some(constants, _MOST_PARAMS):
@@ -159,7 +159,8 @@ def _variant(value: Any, extents: int) -> Variant:
         pairs.append((name, whole(number)))
     if type(warps) is not int or warps not in WARPS:
         raise wrong(warps, "a number of warps")
-    return Variant(tiles, tuple(pairs), within(repeat, 1, 1 << 20), warps, within(stages, 1, 32))
+    repeat, stages = within(repeat, 1, 1 << 20), within(stages, 1, 32)
+    return Variant(tiles, tuple(pairs), repeat, warps, stages, within(limit, 0, 1 << 31))
 
 
 def _check_code(arch: str, code: memoryview, entry: str) -> None:

@@ -247,9 +247,10 @@ class Work:
         self.kernel, self.launch = kernel, launch
         text = kernel.text
         self.key = hashlib.sha256(repr((text.text, text.params)).encode()).hexdigest()[:32]
-        counts = [variant.programs(launch.extents) for variant in text.variants]
-        self.variant = counts.index(min(counts))
-        self.programs = counts[self.variant]
+        variants = list(enumerate(text.variants))
+        fitting = [i for i, v in variants if v.fits(launch.extents, 1 << 31)] or [0]
+        self.variant = min(fitting, key=lambda i: text.variants[i].programs(launch.extents))
+        self.programs = text.variants[self.variant].programs(launch.extents)
         self.said = f"{clean(launch.label)} ({clean(launch.kernel)})"
 
     def told(self, interpreter: Interpreter) -> list[Any]:
