@@ -120,9 +120,10 @@ class Engine:
         """The host's arena, which copies to devices are fast with."""
         if not size:
             return aligned(0, what)
-        made = self.driver.staging(size)
-        self._kept = [made]
-        return made.bytes
+        for old in self._kept:
+            old.close()
+        self._kept = [self.driver.staging(size)]
+        return self._kept[0].bytes
 
     def _grow(self, places: Places, staged: int) -> None:
         """Make room for a binding; earlier ones are void where their memory moves."""
@@ -175,6 +176,7 @@ class Engine:
 
     def bound(self, arrays: Sequence[Array]) -> Bound:
         """What these shapes need: prepared once, the last few kept."""
+        self.driver.check()
         key = tuple([array.shape for array in arrays])
         made = self._bound.get(key)
         if made is None:
@@ -266,7 +268,6 @@ class Engine:
         spans: Spans | None = None,
     ) -> None:
         """One run into `outputs`; with `spans` step by step, each timed."""
-        self.driver.check()
         try:
             self._begin(bound, arrays, outputs, poisoned)
             if spans is None:

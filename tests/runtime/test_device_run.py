@@ -54,4 +54,4 @@ def test_steps_of_the_host_between(tmp_path: Path, second: str, threads: int) ->
 def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("netc.runtime.cuda_probe.LIBRARY", "libnothing.so.1")
     with pytest.raises(UnsupportedError, match=r"(?s)no NVIDIA GPU is here.*help: .*interpret"):
-        executable(add_artifact(), 1)
+        executable(add_artifact(), 1).start()
