@@ -10,11 +10,13 @@ from collections.abc import Sequence
 
 from netc.codegen.operand import Kernel, Operand
 from netc.codegen.triton.body import Body, Coord, Tile
+from netc.codegen.triton.formula import TYPES
 from netc.codegen.triton.lowering import Launch, Lowering
-from netc.codegen.triton.source import Source
+from netc.codegen.triton.source import Source, number
 from netc.ir.dims import Dim, evaluate, product, symbols
 from netc.ir.gpu_code import Variant
 from netc.ir.graph import Value
+from netc.ir.types import DType
 
 LANES = (  # elements of a program, 16 bytes a thread where they are neighbours
     Variant((1024,), (("BLOCK", 1024),), warps=4),
@@ -83,6 +85,16 @@ class Flat:
             if not last:
                 rest = self.src.let(f"{rest} // {size}")
         return coords
+
+    def index(self, axis: int) -> str:
+        """The place along an axis as a tile, also where the axis has one place only."""
+        text = self.coords[axis].text
+        return self.src.let(f"{self.lane} * 0" if text == "0" else text)
+
+    def full(self, value: float, dtype: DType = DType.F32) -> str:
+        """A number as a tile."""
+        text = number(value) if dtype is DType.F32 else str(int(value))
+        return self.src.let(f"tl.full({self.lane}.shape, {text}, {TYPES[dtype]})")
 
     def finish(self, known: dict[Value, str], only: Sequence[int] = ()) -> Launch:
         """What follows the anchor, the stores, and the launch."""

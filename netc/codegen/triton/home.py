@@ -9,11 +9,17 @@ from netc.codegen.operand import Operand, row_major
 from netc.codegen.triton.lowering import Lowering
 from netc.ir.dims import Dim
 from netc.ir.graph import Node
+from netc.ir.ops.boxes import PriorBox
 from netc.ir.ops.fused import Fused
+from netc.ir.ops.image import Unpool
+from netc.ir.ops.pooling import MaxPoolIndex
+from netc.ir.ops.reduction import ArgMax
 from netc.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
     from netc.codegen.buffers import _Placer
+
+_PLACES = (MaxPoolIndex, ArgMax, Unpool, PriorBox)  # whose results are, or are found by, numbers
 
 
 class GpuHome(Home):
@@ -29,7 +35,10 @@ class GpuHome(Home):
         return operand, type.count * operand.item
 
     def _element(self, node: Node) -> str:
+        """How floats are stored; places and indices need all their digits."""
         inner = node.op.body.nodes if isinstance(node.op, Fused) else (node,)
+        if any(isinstance(n.op, _PLACES) for n in inner):
+            return ""
         named = [n for n in (*inner, node) if n.name in self.ctx.by_node]
         return self.ctx.precision_of(named[0] if named else node).element
 

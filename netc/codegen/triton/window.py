@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from netc.codegen.triton.body import Coord
 from netc.codegen.triton.flat import Flat
-from netc.codegen.triton.source import number
 from netc.ir.dims import Dim
 from netc.ir.ops.pooling import Pool
 from netc.ir.types import TensorType
@@ -55,9 +54,7 @@ class Window:
         kernel, stride, pad = op.window()
         self.spans = []
         for i, (k, s, p) in enumerate(zip(kernel, stride, pad, strict=True), start=2):
-            at = flat.coords[i].text
-            at = f"{flat.lane} * 0" if at == "0" else at
-            start = self.src.let(f"{at} * {s} - {p}")
+            start = self.src.let(f"{flat.index(i)} * {s} - {p}")
             self.spans.append(Span(x.shape[i], flat.shape[i], k, s, p, op.ceil, start))
         self.unrolled = math.prod(kernel) <= UNROLLED
         self._known: dict[tuple[int, int], tuple[str, str]] = {}
@@ -100,8 +97,7 @@ class Window:
     def count(self) -> str:
         """The size of each window, clipped to the padded image, as a float."""
         if all(s.full for s in self.spans):
-            whole = number(math.prod(s.kernel for s in self.spans))
-            return self.src.let(f"tl.full({self.flat.lane}.shape, {whole}, tl.float32)")
+            return self.flat.full(math.prod(s.kernel for s in self.spans))
         out = ""
         for s in self.spans:
             end = f"{self.src.size(s.size)} + {s.pad}" if s.pad else self.src.size(s.size)

@@ -3,9 +3,16 @@
 from collections.abc import Sequence
 
 from netc.codegen.operand import Kernel
+from netc.codegen.triton.anchors import choices as choices
+from netc.codegen.triton.anchors import compact as compact
+from netc.codegen.triton.anchors import copies as copies
+from netc.codegen.triton.anchors import images as images
+from netc.codegen.triton.anchors import indexing as indexing
 from netc.codegen.triton.anchors import lrn as lrn
 from netc.codegen.triton.anchors import matrix as matrix
 from netc.codegen.triton.anchors import pools as pools
+from netc.codegen.triton.anchors import randoms as randoms
+from netc.codegen.triton.anchors import ranking as ranking
 from netc.codegen.triton.anchors import reductions as reductions
 from netc.codegen.triton.anchors import softmax as softmax
 from netc.codegen.triton.anchors.pointwise import pointwise
