@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netc.errors import Diagnostic, InputError, UnsupportedError, UsageError, clean
+from netc import choices
+from netc.errors import InputError, UsageError, clean
 from netc.runtime.session import Executable
 from netc.runtime.session import load as _load
 
@@ -17,11 +18,10 @@ if TYPE_CHECKING:
     from netc.ir.graph import Graph
     from netc.ir.op import Array
     from netc.passes.partition.placement import Placement
+    from netc.runtime.driver import GpuOptions
 
 __all__ = ["Executable", "compile", "from_caffe", "interpret", "load", "parse", "read"]
 
-TARGETS = ("cpu",)
-KINDS = ("cpu", "sim")  # of devices; on sim the processor computes, and time is a model's
 NET_OPTIONS = ("weights", "phase", "shapes", "net", "strict", "labels", "warn")  # of a .net
 IR_OPTIONS = ("weights", "strict", "warn")
 
@@ -87,6 +87,12 @@ def compile(
     optimize: bool = True,
     *,
     cpu: str | Sequence[str] = "native",
+    arch: str | Sequence[str] | None = None,
+    precision: str = "high",
+    precisions: Mapping[str, str] | None = None,
+    gpu: str | None = None,
+    on_gpu_loss: str = "error",
+    cache: str | os.PathLike[str] | bool | None = None,
     threads: int | None = None,
     check: int | None = None,
     place: Mapping[str, str] | None = None,
@@ -95,11 +101,18 @@ def compile(
 ) -> Executable:
     """A net made ready to run; `source` is a graph or the path of a net.
 
-    `outputs` asks for any values of the net by name. `cpu` names processor levels: "native",
-    "x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64"; all of them go into the saved file, and
-    the best that fits runs. Without `optimize` the graph runs as it was written. `place` maps
-    layers to devices; `strategy` ("greedy", "min_cut", "stages", "milp", "annotated") places the
-    rest on `devices`. Further options are those of `read`.
+    `outputs` asks for any values of the net by name. `target` is "cpu", "cuda", or both: a file
+    that runs on a GPU where there is one. `cpu` names processor levels: "native", "x86-64-v2",
+    "x86-64-v3", "x86-64-v4", "aarch64"; all of them go into the saved file, and the best that
+    fits runs. Without `optimize` the graph runs as it was written. `place` maps layers to devices;
+    `strategy` ("greedy", "min_cut", "stages", "milp", "annotated") places the rest on `devices`.
+    Further options are those of `read`.
+
+    For GPUs, all in docs/GPU.md: `arch` names architectures ("native", "sm_90", "ptx", …; without
+    it the GPU here, or else the usual ones), `precision` how exactly products are computed
+    ("exact", "high", "medium", "low", "fp16"), and `precisions` maps layers to other ones. `cache`
+    is a folder of compiled kernels, or False. `gpu` is "auto", "cuda" or "interpret"; NETC_GPU
+    where it is not given. `on_gpu_loss` is "error" or "cpu".
     """
     from netc.compiler import build
     from netc.runtime.session import executable
@@ -107,12 +120,21 @@ def compile(
     graph = _graph(source, options)
     if outputs is not None:
         wanted = [outputs] if isinstance(outputs, str) else outputs
-        graph = graph.with_outputs(_names("outputs", wanted))
-    check_targets(target)
+        graph = graph.with_outputs(choices.names_of("outputs", wanted))
+    runs = gpu_options(gpu, on_gpu_loss, cache)
+    chosen = compile_options(
+        optimize,
+        cpu,
+        check,
+        devices,
+        target,
+        precision=precision,
+        precisions=precisions or {},
+        cache=choices.cache_of(cache),
+    )
     graph, _ = arranged(graph, devices, place or {}, strategy)
-    check_places(graph)
-    made = build(graph, compile_options(optimize, cpu, check, devices))
-    return executable(made, threads)
+    chosen = choices.for_gpus(graph, chosen, arch, runs.gpu)
+    return executable(build(graph, chosen), threads, gpu=runs)
 
 
 def _graph(source: Any, options: Mapping[str, Any]) -> Graph:
@@ -128,29 +150,16 @@ def _graph(source: Any, options: Mapping[str, Any]) -> Graph:
     return source
 
 
-def check_targets(target: str | Sequence[str]) -> None:
-    """Raise UnsupportedError for a target that this version has no back end for."""
-    _known_kinds(_names("target", target), TARGETS)
-
-
 def wanted_devices(devices: str | Sequence[str] | None) -> tuple[Device, ...]:
     """The devices by their names, or those of NETC_DEVICES where none are given."""
     from netc.ir.device import Device
     from netc.runtime.logical import named_devices
 
-    names = named_devices() if devices is None else _names("devices", devices)
+    names = named_devices() if devices is None else choices.names_of("devices", devices)
     found = tuple(Device.parse(name.strip()) for name in names)
-    _known_kinds([device.kind for device in found], KINDS)
     if len(set(found)) < len(found):
         raise UsageError(f"devices names one twice: {clean(', '.join(map(str, found)))}")
     return found
-
-
-def _known_kinds(kinds: Sequence[str], known: Sequence[str]) -> None:
-    for kind in kinds:
-        if kind not in known:
-            fits = f"this version compiles for {', '.join(known)}"
-            raise UnsupportedError(f"no back end for {clean(kind)!r}", help=fits)
 
 
 def arranged(
@@ -170,19 +179,8 @@ def arranged(
         return graph, None
     if not devices:
         raise UsageError("a strategy needs devices", help="such as devices cpu:0,cpu:1")
-    placement = placement_of(graph, Machine.uniform(_names("devices", devices)), strategy)
+    placement = placement_of(graph, Machine.uniform(choices.names_of("devices", devices)), strategy)
     return apply(graph, placement), placement
-
-
-def check_places(graph: Graph) -> None:
-    """Raise UnsupportedError, with every line, for nodes on devices there is no back end for."""
-    wrong = [
-        Diagnostic(f"no back end for {n.device}", n.loc, f"this version has {', '.join(KINDS)}")
-        for n in graph.nodes
-        if n.device is not None and n.device.kind not in KINDS
-    ]
-    if wrong:
-        raise UnsupportedError(wrong)
 
 
 def compile_options(
@@ -190,12 +188,15 @@ def compile_options(
     cpu: str | Sequence[str],
     check: int | None,
     devices: str | Sequence[str] | None = None,
+    target: str | Sequence[str] = "cpu",
+    **gpu: Any,
 ) -> Options:
-    """The compiler's options, with NETC_CHECK where `check` is not given."""
+    """The compiler's options, with NETC_CHECK where `check` is not given; `gpu` are those of GPUs
+    (archs, precision, precisions, cache, progress)."""
     from netc.compiler import Options
     from netc.runtime.artifact import ARCHITECTURES
 
-    levels = tuple(_names("cpu", cpu))
+    levels = tuple(choices.names_of("cpu", cpu))
     for name in levels:
         if name != "native" and name not in ARCHITECTURES:
             fits = f"levels are native, {', '.join(ARCHITECTURES)}"
@@ -208,16 +209,31 @@ def compile_options(
     if check not in (None, 0, 1, 2, 3):
         raise UsageError(f"check is {clean(repr(check))}; 0, 1, 2 or 3 fits")
     level = int(text) if check is None else check
-    return Options(optimize=optimize, cpu=levels, check=level, devices=wanted_devices(devices))
+    targets, found = choices.targets_of(target), wanted_devices(devices)
+    choices.check_target(targets, found)
+    made = Options(
+        optimize=optimize, cpu=levels, check=level, devices=found, targets=targets, **gpu
+    )
+    choices.check_precisions(made.precision, made.precisions)
+    return made
 
 
-def _names(what: str, given: str | Iterable[str]) -> list[str]:
-    """Names given one by one, or in one text with commas between them."""
-    names = given.split(",") if isinstance(given, str) else given
-    found = list(names) if isinstance(names, Iterable) else [None]
-    if not all(isinstance(n, str) for n in found):
-        raise UsageError(f"{what} is a name or several, not {clean(repr(given))}")
-    return found
+def gpu_options(gpu: str | None, on_gpu_loss: str = "error", cache: Any = None) -> GpuOptions:
+    """Where runs are on a GPU, with NETC_GPU where `gpu` is not given."""
+    from netc.runtime.driver import CHOICES, GpuOptions
+
+    named = os.environ.get("NETC_GPU") or "auto"
+    if gpu is None and named not in CHOICES:
+        raise UsageError(f"NETC_GPU is {clean(named)!r}", help=f"{', '.join(CHOICES)} fit")
+    folder = None if cache is False else _cache_folder()
+    return GpuOptions(named if gpu is None else gpu, on_gpu_loss, folder, _for_processors)
+
+
+def _cache_folder() -> Path:
+    """Where what was measured is kept: `$NETC_CACHE_DIR`, or `netc` among the user's caches."""
+    named, base = (os.environ.get(n, "") for n in ("NETC_CACHE_DIR", "XDG_CACHE_HOME"))
+    home = Path(base) if os.path.isabs(base) else Path(os.path.expanduser("~/.cache"))
+    return Path(named).absolute() if named else home / "netc"
 
 
 def load(
@@ -225,23 +241,39 @@ def load(
     threads: int | str | None = None,
     trust: bool | None = None,
     sha256: str | None = None,
+    *,
+    gpu: str | None = None,
+    on_gpu_loss: str = "error",
 ) -> Executable:
     """A saved net, every byte of it checked, ready to run.
 
     Native code is used where it was signed by this user, or `sha256` pins the file, or `trust`
     is True, and where this processor can run it. Otherwise it is made again from the model when
     the compiler is installed, or ArtifactError names both ways out.
+
+    A net on GPUs runs where `gpu` says: "cuda", "interpret" (Triton's interpreter: slow, for
+    tests), or "auto", which is cuda, or the processor where there is no GPU and the file has code
+    for it; NETC_GPU where it is not given. With `on_gpu_loss` "cpu" the processor takes over where
+    there is no GPU, or none any more; the file's code for it is made where it has none.
     """
     if not isinstance(path, str | bytes | os.PathLike):
         raise UsageError(f"a {type(path).__name__} is no path")
-    return _load(path, threads, trust, sha256, _recompile)
+    runs = gpu_options(gpu, on_gpu_loss)
+    return _load(path, threads, trust, sha256, lambda file: _recompile(file, runs), gpu=runs)
 
 
-def _recompile(file: Any) -> Any:
+def _recompile(file: Any, runs: GpuOptions) -> Any:
     """Make a file's code again; ImportError where the compiler is not installed."""
-    from netc.compiler import recompile
+    from netc.recompile import recompile_here
 
-    return recompile(file)
+    return recompile_here(file, runs.gpu, runs.on_loss)
+
+
+def _for_processors(model: Any) -> Any:
+    """Make code for processors of a model for GPUs."""
+    from netc.recompile import for_processors
+
+    return for_processors(model)
 
 
 def interpret(graph: Graph, feed: Mapping[str, Any], **options: Any) -> dict[str, Array]:

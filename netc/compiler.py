@@ -17,22 +17,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from netc.errors import ArtifactError, GraphError, clean
+from netc.errors import GraphError, UnsupportedError, clean
 from netc.ir.device import Device
 from netc.ir.dims import evaluate
 from netc.ir.graph import Graph, Node, Stage
 from netc.ir.interpret import initial_weights
-from netc.ir.op import Array
-from netc.runtime.artifact import Artifact, ArtifactFile, Level
+from netc.runtime.artifact import ON_GPU, Artifact, Level
 from netc.version import __version__
 
 if TYPE_CHECKING:
+    from netc.codegen.backend import BackEnd
     from netc.codegen.operand import WeightStore
     from netc.codegen.triton.backend import GpuBackEnd
     from netc.ir.gpu_code import GpuImage
     from netc.passes.base import Context
+    from netc.passes.follow import Words
 
 MAX_WEIGHTS = 1 << 34  # bytes of one net's parameters
 
@@ -41,9 +40,11 @@ MAX_WEIGHTS = 1 << 34  # bytes of one net's parameters
 class Options:
     """What a compilation may be told. `cpu` names processor levels, `native` for this one.
 
-    Nodes that do not say where they run are on the first of `devices`. For GPUs: `archs` names
-    architectures, `precision` how exactly products are computed, in all nodes or by their names;
-    compiled kernels are kept in the folder `cache`, and `progress` hears how far they are.
+    Nodes that do not say where they run are on the first of `devices`, or of those for a GPU where
+    `targets` has cuda; with both targets a file for GPUs also holds a plan for processors alone.
+    For GPUs: `archs` names architectures, `precision` how exactly products are computed, in all
+    nodes or by `precisions` of layers; compiled kernels are kept in the folder `cache`, and
+    `progress` hears how far they are.
     """
 
     optimize: bool = True
@@ -51,6 +52,7 @@ class Options:
     check: int = 1
     seed: int = 0
     devices: tuple[Device, ...] = ()
+    targets: tuple[str, ...] = ("cpu",)
     archs: tuple[str, ...] = ("sm_80", "sm_90", "ptx")
     precision: str = "high"
     precisions: Mapping[str, str] = field(default_factory=dict)
@@ -60,11 +62,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Lowered:
-    """A graph of kernels and the order in which they run."""
+    """A graph of kernels, the order in which they run, and how exactly some are computed."""
 
     graph: Graph
     order: tuple[Node, ...]
     context: Context
+    precisions: Mapping[str, str]  # of kernels, where they are not as exact as the rest
 
 
 def lower(graph: Graph, options: Options = Options()) -> Lowered:
@@ -78,27 +81,45 @@ def lower(graph: Graph, options: Options = Options()) -> Lowered:
     if graph.stage is not Stage.NET:
         raise GraphError(f"{graph!r} has had its passes", help="compile the net it was made from")
     _check_size(graph)
-    default = default_device(graph, options.devices)
+    default = default_device(graph, options.devices, "cuda" if "cuda" in options.targets else "")
     graph = replace(graph, weights=initial_weights(graph, options.seed))
-    context = Context(check=options.check, seed=options.seed)
+    words = _words(graph, options)
+    context = Context(check=options.check, seed=options.seed, hooks=(words,))
     passes = INFERENCE if options.optimize else MINIMAL
     graph = run_passes(graph, for_back_end(passes, why_not, row_major(default), default), context)
-    return Lowered(graph, schedule(graph), context)
+    other = {k: p for k, p in words.of_kernels(graph).items() if p != options.precision}
+    return Lowered(graph, schedule(graph), context, other)
+
+
+def _words(graph: Graph, options: Options) -> Words:
+    """The precision of every node, where they are not all alike, to be followed by name."""
+    from netc.codegen.triton.precision import most_exact
+    from netc.passes.follow import Words
+    from netc.passes.layers import layer
+
+    said = dict.fromkeys((n.name for n in graph.nodes), options.precision)
+    for name, precision in options.precisions.items():
+        said |= dict.fromkeys((n.name for n in layer(graph, name, "to compute")), precision)
+    return Words(said if options.precisions else {}, most_exact)
 
 
 def emit(graph: Graph, order: Sequence[Node], options: Options, locs: Any = None) -> Artifact:
-    """Stops 6 to 8: code, plans and weights of a graph of kernels, for each processor level."""
+    """Stops 6 to 8: code, plans and weights of a graph of kernels, for each processor level.
+
+    `options.precisions` are of kernels, by their names.
+    """
     from netc.codegen.cpu.backend import stored_params
     from netc.codegen.operand import WeightStore
     from netc.ir.text import show
 
     store = WeightStore()
-    kinds = {n.device.kind for n in graph.nodes if n.device is not None}
-    gpu = _gpu_back_end(store, options) if "cuda" in kinds else None
+    on_gpus = any(n.device is not None and n.device.kind == "cuda" for n in graph.nodes)
+    gpu = _gpu_back_end(store, graph, options) if on_gpus else None
     levels = _levels(graph, order, options, store, gpu)
     params = stored_params(store, graph.weights)
     notes: dict[str, Any] = {"notes": list(graph.notes)}
-    if gpu is not None:
+    if gpu is not None:  # what it takes to make the file again
+        notes |= {"optimize": options.optimize, "targets": list(options.targets)}
         notes |= {"precision": options.precision, "precisions": dict(options.precisions)}
     return Artifact(
         ir=show(graph),
@@ -120,18 +141,49 @@ def _levels(
     store: WeightStore,
     gpu: GpuBackEnd | None,
 ) -> list[Level]:
-    """A plan and code for each processor level; one plan for all where only GPUs compute."""
+    """A plan and code for each processor level; one plan for all where only GPUs compute.
+
+    Beside that one, where it is asked for, the plans of the net on processors alone.
+    """
     from netc.codegen.backend import HOST, plan_graph
+    from netc.passes.inline import net_of
+
+    if gpu is None:
+        return _host_levels(graph, order, options, store, {})
+    hosts = _computing_hosts(graph)
+    both = "cpu" in options.targets and "cuda" in options.targets
+    if hosts and both:
+        raise UnsupportedError(
+            f"target cpu,cuda asks for the whole net on a GPU; %{clean(hosts[0].name)} is on "
+            f"{hosts[0].device}",
+            hosts[0].loc,
+            help="target cuda leaves it there, in a file that needs both devices",
+        )
+    if hosts:
+        return _host_levels(graph, order, options, store, {"cuda": gpu})
+    plan = plan_graph(graph, order, {HOST: gpu, "cuda": gpu})
+    level = Level(name=ON_GPU, features=frozenset(), plan=plan, code=b"", symbols={})
+    if not both:
+        return [level]
+    alone = lower(net_of(graph), on_processors(options))  # from the file's own IR, as verify does
+    return [level, *_host_levels(alone.graph, alone.order, options, store, {})]
+
+
+def _host_levels(
+    graph: Graph,
+    order: Sequence[Node],
+    options: Options,
+    store: WeightStore,
+    others: Mapping[str, BackEnd],
+) -> list[Level]:
+    """Plan and code for each processor level; `others` are the back ends of other devices."""
     from netc.codegen.cpu.backend import compile_graph
     from netc.codegen.cpu.target import required_features, target_named
 
-    if gpu is not None and not _computing_hosts(graph):
-        plan = plan_graph(graph, order, {HOST: gpu, "cuda": gpu})
-        return [Level(name="cuda", features=frozenset(), plan=plan, code=b"", symbols={})]
     levels = []
     targets = {target_named(name).name: target_named(name) for name in options.cpu}
     for _, target in sorted(targets.items()):  # so that equal requests give equal files
-        made = compile_graph(graph, order, target, store, {"cuda": gpu} if gpu else {})
+        made = compile_graph(graph, order, target, store, others)
         level = Level(
             name=target.name,
             features=required_features(target.name),
@@ -143,19 +195,28 @@ def _levels(
     return levels
 
 
-def _computing_hosts(graph: Graph) -> bool:
-    """Whether any node of the net computes on a processor."""
+def on_processors(options: Options) -> Options:
+    """The same options for a net that is compiled for processors alone."""
+    return replace(options, targets=("cpu",), devices=(), precisions={})
+
+
+def _computing_hosts(graph: Graph) -> list[Node]:
+    """The nodes of the net that compute on a processor."""
     from netc.passes.facts import SOURCES
 
     placed = [n for n in graph.nodes if not isinstance(n.op, SOURCES)]
-    return any(n.device is None or n.device.kind != "cuda" for n in placed)
+    return [n for n in placed if n.device is None or n.device.kind != "cuda"]
 
 
-def _gpu_back_end(store: WeightStore, options: Options) -> GpuBackEnd:
+def _gpu_back_end(store: WeightStore, graph: Graph, options: Options) -> GpuBackEnd:
     from netc.codegen.triton.backend import GpuBackEnd
     from netc.codegen.triton.precision import Precision
+    from netc.ir.ops.fused import Fused
 
     by_node = {name: Precision(p) for name, p in options.precisions.items()}
+    for node in graph.nodes:
+        if node.name in options.precisions and isinstance(node.op, Fused):
+            by_node |= dict.fromkeys((n.name for n in node.op.body.nodes), by_node[node.name])
     return GpuBackEnd(store, Precision(options.precision), by_node)
 
 
@@ -173,7 +234,7 @@ def _gpu_image(gpu: GpuBackEnd, options: Options) -> GpuImage:
 def build(graph: Graph, options: Options = Options()) -> Artifact:
     """A whole compilation of one graph."""
     lowered = lower(graph, options)
-    return emit(lowered.graph, lowered.order, options)
+    return emit(lowered.graph, lowered.order, replace(options, precisions=lowered.precisions))
 
 
 def _check_size(graph: Graph) -> None:
@@ -194,34 +255,3 @@ def _places(graph: Graph) -> dict[str, list[Any]]:
         for n in graph.nodes
         if n.loc.line
     }
-
-
-def recompile(file: ArtifactFile, options: Options = Options()) -> Artifact:
-    """Make a file's native code again, from its IR and weights; for this processor, or others."""
-    from netc.ir.text import parse
-    from netc.passes.order import schedule
-
-    graph = parse(file.ir, name=file.name)
-    graph = replace(graph, weights=_unpacked(file, graph))
-    notes = file.notes
-    if "precision" in notes:
-        options = replace(options, precision=notes["precision"], precisions=notes["precisions"])
-    return emit(graph, schedule(graph), options, locs=file.locs)
-
-
-def _unpacked(file: ArtifactFile, graph: Graph) -> dict[str, Array]:
-    """The parameters of a file by name, out of its packed weights."""
-    from netc.codegen.packing import packed_count, unpack
-
-    whole = np.frombuffer(file.weights, np.uint8)
-    out: dict[str, Array] = {}
-    for node in graph.params:
-        entry = file.params.get(node.name)
-        if not isinstance(entry, list) or len(entry) < 2 or not isinstance(entry[0], int):
-            raise ArtifactError(f"the file does not say where parameter {clean(node.name)} is")
-        at, packing, shape = entry[0], entry[1:], node.types[0].sizes({})
-        size = 4 * packed_count(packing, shape)
-        if at < 0 or at + size > len(whole):
-            raise ArtifactError(f"parameter {clean(node.name)} is outside the weights")
-        out[node.name] = unpack(whole[at : at + size].view(np.float32), packing, shape)
-    return out

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from netc.cli.gpus import chosen, for_gpus, show_kernels, total_lines
+from netc.cli.gpus import compile_options as gpu_options
 from netc.cli.options import EXISTING, WRITTEN, prepare_options, source_options
 from netc.cli.places import arranged, place_options
-from netc.cli.show import progress, say, size, table
+from netc.cli.show import counting, progress, say, size, table
 from netc.errors import ArtifactError, UsageError, clean
-
-if TYPE_CHECKING:
-    from netc.runtime.artifact import ArtifactFile
 
 _LEVELS = ("native", "x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64")
 
@@ -21,22 +22,27 @@ _LEVELS = ("native", "x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64")
 @click.command("compile")
 @click.argument("source", type=EXISTING)
 @click.option("-o", "--out", type=WRITTEN, help="The file to write; SOURCE.bin where not given.")
-@click.option("--target", default="cpu", help="cpu, cuda or cpu,cuda.")
 @click.option("--cpu", multiple=True, type=click.Choice(_LEVELS), help="May be repeated.")
+@gpu_options
 @place_options
 @click.option("--no-optimize", is_flag=True, help="Run the net as it was written.")
+@click.option("-v", "--verbose", is_flag=True, help="Also a table of the GPU kernels.")
 @source_options
 @prepare_options
 def compile_command(
     source: Path,
     out: Path | None,
-    target: str,
     cpu: tuple[str, ...],
+    target: str,
+    arch: str | None,
+    precision: tuple[str, ...],
+    cache: bool,
     devices: str | None,
     place: tuple[str, ...],
     placement: Path | None,
     strategy: str | None,
     no_optimize: bool,
+    verbose: bool,
     **options: Any,
 ) -> None:
     """Compile SOURCE, a .net, .prototxt or .ir file, into one file that runs.
@@ -44,25 +50,30 @@ def compile_command(
     \b
     netc compile model.net -o model.bin
     netc compile deploy.prototxt --weights net.caffemodel -o model.bin
+    netc compile model.net --target cpu,cuda --precision medium -o model.bin
     """
-    from netc import api
     from netc.cli.sources import is_model, read_source
     from netc.compiler import build
     from netc.runtime.session import save_artifact
 
     if is_model(source):
         raise UsageError(f"{clean(source.name)} is compiled already")
-    wanted = api.compile_options(not no_optimize, cpu or ("native",), None, devices)
-    api.check_targets(target)
+    gpu = {"arch": arch, "precision": precision, "cache": cache}
+    wanted = chosen(not no_optimize, cpu, devices, target, **gpu)
     out = out or source.with_suffix(".bin")
-    with progress(f"reading {clean(source.name)}") as step:
+    with progress(f"reading {clean(source.name)}"):
         graph = read_source(source, options)
         graph, _ = arranged(graph, devices, place, placement, strategy)
-        api.check_places(graph)
-        step(f"compiling {clean(graph.name)}")
-        made = build(graph, wanted)
-        step(f"writing {clean(out.name)}")
-        written = save_artifact(made, out)
+        wanted = for_gpus(graph, wanted, arch)
+    began = time.perf_counter()
+    with counting(f"compiling {clean(graph.name)}", "kernels") as count:
+        made = build(graph, replace(wanted, progress=count))
+    seconds = time.perf_counter() - began
+    written = save_artifact(made, out)
+    if made.gpu is not None:
+        if verbose:
+            show_kernels(made.gpu, [s for level in made.levels for s in level.plan.steps])
+        say("\n".join(total_lines(made.gpu)) + f" in {seconds:.1f} s")
     levels = ", ".join(level.name for level in made.levels)
     say(f"{clean(out)}: {size(written)}, {len(graph.nodes)} nodes, code for {levels}")
 
@@ -103,30 +114,24 @@ def convert_command(source: Path, out: Path, **options: Any) -> None:
 @click.command("verify")
 @click.argument("model", type=EXISTING)
 def verify_command(model: Path) -> None:
-    """Rebuild MODEL from its IR and weights, and compare code, plans and weights byte by byte."""
-    from netc.compiler import Options, recompile
-    from netc.runtime.artifact import open_artifact, read_artifact
+    """Rebuild MODEL from its IR and weights, and compare code, plans and weights byte by byte.
+
+    GPU code is compared where this machine has the Triton that made it; the kernels' texts always.
+    """
+    from netc.cli.rebuild import DIFFERS, compared, rebuild, why_no_code
+    from netc.runtime.artifact import open_artifact
 
     file = open_artifact(model)
-    with progress(f"rebuilding {clean(model.name)}"):
-        made = recompile(file, Options(cpu=tuple(level.name for level in file.levels)))
-    rebuilt = read_artifact(memoryview(b"".join(made.pieces())), "<rebuilt>")
-    rows = [(name, size(length), verdict) for name, length, verdict in _compared(file, rebuilt)]
-    table(("section", "size", "rebuilt"), rows)
-    differing = [name for name, _, verdict in rows if verdict != "same"]
+    without = why_no_code(file)
+    with counting(f"rebuilding {clean(model.name)}", "kernels") as count:
+        rebuilt = rebuild(file, not without, count)
+    rows = compared(file, rebuilt, without)
+    table(
+        ("section", "size", "rebuilt"), [(name, size(length), said) for name, length, said in rows]
+    )
+    differing = [name for name, _, said in rows if said == DIFFERS]
     if differing:
         by = "" if file.compiler == rebuilt.compiler else f" (it was made by netc {file.compiler})"
         raise ArtifactError(f"{clean(model.name)} differs in {', '.join(differing)}{by}")
-    say(f"{clean(model.name)}: what this netc builds from its IR is the same, byte for byte")
-
-
-def _compared(file: ArtifactFile, rebuilt: ArtifactFile) -> list[tuple[str, int, str]]:
-    """Each section that the compiler derives, its size, and whether it came out the same."""
-    rows = []
-    for name in file.container.sections:
-        if name in ("labels", "locs", "notes"):
-            continue
-        view = file.container.view(name)
-        same = name in rebuilt.container.sections and view == rebuilt.container.view(name)
-        rows.append((name, len(view), "same" if same else "DIFFERS"))
-    return rows
+    but = f", but for GPU code, which was not compared: {without}" if without else ""
+    say(f"{clean(model.name)}: what this netc builds from its IR is the same, byte for byte{but}")

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from netc.cli.gpus import run_options
 from netc.cli.options import EXISTING, WRITTEN, threads_option
 from netc.cli.show import milliseconds, outputs, progress, say, table
 from netc.errors import clean
@@ -22,7 +23,7 @@ _trust_options = (
 def _loading(command: Any) -> Any:
     for option in reversed(_trust_options):
         command = option(command)
-    return threads_option(command)
+    return threads_option(run_options(command))
 
 
 @click.command("run")
@@ -48,6 +49,7 @@ def run_command(
     threads: int | None,
     sha256: str | None,
     trust: bool | None,
+    **gpu: Any,
 ) -> None:
     """Run MODEL once and print what it gives; with labels, the best five classes.
 
@@ -64,7 +66,7 @@ def run_command(
 
     names = read_labels(labels) if labels else None
     with progress(f"loading {clean(model.name)}"):
-        exe = api.load(model, threads, trust, sha256)
+        exe = api.load(model, threads, trust, sha256, **gpu)
     feed = read_feed(inputs, exe.inputs)
     with progress("running"):
         if trace_to is None:
@@ -98,19 +100,24 @@ def time_command(
     threads: int | None,
     sha256: str | None,
     trust: bool | None,
+    **gpu: Any,
 ) -> None:
-    """Time MODEL on random inputs: the median run, and where it goes."""
+    """Time MODEL on random inputs: the median run, and where it goes.
+
+    Kernels on a GPU are timed alone, by its own clock.
+    """
     from netc import api
-    from netc.cli.timing import batch_of, measure, random_feed, step_rows
+    from netc.cli.timing import batch_of, gpu_said, measure, random_feed, step_rows
 
     with progress(f"loading {clean(model.name)}"):
-        exe = api.load(model, threads, trust, sha256)
+        exe = api.load(model, threads, trust, sha256, **gpu)
     batch = batch_of(exe, batch)
     feed = random_feed(exe, batch)
     with progress("timing") as step:
         taken = measure(exe, feed, seconds)
         step("timing the steps")
         rows, work = step_rows(exe, feed) if per_op else ([], 0.0)
+        on_gpu = gpu_said(exe, feed)
     if rows:
         table(("step", "op", "ms", "%", "GFLOP/s", "GB/s"), rows, numbers=4)
     median = sorted(taken)[len(taken) // 2]
@@ -119,5 +126,5 @@ def time_command(
     say(
         f"{clean(model.name)}: batch {batch}, {exe.threads} threads, {exe.level}: "
         f"median {milliseconds(median)} ms, best {milliseconds(min(taken))} ms "
-        f"of {len(taken)} runs{rate}"
+        f"of {len(taken)} runs{rate}{on_gpu}"
     )

@@ -16,6 +16,7 @@ from netc.runtime import host
 from netc.runtime.artifact import ArtifactFile
 
 if TYPE_CHECKING:
+    from netc.ir.plan import Plan
     from netc.passes.partition.placement import Placement
 
 Row = tuple[object, ...]
@@ -89,18 +90,20 @@ def node_rows(graph: Graph, sizes: Mapping[str, int]) -> list[Row]:
 
 def model_lines(file: ArtifactFile, sizes: Mapping[str, int]) -> list[str]:
     """What a compiled file holds: code, weights, memory of a run, whether its code is trusted."""
-    from netc.runtime.binding import plan_layout
+    from netc.cli.gpus import total_lines
     from netc.runtime.trust import judge
 
     lines = [f"model made by netc {clean(file.compiler)}, sha256 {file.sha256()}"]
     for info in file.levels:
         level = file.level(info.name)
-        arena = plan_layout(level.plan, dict(sizes)).arena
         tuned = f", tuned for {clean(info.tuning)}" if info.tuning else ""
         lines.append(
             f"  {info.name}: {len(level.plan.steps)} steps, {size(len(level.code))} of code, "
-            f"{size(arena)} of memory a run{tuned}"
+            f"{_memory(level.plan, sizes)} of memory a run{tuned}"
         )
+    if file.gpu is not None:
+        lines += [f"  gpu     {line}" for line in total_lines(file.gpu)]
+        lines.append(f"  gpu     {_precision(file)}")
     lines.append(f"  weights {size(len(file.weights))}")
     conditions = file.level(file.levels[0].name).plan.conditions if file.levels else ()
     for condition in (c for c in conditions if c.minimum > 0):
@@ -108,6 +111,32 @@ def model_lines(file: ArtifactFile, sizes: Mapping[str, int]) -> list[str]:
     verdict = judge(file, None, None)
     trusted = "trusted" if verdict.trusted else f"made again at load: {clean(verdict.why)}"
     return [*lines, f"  code    {trusted}"]
+
+
+def _memory(plan: Plan, sizes: Mapping[str, int]) -> str:
+    """The memory of a run, by device where GPUs are among them."""
+    from netc.runtime.binding import place_region, plan_layout
+
+    homes = sorted({b.device for b in plan.buffers})
+    if not any(home.startswith("cuda") for home in homes):
+        return size(plan_layout(plan, dict(sizes)).arena)
+    said = []
+    for home in homes:
+        inside = [b for b in plan.buffers if b.device == home]
+        lives = [(b.first, b.last) for b in inside]
+        total = place_region([int(evaluate(b.size, sizes)) for b in inside], lives)[1]
+        said.append(f"{size(total)} on {clean(home)}")
+    return " and ".join(said)
+
+
+def _precision(file: ArtifactFile) -> str:
+    """How exactly products are computed on GPUs."""
+    from netc.recompile import noted
+
+    said = noted(file)
+    others = [f"{clean(k)} {p}" for k, p in said.get("precisions", {}).items()]
+    more = f"; {', '.join(others[:_MANY])}{' …' if len(others) > _MANY else ''}" if others else ""
+    return f"precision {said.get('precision', 'unknown')}{more}"
 
 
 def kernel_rows(order: Sequence[Node]) -> list[Row]:
@@ -137,8 +166,7 @@ def device_rows() -> list[Row]:
     threads = host.thread_count(None)
     kind = f"{_processor()}, {host.core_count()} cores, {threads} threads by default"
     rows: list[Row] = [("cpu:0", kind, size(host.available_memory()), f"code for {_levels()}")]
-    for name, what, memory in _gpus():
-        rows.append((name, what, memory, "not in this version"))
+    rows += gpu_rows()
     for i, name in enumerate(filter(None, os.environ.get("NETC_DEVICES", "").split(","))):
         rows.append((name.strip(), f"logical device {i} of NETC_DEVICES", "", ""))
     return rows
@@ -166,12 +194,30 @@ def _levels() -> str:
     return ", ".join(able) or "no level"
 
 
-def _gpus() -> list[tuple[str, str, str]]:
-    """NVIDIA GPUs, by what the kernel's driver says."""
-    found = []
-    folders = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    for i, path in enumerate(folders):
-        text = path.read_text(encoding="utf-8", errors="replace")
-        lines = [line.split(":", 1)[1].strip() for line in text.splitlines() if "Model:" in line]
-        found.append((f"cuda:{i}", clean(lines[0]) if lines else "NVIDIA GPU", ""))
-    return found
+def gpu_rows() -> list[Row]:
+    """NVIDIA GPUs: what each is and which code it runs; or why there are none."""
+    from netc.runtime.cuda_probe import CUBINS, probe
+    from netc.runtime.gpu_json import ARCHS
+    from netc.runtime.gpus import list_gpus
+
+    found = probe()
+    if not found.count:
+        return [("cuda", f"none: {found.why}", "", _gpu_compiler())]
+    driver = f"driver for CUDA {found.version // 1000}.{found.version % 1000 // 10}"
+    rows: list[Row] = []
+    for i, gpu in enumerate(list_gpus()):
+        code = gpu.arch if gpu.arch in ARCHS and found.version >= CUBINS else "PTX"
+        what = f"{clean(gpu.name)}, compute {'.'.join(map(str, gpu.capability))}, {driver}"
+        rows.append((f"cuda:{i}", what, size(gpu.memory), f"runs {code}, {_gpu_compiler()}"))
+    return rows
+
+
+def _gpu_compiler() -> str:
+    """Whether nets can be compiled for GPUs here."""
+    from netc.codegen.triton.image import compiler_version
+    from netc.errors import UsageError
+
+    try:
+        return f"code by {compiler_version()}"
+    except UsageError as error:
+        return error.diagnostics[0].message

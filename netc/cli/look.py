@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from netc.cli.gpus import show_kernels, target_option
 from netc.cli.options import EXISTING, WRITTEN, prepare_options, source_options
 from netc.cli.places import arranged, place_options
 from netc.cli.show import progress, say, size, table
@@ -30,7 +31,11 @@ def inspect_command(source: Path, batch: int, each: bool, **options: Any) -> Non
     if is_model(source):
         from netc.runtime.artifact import open_artifact
 
-        say("\n".join(model_lines(open_artifact(source), sizes)))
+        file = open_artifact(source)
+        say("\n".join(model_lines(file, sizes)))
+        if (image := file.gpu) is not None:
+            steps = [s for info in file.levels for s in file.level(info.name).plan.steps]
+            show_kernels(image, steps)
     if each:
         table(("node", "op", "shape", "device", "FLOP"), node_rows(graph, sizes), numbers=1)
     else:
@@ -40,12 +45,14 @@ def inspect_command(source: Path, batch: int, each: bool, **options: Any) -> Non
 @click.command("explain")
 @click.argument("source", type=EXISTING)
 @click.option("--rules", is_flag=True, help="Also every rewrite that was done.")
+@target_option
 @place_options
 @source_options
 @prepare_options
 def explain_command(
     source: Path,
     rules: bool,
+    target: str,
     devices: str | None,
     place: tuple[str, ...],
     placement: Path | None,
@@ -60,13 +67,14 @@ def explain_command(
 
     if is_model(source):
         raise UsageError("a compiled model has no journal", help="explain the net it was made from")
+    wanted = api.compile_options(True, "native", None, devices, target)
     graph = read_source(source, options)
     graph, why = arranged(graph, devices, place, placement, strategy)
     if why is not None:
         said = f"{strategy}: predicted {why.seconds * 1e3:.3f} ms a run"
         table(("node", "on", "why"), placement_rows(why), title=said)
     with progress(f"lowering {clean(graph.name)}"):
-        lowered = lower(graph, api.compile_options(True, "native", None))
+        lowered = lower(graph, wanted)
     for note in lowered.graph.notes:
         say(f"note: {clean(note)}")
     kernels = kernel_rows(lowered.order)

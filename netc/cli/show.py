@@ -87,6 +87,28 @@ def progress(text: str) -> Iterator[Callable[[str], None]]:
         yield lambda text: status.update(Text(text))
 
 
+@contextmanager
+def counting(text: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is told how many of how many are done, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+    from rich.text import Text
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task(Text(text).plain, total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
+
+
 def top(scores: NDArray[Any], labels: Sequence[str]) -> list[str]:
     """The best classes of one row of scores, best first, as a person reads them."""
     flat = np.asarray(scores, np.float64).ravel()

@@ -1,4 +1,4 @@
-"""Timing a loaded model: whole runs on the clock, steps by the processor's counter."""
+"""Timing a loaded model: whole runs on the clock, steps by the counter of their device."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from netc.cli.show import milliseconds
 from netc.errors import UsageError
+from netc.runtime.device_run import GpuExecutable
 from netc.runtime.session import Executable
 from netc.runtime.trace import StepTime, timed
 
@@ -19,6 +20,8 @@ Arrays = Mapping[str, NDArray[Any]]
 _WARM_UP = 3
 _MOST = 100_000  # runs
 _WATCHED, _WATCHED_SECONDS = 100, 2.0  # runs whose steps are timed
+_REPEAT = 50  # launches of a kernel, or runs, that a GPU's clock times
+INTERPRET = "interpret"  # a driver's name
 _IMAGE = 224  # pixels of a height or width left open
 
 
@@ -51,7 +54,7 @@ def random_feed(exe: Executable, batch: int, seed: int = 0) -> dict[str, NDArray
 
 def measure(exe: Executable, feed: Arrays, seconds: float) -> list[float]:
     """The seconds each of several runs took, after a few to warm up."""
-    for _ in range(_WARM_UP):
+    for _ in range(1 if exe.gpu == INTERPRET else _WARM_UP):
         exe(feed)
     taken: list[float] = []
     end = time.perf_counter() + seconds
@@ -60,6 +63,28 @@ def measure(exe: Executable, feed: Arrays, seconds: float) -> list[float]:
         exe(feed)
         taken.append(time.perf_counter() - start)
     return taken
+
+
+def _alone(
+    exe: GpuExecutable, feed: Arrays, steps: list[StepTime], seconds: list[float]
+) -> list[float]:
+    """The seconds of steps, those of launches as the GPU's clock has them."""
+    launches = exe.kernel_times(feed, repeat=1 if exe.gpu == INTERPRET else _REPEAT)
+    found, waiting = [], list(reversed(launches))
+    for step, spent in zip(steps, seconds, strict=True):
+        mine = waiting and (step.name, step.kernel) == (waiting[-1].name, waiting[-1].kernel)
+        found.append(waiting.pop().seconds if mine else spent)
+    return found
+
+
+def gpu_said(exe: Executable, feed: Arrays) -> str:
+    """How long a GPU was busy in a run, in words; nothing for a net without one."""
+    if not isinstance(exe, GpuExecutable) or not exe.gpu:
+        return ""
+    if exe.gpu == INTERPRET:
+        return "; these are the times of Triton's interpreter, not of a GPU"
+    spent = statistics.median(exe.gpu_times(feed, repeat=_REPEAT))
+    return f"; {milliseconds(spent)} ms of it on the GPU"
 
 
 def step_rows(exe: Executable, feed: Arrays) -> tuple[list[tuple[object, ...]], float]:
@@ -71,6 +96,8 @@ def step_rows(exe: Executable, feed: Arrays) -> tuple[list[tuple[object, ...]], 
         exe.run(arrays)  # wakes the workers up, which the watched run need not
         runs.append(timed(exe, arrays)[1])
     medians = [statistics.median(r[i].seconds for r in runs) for i in range(len(runs[0]))]
+    if isinstance(exe, GpuExecutable) and exe.gpu:
+        medians = _alone(exe, feed, runs[0], medians)
     total = sum(medians) or 1e-12
     rows: list[tuple[object, ...]] = []
     for s, spent in zip(runs[0], medians, strict=True):

@@ -17,8 +17,8 @@ from netc.passes.rewrite import rebuilt
 CPU = Device("cpu")
 
 
-def default_device(graph: Graph, devices: Sequence[Device] = ()) -> Device:
-    """Where nodes run that say nothing: the first of the devices.
+def default_device(graph: Graph, devices: Sequence[Device] = (), kind: str = "") -> Device:
+    """Where nodes run that say nothing: the first of the devices, or of those of a kind.
 
     Raises GraphError for a node on a device that is not among them; with none given the net may
     name its own.
@@ -28,7 +28,9 @@ def default_device(graph: Graph, devices: Sequence[Device] = ()) -> Device:
             fits = f"the devices are {', '.join(map(str, devices))}"
             where = f"%{clean(node.name)} is on {node.device}, which is not there"
             raise GraphError(where, node.loc, fits)
-    return devices[0] if devices else CPU
+    if not kind:
+        return devices[0] if devices else CPU
+    return next((d for d in devices if d.kind == kind), Device(kind))
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class KernelTime:
 
 
 class GpuExecutable(Executable):
-    """A net on GPUs, called like any other."""
+    """A net on GPUs, called like any other; the first run, or `start`, asks for the GPUs."""
 
     def __init__(
         self,
@@ -51,13 +51,16 @@ class GpuExecutable(Executable):
         options: GpuOptions,
     ) -> None:
         self._options = options
+        self._open: Callable[[], Engine] | None = None  # None once the processor took over
         self._engine: Engine | None = None
         super().__init__(model, level, threads, limits)
 
     @property
     def gpu(self) -> str:
         """The driver in use; nothing once the GPU was lost and the processor took over."""
-        return self._engine.driver.name if self._engine else ""
+        if self._open is None:
+            return ""
+        return "interpret" if self._options.gpu == "interpret" else "cuda"
 
     def _load_code(self, level: Level, weights: Bytes) -> None:
         image = self.model.gpu
@@ -68,8 +71,24 @@ class GpuExecutable(Executable):
         if plan.host is not None:
             host = self.image = Image(replace(level, plan=plan.host), weights)
         run_host = _weakly(self, GpuExecutable._run_host)
-        self._engine = Engine(plan, weights, host, run_host, self._options, self._limits)
-        weakref.finalize(self, self._engine.close).atexit = False
+        options, limits = self._options, self._limits
+        self._open = lambda: Engine(plan, weights, host, run_host, options, limits)
+
+    def start(self) -> None:
+        """Take the GPUs now, as the first run would; raises what it would."""
+        with self._lock:
+            self._started()
+
+    def _started(self) -> Engine | None:
+        """The engine, made where there is none yet; None where the processor took over."""
+        if self._engine is None and self._open is not None:
+            try:
+                self._engine = self._open()
+            except (UnsupportedError, DeviceLost) as error:
+                self._take_over(error)
+            else:
+                weakref.finalize(self, self._engine.close).atexit = False
+        return self._engine
 
     def _run_host(self, binding: Binding, first: int, count: int) -> None:
         """Steps of the plan's host part, on the processor's threads."""
@@ -82,10 +101,10 @@ class GpuExecutable(Executable):
     def _run_once(
         self, arrays: Sequence[Array], watch: Callable[[Binding], None] | None
     ) -> dict[str, Array]:
-        if self._engine is None:
-            return super()._run_once(arrays, watch)
+        engine = self._started()
         try:
-            return self._run_engine(self._engine, arrays, None)
+            if engine is not None:
+                return self._run_engine(engine, arrays, None)
         except DeviceLost as error:
             self._take_over(error)
         return super()._run_once(arrays, watch)
@@ -101,13 +120,23 @@ class GpuExecutable(Executable):
         fault("run.end")
         return self._named(outputs, lambda buffer: engine.word(bound, buffer))
 
-    def _take_over(self, error: DeviceLost) -> None:
-        """Go on with the file's CPU code, for good, where the options say so."""
-        level = cpu_level(self.model) if self._options.on_loss == "cpu" else None
+    def _take_over(self, error: UnsupportedError | DeviceLost) -> None:
+        """Go on with CPU code, for good, where the options say so and there is some.
+
+        A model made for both runs on the processor where there never was a GPU.
+        """
+        options, model, level = self._options, self.model, None
+        fallen = options.on_loss == "cpu"
+        if fallen or (options.gpu == "auto" and self._engine is None):
+            level = cpu_level(model)
+        if level is None and fallen and options.spare is not None:
+            model = options.spare(model)
+            level = cpu_level(model)
         if level is None:
             raise error
         warn(error)
-        self._engine = None
+        self._engine = self._open = None
+        self.model = model
         self._level, self.devices = level, check_runnable(level.plan)
         self._takes, self._gives = intakes(level.plan.inputs), intakes(level.plan.outputs)
         super()._load_code(level, aligned_copy(self.model.weights, "weights"))
@@ -159,9 +188,10 @@ class GpuExecutable(Executable):
         ]
 
     def _on_gpu(self) -> Engine:
-        if self._engine is None:
-            raise UnsupportedError("the GPU was lost: the net runs on the processor now")
-        return self._engine
+        engine = self._started()
+        if engine is None:
+            raise UnsupportedError("there is no GPU: the net runs on the processor")
+        return engine
 
 
 def _weakly(
@@ -176,24 +206,6 @@ def _weakly(
         method(held, binding, first, count)
 
     return call
-
-
-def make_gpu_executable(
-    model: Artifact | ArtifactFile,
-    level: Level,
-    threads: int | str | None,
-    limits: Limits,
-    options: GpuOptions,
-) -> Executable:
-    """The net on its GPUs, or on the processor where there are none and the options say so."""
-    try:
-        return GpuExecutable(model, level, threads, limits, options)
-    except (UnsupportedError, DeviceLost) as error:
-        other = cpu_level(model) if options.on_loss == "cpu" else None
-        if other is None:
-            raise
-        warn(error)
-        return Executable(model, other, threads, limits)
 
 
 def cpu_level(model: Artifact | ArtifactFile) -> Level | None:

@@ -7,7 +7,7 @@ Addresses are the driver's own numbers; what is between them and memory is its b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -32,12 +32,14 @@ class GpuOptions:
     """Where cuda steps run and how.
 
     `gpu` is a driver's name, `auto` for `cuda`. `on_loss` is what happens without a GPU:
-    an error, or the file's CPU code. `cache` is a folder for what was measured.
+    an error, or the model's CPU code, which `spare` makes where the model has none. `cache` is a
+    folder for what was measured.
     """
 
     gpu: str = "auto"
     on_loss: str = "error"
     cache: Path | None = None
+    spare: Callable[[Any], Any] | None = None  # a model -> an Artifact for processors
     graphs: str = "nodes"
     tuning: float = 0.5  # seconds one binding may measure variants
     timeout: float = 600.0  # seconds one run in the interpreter may take

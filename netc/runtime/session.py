@@ -61,6 +61,9 @@ class Executable:
         self.image = Image(level, weights)
         self._binder = Binder(self.image, self._limits)
 
+    def start(self) -> None:
+        """Take the devices that runs need, where the first run would take them."""
+
     def __repr__(self) -> str:
         ins = ", ".join(f"{name}: {spec}" for name, spec in self.inputs.items())
         outs = ", ".join(f"{name}: {spec}" for name, spec in self.outputs.items())
@@ -258,11 +261,14 @@ def load(
     otherwise `recompile` makes it again from the model, or an error names the ways out.
 
     What is on cuda devices runs where `gpu` says: "cuda", "interpret" (slow, for tests), or
-    "auto" for cuda. Without a usable GPU `on_gpu_loss` is "error", or "cpu" for the file's CPU
-    code. `gpu_cache` is a folder to keep in which variants of kernels were fastest.
+    "auto" for cuda, or for the processor where there is no GPU and the file has code for it.
+    Without a usable GPU `on_gpu_loss` is "error", or "cpu" for CPU code. `gpu_cache` is a folder
+    to keep in which variants of kernels were fastest.
     """
     model, level = usable(open_artifact(path, limits), trust, sha256, recompile)
-    return _ready(model, level, threads, limits, (gpu, on_gpu_loss, gpu_cache))
+    made = _ready(model, level, threads, limits, (gpu, on_gpu_loss, gpu_cache))
+    made.start()
+    return made
 
 
 def executable(
@@ -273,7 +279,10 @@ def executable(
     on_gpu_loss: str = "error",
     gpu_cache: Path | None = None,
 ) -> Executable:
-    """A net just compiled, ready to run; for `gpu` and the rest see `load`."""
+    """A net just compiled, ready to run; for `gpu` and the rest see `load`.
+
+    No GPU is asked for before the first run, so that machines without one compile for it too.
+    """
     return _ready(made, level_of(made), threads, limits, (gpu, on_gpu_loss, gpu_cache))
 
 
@@ -288,9 +297,9 @@ def _ready(
     options = wanted if isinstance(wanted, GpuOptions) else GpuOptions(wanted, on_loss, cache)
     if not on_gpu(level.plan):
         return Executable(model, level, threads, limits)
-    from netc.runtime.device_run import make_gpu_executable
+    from netc.runtime.device_run import GpuExecutable
 
-    return make_gpu_executable(model, level, threads, limits, options)
+    return GpuExecutable(model, level, threads, limits, options)
 
 
 def save_artifact(made: Artifact, path: str | os.PathLike[str]) -> int:

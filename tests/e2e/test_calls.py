@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import netc
-from netc.errors import GraphError, InputError, UnsupportedError, UsageError, WeightsError
+from netc.errors import GraphError, InputError, UsageError, WeightsError
 
 TEXT = "net tiny(data: f32[N, 2, 4, 4]) -> prob { prob = data |> conv(3, 3) |> relu |> softmax }"
 PROTOTXT = """\
@@ -172,12 +172,3 @@ def test_an_executable_is_not_pickled(graph: netc.Graph) -> None:
     for refused in (pickle.dumps, copy.deepcopy):
         with pytest.raises(UsageError, match="not pickled"):
             refused(exe)
-
-
-def test_a_device_without_a_back_end_is_refused_at_its_line() -> None:
-    text = "net a(x: f32[N, 3]) -> y {\n  z = x |> relu\n  on cuda:0 { y = z |> exp }\n}"
-    with pytest.raises(UnsupportedError, match="no back end for cuda:0") as e:
-        netc.compile(netc.parse(text))
-    assert e.value.span.line == 3
-    x = np.zeros((1, 3), np.float32)
-    assert netc.compile(netc.parse(text.replace("cuda:0", "cpu:0")))(x=x)["y"].sum() == 3

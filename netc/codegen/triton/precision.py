@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 
 
@@ -24,3 +25,9 @@ class Precision(Enum):
         """Triton's name of the way operands are multiplied."""
         names = {Precision.HIGH: "tf32x3", Precision.MEDIUM: "tf32"}
         return names.get(self, "ieee")
+
+
+def most_exact(names: Sequence[str]) -> str:
+    """Which of several precisions holds where they meet."""
+    order = [p.value for p in Precision]
+    return min(names, key=order.index)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,8 +10,8 @@ from netc.errors import GraphError, UsageError, clean
 from netc.ir.device import Device
 from netc.ir.graph import Graph, Node, Stage
 from netc.ir.machine import Machine
-from netc.ir.ops.sources import Const, Param
 from netc.passes.base import Context, Fired
+from netc.passes.layers import layer
 from netc.passes.partition.annotated import annotated
 from netc.passes.partition.greedy import greedy
 from netc.passes.partition.milp import milp
@@ -76,19 +75,12 @@ class Partition:
 def annotate(graph: Graph, places: Mapping[str, str]) -> Graph:
     """The graph with nodes on devices by name, as `--place conv1=cuda:0` says.
 
-    A name is a node's, or what stands before `/` or `.` in the names of several.
+    What a name means is said in `netc.passes.layers`.
     """
     wanted: dict[Node, Device] = {}
-    computing = [n for n in graph.nodes if not isinstance(n.op, Param | Const)]
     for name, text in places.items():
         device = Device.parse(text)
-        exact = [n for n in computing if n.name == name]
-        found = exact or [n for n in computing if n.name.startswith((f"{name}/", f"{name}."))]
-        if not found:
-            near = difflib.get_close_matches(name, [n.name for n in computing], 3)
-            fits = f"did you mean {', '.join(map(clean, near))}?" if near else ""
-            raise GraphError(f"there is no layer {clean(name)!r} to place", help=fits)
-        wanted |= dict.fromkeys(found, device)
+        wanted |= dict.fromkeys(layer(graph, name, "to place"), device)
     return with_devices(graph, wanted)
 
 
