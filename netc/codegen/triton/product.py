@@ -140,7 +140,7 @@ class _Writer:
         number = next(i for i, a in enumerate(axes) if a is axis)
         values: dict[str, Dim] = {"step": axis.step}
         if isinstance(axis, Axis):
-            values |= {"size": axis.size, "reach": axis.reach or 0}
+            values |= {"size": axis.size, "reach": 0 if axis.reach is None else axis.reach}
         return self.src.size(values[what], f"{what}{number}")
 
     def launch(self) -> Launch:
@@ -398,6 +398,8 @@ class _Writer:
     def _result_rows(self, rows: Sequence[str]) -> list[str]:
         """Each row's place along the result's axes; m itself where all operands run on evenly."""
         sizes = [a.size for a in self.p.axes]
+        if not sizes:
+            return []
         last = max((i for i, size in enumerate(sizes) if size != 1), default=len(sizes) - 1)
         if all(self._even(o, sizes, last) for o in (*self.k.outs, *self._read_beside())):
             out = ["0"] * len(sizes)

@@ -36,7 +36,7 @@ class Chunk:
 
 
 class Rows:
-    """The rows of a shape; `reads` are the operands of that shape."""
+    """The rows of a shape; `reads` are the operands that its coordinates are used for."""
 
     def __init__(
         self,
@@ -45,7 +45,9 @@ class Rows:
         shape: Sequence[Dim],
         along: Sequence[int],
         reads: Sequence[Operand],
+        merge: bool = True,
     ) -> None:
+        """With `merge`, axes that are walked and over which all reads run on evenly are one."""
         self.ctx, self.k, self.shape = ctx, k, tuple(shape)
         self.src = Source()
         self.body = Body(ctx, self.src, k)
@@ -59,7 +61,7 @@ class Rows:
         for a in order:
             if a not in along:
                 continue
-            if self.walked and even(self.walked[-1][-1], a, len(shape), reads):
+            if merge and self.walked and even(self.walked[-1][-1], a, len(shape), reads):
                 self.walked[-1].append(a)
             else:
                 self.walked.append([a])

@@ -57,7 +57,7 @@ def _count(ctx: Lowering, k: Kernel, selector: Operand, out: Operand) -> Launch:
 
 def _move(ctx: Lowering, k: Kernel, selector: Operand, x: Operand, out: Operand) -> Launch:
     """Each row to its place: behind the kept ones before it, or as zeros behind all that are."""
-    rows = Rows(ctx, k, x.type.shape, range(1, x.type.rank), [x])
+    rows = Rows(ctx, k, x.type.shape, range(1, x.type.rank), [x, out])
     src, row = rows.src, rows.row
     count = src.size(selector.type.shape[0])
     src.line(f"before = tl.zeros((ROWS, {WIDE}), tl.int32)")

@@ -7,23 +7,28 @@ import itertools
 import numpy as np
 
 from netc.codegen.operand import WEIGHTS, Kernel, Operand
+from netc.codegen.triton.anchors.spread import spread
 from netc.codegen.triton.body import Coord
 from netc.codegen.triton.flat import Flat
 from netc.codegen.triton.lowering import Launch, Lowering
 from netc.ir.graph import Value
-from netc.ir.ops.convolution import Conv, Windowed
+from netc.ir.ops.convolution import ConvTranspose, Windowed
 from netc.ir.types import DType, TensorType
 
 
 def is_thin(op: Windowed, x: Operand, w: Operand) -> bool:
-    """Whether each result reads one channel, and there are several groups."""
-    one = w.type.shape[1] == 1 and isinstance(op, Conv)
-    return one and op.groups > 1 and w.buffer == WEIGHTS and w.array is not None
+    """Whether a convolution in groups is no product: of single channels, or of computed w."""
+    fixed = w.buffer == WEIGHTS and w.array is not None
+    if isinstance(op, ConvTranspose):
+        return op.groups > 1 and (not fixed or w.type.shape[:2] == (op.groups, 1))
+    return w.type.shape[1] == 1 and op.groups > 1 and fixed
 
 
 def depthwise(ctx: Lowering, k: Kernel, op: Windowed, x: Operand, w: Operand) -> Launch:
     """Each channel convolved alone; weights lie as [tap, channel]."""
     assert k.anchor is not None
+    if isinstance(op, ConvTranspose):
+        return spread(ctx, k, op, x, w)
     assert w.array is not None
     flat = Flat(ctx, k)
     src = flat.src

@@ -31,7 +31,7 @@ def argmax(ctx: Lowering, k: Kernel) -> Launch:
     assert isinstance(op, ArgMax)
     rank = x.type.rank
     along = range(1, rank) if op.axis is None else [axis_of(op.axis, rank)]
-    rows = Rows(ctx, k, x.type.shape, along, [x])
+    rows = Rows(ctx, k, x.type.shape, along, [x], merge=False)
     src = rows.src
 
     def keys(chunk: Chunk) -> str:
