@@ -212,11 +212,13 @@ def _gpu_back_end(store: WeightStore, graph: Graph, options: Options) -> GpuBack
     from netc.codegen.triton.backend import GpuBackEnd
     from netc.codegen.triton.precision import Precision
     from netc.ir.ops.fused import Fused
+    from netc.ir.ops.sources import Input
 
     by_node = {name: Precision(p) for name, p in options.precisions.items()}
     for node in graph.nodes:
         if node.name in options.precisions and isinstance(node.op, Fused):
-            by_node |= dict.fromkeys((n.name for n in node.op.body.nodes), by_node[node.name])
+            inner = (n.name for n in node.op.body.nodes if not isinstance(n.op, Input))
+            by_node |= dict.fromkeys(inner, by_node[node.name])
     return GpuBackEnd(store, Precision(options.precision), by_node)
 
 

@@ -32,10 +32,12 @@ class Words:
         old, new = (dict(_computing(graph)) for graph in (before, after))
         moved: dict[str, list[str]] = {}
         for name, word in self.said.items():
-            target = name if name in new else ""
+            target = name
             if name in old and isinstance(old[name].op, PRODUCTS):
                 target = _heir(old[name], before, after, new)
-            if target:
+            elif name in new and isinstance(new[name].op, PRODUCTS):
+                continue  # it became part of that
+            if target in new:
                 moved.setdefault(target, []).append(word)
         self.said = {name: self.choose(words) for name, words in moved.items()}
 
@@ -45,7 +47,7 @@ class Words:
         for kernel in graph.nodes:
             if not isinstance(kernel.op, Fused):
                 continue
-            inner = kernel.op.body.nodes
+            inner = [n for n in kernel.op.body.nodes if n not in kernel.op.body.inputs]
             anchors = [n for n in inner if is_anchor(n.op)]
             words = [self.said[n.name] for n in anchors or inner if n.name in self.said]
             if words:
@@ -57,7 +59,8 @@ def _computing(graph: Graph) -> Iterator[tuple[str, Node]]:
     """The nodes by name; a kernel stands for those in its body."""
     for node in graph.nodes:
         if isinstance(node.op, Fused):
-            yield from ((n.name, n) for n in node.op.body.nodes)
+            body = node.op.body
+            yield from ((n.name, n) for n in body.nodes if n not in body.inputs)
         else:
             yield node.name, node
 

@@ -14,6 +14,7 @@ from netc.ir.ops.fused import Fused
 from netc.ir.ops.image import Unpool
 from netc.ir.ops.pooling import MaxPoolIndex
 from netc.ir.ops.reduction import ArgMax
+from netc.ir.ops.sources import Input
 from netc.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ class GpuHome(Home):
         inner = node.op.body.nodes if isinstance(node.op, Fused) else (node,)
         if any(isinstance(n.op, _PLACES) for n in inner):
             return ""
-        named = [n for n in (*inner, node) if n.name in self.ctx.by_node]
+        own = (n for n in (*inner, node) if not isinstance(n.op, Input))  # those are others' names
+        named = [n for n in own if n.name in self.ctx.by_node]
         return self.ctx.precision_of(named[0] if named else node).element
 
     def holds_parts(self, concat: Node) -> bool:
