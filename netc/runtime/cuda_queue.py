@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from netc.runtime.cuda import CudaDriver
 
 _CHAIN = 2e-4  # seconds of launches between two events, so that events weigh little
-_MOST = 50  # of them
+_MOST = 20  # of them
 _MEASURED = 3  # chains whose median is a variant's time
 
 

@@ -41,7 +41,7 @@ class GpuOptions:
     cache: Path | None = None
     spare: Callable[[Any], Any] | None = None  # a model -> an Artifact for processors
     graphs: str = "nodes"
-    tuning: float = 0.5  # seconds one binding may measure variants
+    tuning: float = 5.0  # seconds one binding may measure variants
     timeout: float = 600.0  # seconds one run in the interpreter may take
 
     def __post_init__(self) -> None:
