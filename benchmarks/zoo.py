@@ -14,9 +14,13 @@ import netc
 from netc.ir.graph import Graph, Node
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-NAMES = ("lenet", "squeezenet", "googlenet", "resnet50", "mobilenet", "alexnet", "vgg16")
+NAMES = (
+    *("lenet", "squeezenet", "googlenet", "resnet50", "mobilenet", "alexnet", "vgg16"),
+    *("resnet18", "densenet121", "unet"),
+)
 QUICK = ("lenet", "squeezenet", "googlenet", "resnet50")  # what is run where nothing is said
 _STEMS = {"squeezenet": "squeezenet*", "mobilenet": "mobilenet*", "resnet50": "resnet*50"}
+IMAGE = 224  # height and width where a net takes any
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -57,12 +61,16 @@ def _silent(_: object) -> None:
     """Weights are drawn here on purpose."""
 
 
-def read(name: str, batch: int = 1) -> Net:
+def read(name: str, batch: int = 1, image: int = IMAGE) -> Net:
     """A net with He-scaled weights drawn by rule, and a standard normal input."""
     graph = graph_of(name)
-    graph = replace(graph, weights=seeded(graph))
+    return fed(name, replace(graph, weights=seeded(graph)), batch, image)
+
+
+def fed(name: str, graph: Graph, batch: int, image: int = IMAGE) -> Net:
+    """A net that has weights, with an input of this many images."""
     sizes = {s: batch for n in graph.inputs for s in n.types[0].symbols}
-    sizes |= {s: 224 for n in graph.inputs for d in n.types[0].shape[2:] for s in _names(d)}
+    sizes |= {s: image for n in graph.inputs for d in n.types[0].shape[2:] for s in _names(d)}
     feed = {}
     for node in graph.inputs:
         rng = np.random.default_rng(zlib.crc32(node.name.encode()))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import netc
+from benchmarks import zoo
 from netc.ir.graph import Graph, Node, Value
 from netc.ir.interpret import initial_weights, interpret
 from netc.ir.ops.pooling import Pool
@@ -110,16 +111,18 @@ def seeded(graph: Graph) -> dict[str, np.ndarray]:
 
 def test_every_example_is_one_screen() -> None:
     files = sorted(EXAMPLES.glob("*.net"))
-    assert len(files) == 9
+    assert len(files) == 12
     for path in files:
         lines = path.read_text("utf-8").splitlines()
         assert len(lines) <= 40, path.name
         assert max(map(len, lines)) <= 100, path.name
 
 
+# Those of the last three are torchvision's and milesial/Pytorch-UNet's, with the statistics.
 PARAMETERS = {
     "alexnet": 60_965_224, "googlenet": 6_998_552, "lenet": 431_080, "mobilenet": 4_253_864,
     "resnet50": 25_610_216, "squeezenet": 1_235_496, "vgg16": 138_357_544,
+    "densenet121": 8_062_504, "resnet18": 11_699_112, "unet": 31_049_474,
 }  # fmt: skip
 
 
@@ -127,6 +130,27 @@ PARAMETERS = {
 def test_the_number_of_parameters(name: str) -> None:
     counts = [n.types[0].count for n in example(name).params]
     assert sum(counts) == PARAMETERS[name]
+
+
+SMALL = {  # sizes as they are, and such that take less time
+    "densenet121": ("growth = 32", "growth = 8"),
+    "resnet18": ("64", "16"),
+    "unet": ("size = 256", "size = 32"),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_it_runs_as_the_reference_says(name: str) -> None:
+    text = (EXAMPLES / f"{name}.net").read_text("utf-8").replace(*SMALL[name])
+    graph = netc.parse(text, warn=quiet)
+    graph = replace(graph, weights=zoo.seeded(graph))
+    data = graph.inputs[0].types[0].sizes({"N": 2, "H": 64, "W": 32})
+    x = np.random.default_rng(3).normal(0, 1, data).astype(np.float32)
+    ((name, expected),) = interpret(graph, {"data": x}).items()
+    got = netc.compile(graph)(data=x)[name]
+    assert got.shape == expected.shape
+    assert np.abs(got - expected).max() <= 1e-4 * expected.max()  # float32 sums
+    assert expected.std() > 0
 
 
 def lenet() -> Graph:
