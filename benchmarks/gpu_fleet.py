@@ -1,0 +1,128 @@
+"""The processes of the GPU benchmark: asked with a time limit, ended when they are late or lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Failed(Exception):
+    """An engine that did not do what it was asked, and why."""
+
+
+class TimeIsUp(Exception):
+    """The time for the whole run is over."""
+
+
+@dataclass
+class Clock:
+    """When the whole run has to be over."""
+
+    end: float
+
+    def left(self, limit: float) -> float:
+        """Seconds that a request may take; raises TimeIsUp when there are none."""
+        left = self.end - time.monotonic()
+        if left <= 1.0:
+            raise TimeIsUp
+        return min(limit, left)
+
+
+@dataclass
+class Worker:
+    """One engine's process; a new one is started where there is none."""
+
+    engine: str
+    options: dict[str, Any]
+    clock: Clock
+    loaded: tuple[str, str] | None = None  # net and precision
+    process: subprocess.Popen[bytes] | None = None
+    _pending: bytes = b""
+    _asked: list[float] = field(default_factory=list)  # time limits of what is not answered yet
+
+    def send(self, limit: float, do: str, **request: Any) -> None:
+        """Ask for something; `receive` gives the answers in their order."""
+        if self.process is None:
+            self._start()
+        assert self.process is not None
+        assert self.process.stdin is not None
+        self._asked.append(limit)
+        with suppress(BrokenPipeError):  # `receive` finds out
+            self.process.stdin.write(json.dumps({"do": do, **request}).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def receive(self) -> Any:
+        """The next answer. Raises Failed, and ends a process that is late or lost."""
+        limit = self.clock.left(self._asked.pop(0))
+        line = self._line(limit)
+        if line is None:
+            self.end()
+            self.clock.left(limit)
+            raise Failed(f"not finished in {limit:.0f} s")
+        if not line:
+            self.end()
+            raise Failed(f"its process ended without a word; see {self._log()}")
+        answer = json.loads(line)
+        if "ok" in answer:
+            return answer["ok"]
+        if answer["stopped"]:
+            self.end()
+        raise Failed(answer["error"])
+
+    def ask(self, limit: float, do: str, **request: Any) -> Any:
+        """Ask and wait."""
+        self.send(limit, do, **request)
+        return self.receive()
+
+    def end(self) -> None:
+        """End the process and what it started."""
+        process, self.process, self.loaded = self.process, None, None
+        self._pending, self._asked = b"", []
+        if process is None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
+        process.wait()
+
+    def _log(self) -> str:
+        return f"{self.options['folder']}/{self.engine}.log"
+
+    def _start(self) -> None:
+        command = [sys.executable, "-m", "benchmarks.gpu_worker", self.engine]
+        with open(self._log(), "ab") as log:
+            self.process = subprocess.Popen(
+                [*command, json.dumps(self.options)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=ROOT,
+                start_new_session=True,
+            )
+
+    def _line(self, limit: float) -> bytes | None:
+        """A line of the process; empty when it has ended, None when it takes too long."""
+        assert self.process is not None
+        assert self.process.stdout is not None
+        end = time.monotonic() + limit
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            while b"\n" not in self._pending:
+                if not selector.select(max(0.0, end - time.monotonic())):
+                    return None
+                part = os.read(self.process.stdout.fileno(), 1 << 16)
+                if not part:
+                    return b""
+                self._pending += part
+        line, _, self._pending = self._pending.partition(b"\n")
+        return line + b"\n"
