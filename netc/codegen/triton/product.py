@@ -81,6 +81,8 @@ class Product:
     flat: bool
     bias: Value | None
     given: Value  # what the product is in the kernel's body
+    main: Value  # what x is there
+    fed: Value | None = None  # what is multiplied, where that is computed from x
 
     @property
     def windows(self) -> tuple[Axis | Inner, ...]:
@@ -341,8 +343,25 @@ class _Writer:
         stored = self.p.x.element
         pointer = self.src.operand(self.p.x)
         mask = f", mask={' & '.join(f'({m})' for m in masks)}, other=0.0" if masks else ""
-        cast = "" if stored == self.precision.element else f".to({TYPES[self.precision.element]})"
-        self.src.line(f"a = tl.load({pointer} + {at}{mask}){cast}")
+        wanted = self.precision.element
+        if self.p.fed is None:
+            cast = "" if stored == wanted else f".to({TYPES[wanted]})"
+            self.src.line(f"a = tl.load({pointer} + {at}{mask}){cast}")
+            return
+        raw = self.src.let(
+            f"tl.load({pointer} + {at}{mask})" + (".to(tl.float32)" if stored else "")
+        )
+        inside = " & ".join(f"({m})" for m in masks)
+        made = self._computed(self.p.fed, raw)
+        made = self.src.let(f"tl.where({inside}, {made}, 0.0)") if masks else made
+        self.src.line(f"a = {made}" + (f".to({TYPES[wanted]})" if wanted else ""))
+
+    def _computed(self, fed: Value, raw: str) -> str:
+        """What feeds the product, from a chunk of x: numbers per channel are read beside it."""
+        mask = "" if self.even else f"(c < {self.depth})[None, :]"
+        coords = [Coord("0")] * fed.type.rank
+        coords[1] = Coord("c[None, :]", "depth")
+        return self.body.at(fed, coords, Tile({"depth": mask}, raw), {self.p.main: raw})
 
     def _load_b(self, at: str, masks: Sequence[str]) -> None:
         pointer = self.src.pointer(self.p.weights, self.p.element or "fp32")
@@ -425,7 +444,7 @@ class _Writer:
     def _read_beside(self) -> list[Operand]:
         """The operands of the epilogue that vary along the rows."""
         assert self.k.anchor is not None
-        own = set(self.k.anchor.inputs)
+        own = {*self.k.anchor.inputs, self.p.main}
         pairs = zip(self.k.body.inputs, self.k.ins, strict=True)
         return [o for n, o in pairs if n.out not in own and not self._per_channel(o)]
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from netc.codegen.operand import WEIGHTS, Kernel, Operand
+from netc.codegen.triton.accept import before
 from netc.codegen.triton.anchors.depthwise import depthwise, is_thin
 from netc.codegen.triton.lowering import Launch, Lowering, rule
 from netc.codegen.triton.packing import Layout, pack
@@ -15,6 +16,7 @@ from netc.errors import UnsupportedError
 from netc.ir.dims import Dim, product
 from netc.ir.graph import Value
 from netc.ir.ops.convolution import Conv, ConvTranspose, Fc, Windowed
+from netc.ir.ops.sources import Input, Param
 from netc.ir.ops.windows import axis_of
 from netc.ir.plan import BufferArg, WeightArg
 
@@ -27,7 +29,8 @@ def convolution(ctx: Lowering, k: Kernel) -> Launch:
     assert k.anchor is not None
     op, (xv, wv, *bias) = k.anchor.op, k.anchor.inputs
     assert isinstance(op, Windowed)
-    x, w = k.operand(xv), k.operand(wv)
+    main = _main(k, xv)
+    x, w = k.operand(main), k.operand(wv)
     if x is None or w is None:
         raise _unfit(k, "reads what is not in memory")
     if is_thin(op, x, w):
@@ -67,8 +70,16 @@ def convolution(ctx: Lowering, k: Kernel) -> Launch:
             flat=flat and w.buffer == WEIGHTS,
             bias=bias[0] if bias else None,
             given=k.anchor.out,
+            fed=xv if main is not xv else None,
+            main=main,
         ),
     )
+
+
+def _main(k: Kernel, x: Value) -> Value:
+    """The value in memory that a convolution's input is, or is computed from."""
+    read = [v for v in before(x) if isinstance(v.op, Input | Param)]
+    return next((v for v in read if v.type.shape == x.type.shape), x)
 
 
 def _weights(
@@ -139,6 +150,7 @@ def inner_product(ctx: Lowering, k: Kernel) -> Launch:
             flat=False,
             bias=bias[0] if bias else None,
             given=k.anchor.out,
+            main=xv,
         ),
     )
 
