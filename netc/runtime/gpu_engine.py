@@ -251,7 +251,7 @@ class Engine:
             return Piece(segment, None, host=_runs([numbers[i] for i in segment.steps]))
         queue = self.driver.queue(*segment.queue)
         if segment.copies:
-            return Piece(segment, queue, copies=plan.copies(segment, where.known))
+            return Piece(segment, queue, copies=plan.copies(segment, where.known, where.sizes))
         made = plan.launches(segment, where)
         scratch = list(self._arenas.values())
         replay = queue.prepare([launch for _, launch in made], scratch) if made else None

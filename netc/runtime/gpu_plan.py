@@ -186,17 +186,24 @@ class GpuPlan:
             label=step.name,
         )
 
-    def copies(self, segment: Segment, known: Mapping[str, int]) -> list[Copy]:
-        """A piece's copies that move something."""
+    def copies(
+        self, segment: Segment, known: Mapping[str, int], sizes: Sequence[int]
+    ) -> list[Copy]:
+        """A piece's copies that move something, each within its buffers."""
         made = []
         for i in segment.steps:
             target, source, size = self.steps[i].args
             assert isinstance(target, BufferArg)
             assert isinstance(source, BufferArg)
             assert isinstance(size, IntArg)
-            numbers = [value_of(d, known) for d in (target.offset, source.offset, size.value)]
-            copy = Copy(i, target.buffer, numbers[0], source.buffer, numbers[1], numbers[2])
-            made += [copy] if copy.size > 0 else []
+            to, start, count = (
+                value_of(d, known) for d in (target.offset, source.offset, size.value)
+            )
+            for buffer, at in ((target.buffer, to), (source.buffer, start)):
+                if min(at, count) < 0 or at + count > sizes[buffer]:
+                    raise VerifyError(f"{_said(self.steps[i])}: {count} bytes at {at} of {buffer}")
+            if count:
+                made.append(Copy(i, target.buffer, to, source.buffer, start, count))
         return made
 
 

@@ -126,6 +126,31 @@ def product_plan() -> Plan:
     )
 
 
+def wide_plan(chains: int = 16, length: int = 3, rows: int | None = None) -> Plan:
+    """Chains side by side, chain i doubling data + i · data; their ends are added up one by one."""
+    n = sym("N") if rows is None else rows
+    count, size, shape = n * WIDTH, n * WIDTH * 4, f32[n, WIDTH]
+    buffers = [placed(Space.INPUT, size)]
+    steps: list[Step] = []
+
+    def step(a: int, b: int, last: bool = False) -> int:
+        buffers.append(placed(Space.OUTPUT if last else Space.ARENA, size))
+        out, name = len(buffers) - 1, f"s{len(steps)}"
+        steps.append(launch("g0", name, out, BufferArg(a), BufferArg(b), count, "cuda:0"))
+        return out
+
+    heads = [step(0, 0)]
+    while len(heads) < chains:
+        heads.append(step(heads[-1], 0))
+    for _ in range(length):
+        heads = [step(head, head) for head in heads]
+    total = heads[0]
+    for i, head in enumerate(heads[1:]):
+        total = step(total, head, last=i == chains - 2)
+    ports = (Port("data", shape, 0),), (Port("out", shape, total),)
+    return finished(*ports, tuple(buffers), tuple(steps))
+
+
 def affine(step: str, source: int, target: int, count: Dim) -> Step:
     """One of the host's kernels: out = x · scale + shift."""
     args = (BufferArg(target), BufferArg(source), WeightArg(0), IntArg(count))
@@ -191,6 +216,16 @@ def mixed_artifact(second: str = "cuda:1") -> Artifact:
     weights[:2] = SCALE, SHIFT
     level = make_level(mixed_plan(second))
     return Artifact(ir=TEXT, weights=weights.tobytes(), levels=[level], gpu=bare(g0=ADD_TEXT))
+
+
+def wide_artifact(**more: object) -> Artifact:
+    """The net `wide`; sums of small whole numbers are exact in any order."""
+    gpu = more.pop("gpu", bare(g0=ADD_TEXT))
+    return add_artifact(wide_plan(**more), gpu=gpu)  # type: ignore[arg-type]
+
+
+def wide_reference(data: np.ndarray, chains: int = 16, length: int = 3) -> np.ndarray:
+    return data * sum((i + 2) << length for i in range(chains))
 
 
 def add_reference(data: np.ndarray, extra: np.ndarray) -> np.ndarray:

@@ -24,6 +24,8 @@ from .gpu_handmade import (
     add_reference,
     mixed_artifact,
     mixed_reference,
+    wide_artifact,
+    wide_reference,
 )
 from .handmade import feed, make_level
 
@@ -146,6 +148,16 @@ def test_host_steps_and_two_logical_devices(monkeypatch: pytest.MonkeyPatch) -> 
         for n in (2, 5, 1):
             data = feed(n)["data"]
             np.testing.assert_array_equal(exe(data=data)["out"], mixed_reference(data))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_branches_that_meet_again(fake: FakeCuda, seed: int) -> None:
+    """The graph runs in any order that its edges allow; a missing one would show."""
+    fake.chance.seed(seed)
+    exe = executable(wide_artifact(gpu=image()), 1)
+    exe.poison()
+    data = np.random.default_rng(seed).integers(-8, 8, (8, 24)).astype(np.float32)
+    np.testing.assert_array_equal(exe(data=data)["out"], wide_reference(data))
 
 
 def test_shared_memory_is_asked_for(fake: FakeCuda) -> None:

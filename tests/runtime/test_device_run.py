@@ -18,6 +18,8 @@ from .gpu_handmade import (
     mixed_reference,
     product_artifact,
     product_weights,
+    wide_artifact,
+    wide_reference,
 )
 from .handmade import feed
 
@@ -38,6 +40,12 @@ def test_a_product() -> None:
     exe = executable(product_artifact(), 1, gpu="interpret")
     data = np.random.default_rng(1).standard_normal((33, INNER)).astype(np.float32)
     np.testing.assert_allclose(exe(data=data)["out"], data @ product_weights(), rtol=0, atol=1e-5)
+
+
+def test_chains_side_by_side() -> None:
+    exe = executable(wide_artifact(), 1, gpu="interpret")
+    data = np.random.default_rng(0).integers(-8, 8, (2, 24)).astype(np.float32)
+    np.testing.assert_array_equal(exe(data=data)["out"], wide_reference(data))
 
 
 @pytest.mark.parametrize("second", ["cuda:0", "cuda:1"])
