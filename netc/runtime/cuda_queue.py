@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _CHAIN = 2e-4  # seconds of launches between two events, so that events weigh little
 _MOST = 20  # of them
+_HOPELESS = 3.0  # times the best one's time: a launch so slow is not looked at closer
+_EVENT = 1e-5  # seconds that a launch between two events may seem longer than it is
 _MEASURED = 3  # chains whose median is a variant's time
 
 
@@ -115,9 +117,9 @@ class CudaQueue:
                 numbers = [v for kind, v in pairs if not kind.startswith("*")]
                 key = key_of(text, (*launch.extents, *numbers), compiler)
 
-                def measure(variant: int, launch: Launch = launch) -> float:
+                def measure(variant: int, best: float, launch: Launch = launch) -> float:
                     clean_scratch()
-                    return self.alone(kernels.start_of(launch, variant), _MEASURED)
+                    return self.alone(kernels.start_of(launch, variant), _MEASURED, best)
 
                 variants.append(tuner.choose(key, kernels.candidates(launch), measure))
             tuner.keep()
@@ -131,9 +133,11 @@ class CudaQueue:
                 self.fill(block, 0)
         self.wait()
 
-    def alone(self, item: Started, repeat: int) -> float:
-        """The seconds of one launch: the median of chains of it."""
+    def alone(self, item: Started, repeat: int, best: float = float("inf")) -> float:
+        """The seconds of one launch: the median of chains of it; roughly, far from the best."""
         first = max(1e-6, min(self.timed(self.by_hand([item], [[]]), 3)))
+        if first > _HOPELESS * best + _EVENT:
+            return first
         count = max(1, min(_MOST, int(_CHAIN / first)))
         chain = self.runner([item] * count, [[i - 1] if i else [] for i in range(count)])
         return statistics.median(self.timed(chain, repeat + 1)[1:]) / count

@@ -23,7 +23,7 @@ MARGIN = 0.98  # a variant must be this much faster to displace an earlier one
 _MOST = 100_000  # entries of a file; one with more begins anew
 _MOST_BYTES = 32 << 20
 
-Measure = Callable[[int], float]
+Measure = Callable[[int, float], float]  # of a variant, given the best so far
 
 
 def key_of(text: KernelText, numbers: Sequence[int], compiler: str) -> str:
@@ -57,7 +57,7 @@ class Tuner:
         best, least = candidates[0], float("inf")
         for variant in candidates:
             try:
-                seconds = measure(variant)
+                seconds = measure(variant, least)
             except DeviceLost:
                 raise
             except NetcError:  # this variant does not start here
