@@ -46,13 +46,14 @@ class _Reduction:
         self.k, self.anchor, self.axes, self.keep = k, k.anchor, axes, keep
         self.x = k.anchor.inputs[0]
         reads = [o for o in leaves(k, self.x) if o.type.rank]
-        self.rows = Rows(ctx, k, self.x.type.shape, axes, reads)
+        self.rows = Rows(ctx, k, self.x.type.shape, axes, reads, shared=True)
         self.src = self.rows.src
         self.largest = isinstance(k.anchor.op, ReduceMax | GlobalMaxPool)
 
     def launch(self) -> Launch:
         """The whole kernel."""
         self._maximum() if self.largest else self._sum()
+        self.rows.join("out", LARGER if self.largest else "{} + {}")
         if isinstance(self.anchor.op, ReduceMean | GlobalAvgPool):
             depth = self.rows.depth
             count = number(depth) if isinstance(depth, int) else self.src.size(depth)
@@ -84,11 +85,10 @@ class _Reduction:
             src.line(f"out = tl.sum({x}, 1, keep_dims=True)")
             return
         self._start("acc", "0.0")
-        depth = src.size(rows.depth)
-        with src.block(f"for base in range(0, {depth}, CHUNK * {TURNS}):"):
-            self._start("part", "0.0")
-            end = src.let(f"tl.minimum(base + CHUNK * {TURNS}, {depth})")
-            with rows.chunks(end, "base") as chunk:
-                src.line(f"part += {rows.value(self.x, chunk, '0.0')}")
-            src.line("acc += part")
+        with src.block(f"for base in range({rows.first}, {rows.end}, CHUNK * {TURNS}):"):
+            self._start("part_sum", "0.0")
+            end = src.let(f"tl.minimum(base + CHUNK * {TURNS}, {rows.end})")
+            with rows.chunks("base", end) as chunk:
+                src.line(f"part_sum += {rows.value(self.x, chunk, '0.0')}")
+            src.line("acc += part_sum")
         src.line("out = tl.sum(acc, 1, keep_dims=True)")

@@ -1,0 +1,179 @@
+"""Every GPU kernel rule against the reference: samples of all ops, sizes known at run time only."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+
+import netc
+from netc.codegen.triton.image import build_image
+from netc.ir.gpu_code import KernelText
+from netc.ir.graph import Graph
+from netc.ir.interpret import interpret
+from netc.ir.op import REGISTRY, Case
+from netc.ir.scalar import Elementwise
+from tests.codegen.cpu.harness import close
+from tests.codegen.triton.rules import (
+    COMPACT,
+    NETS,
+    feed_of,
+    kernels_of,
+    net_of,
+    run,
+    run_variant,
+    sample_feed,
+    sample_graph,
+    samples,
+)
+from tests.conftest import shared_or_none
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="Triton is not installed"
+)
+MATRIX = ("conv", "fc")  # whose kernels have tests of their own
+ROOT = shared_or_none()
+GOLDENS = sorted(p.name for p in (ROOT / "caffe/goldens").iterdir()) if ROOT else []
+
+
+def judge(
+    graph: Graph, feed: dict[str, np.ndarray], out: dict[str, np.ndarray], share: float = 2e-6
+) -> None:
+    """Within a few units in the last place, or 2e-6 of the largest: sums here are short."""
+    for name, want in interpret(graph, feed).items():
+        got, exact = out[name], np.asarray(want)
+        if exact.dtype.kind != "f":
+            np.testing.assert_array_equal(got, exact)
+            continue
+        finite = np.abs(exact[np.isfinite(exact)])
+        close(got, exact, 8, share * float(finite.max(initial=0.0)))
+
+
+@pytest.mark.parametrize("optimize", [True, False], ids=["optimized", "as-written"])
+@pytest.mark.parametrize(
+    ("name", "sample"), [pytest.param(n, s, id=f"{n}-{i}") for n, i, s in samples()]
+)
+def test_sample(name: str, sample: Case, optimize: bool) -> None:
+    graph, feed = sample_graph(name, sample, tail=optimize), sample_feed(sample)
+    judge(graph, feed, run(graph, feed, optimize=optimize))
+
+
+@pytest.mark.parametrize(("text", "sizes"), NETS)
+def test_sizes_known_at_run_time(text: str, sizes: dict[str, int]) -> None:
+    graph = net_of(text)
+    feed = feed_of(graph, sizes)
+    judge(graph, feed, run(graph, feed))
+
+
+@pytest.mark.parametrize(("text", "sizes"), NETS[::3])
+def test_another_variant_computes_the_same(text: str, sizes: dict[str, int]) -> None:
+    graph = net_of(text)
+    feed = feed_of(graph, sizes)
+    judge(graph, feed, run_variant(graph, feed, 1))
+
+
+@pytest.mark.parametrize(("text", "sizes"), NETS)
+def test_values_of_16_bits(text: str, sizes: dict[str, int]) -> None:
+    """bf16 has 8 bits: a few roundings, also of what exp makes larger; places stay exact."""
+    graph = net_of(text)
+    if "stochastic" in text or "argmax" in text:
+        return  # another element is chosen where two are near
+    feed = feed_of(graph, sizes)
+    judge(graph, feed, run(graph, feed, precision="low"), share=3e-2)
+
+
+@pytest.mark.parametrize("rows", [1, 30, 1500])
+def test_compact(rows: int) -> None:
+    graph = netc.parse(COMPACT, warn=lambda *_: None)
+    feed = feed_of(graph, {"N": rows})
+    feed["i"] = np.random.default_rng(0).integers(0, 2, rows).astype(np.float32)
+    judge(graph, feed, run(graph, feed))
+
+
+NAN, INF = float("nan"), float("inf")
+SPECIAL = np.array([[1, 2, NAN, 3], [1, 2, 3, 4], [INF, 1, 2, 3], [-INF] * 4, [INF, INF, -INF, 0],
+                    [NAN] * 4, [-0.0, 0, -0.0, 0]], np.float32)  # fmt: skip
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("call", ["softmax(x)", "log_softmax(x)", "reduce_max(x, axes=(1))",
+                                  "reduce_sum(x, axes=(1))", "argmax(x, axis=1, top_k=3)",
+                                  "argmax(x, values=true)"])  # fmt: skip
+def test_special_values_in_rows(call: str, turned: bool) -> None:
+    x = np.ascontiguousarray(SPECIAL.T if turned else SPECIAL)
+    graph = net_of(f"(x: f32[N,{x.shape[1]}]) -> {call}")
+    judge(graph, {"x": x}, run(graph, {"x": x}))
+
+
+@pytest.mark.parametrize("call", ["max_pool(x, 2, pad=1)", "avg_pool(x, 2, pad=1)",
+                                  "max_pool_index(x, 2, pad=1)", "global_max_pool(x)",
+                                  "global_avg_pool(x)", "stochastic_pool(x, 2)"])  # fmt: skip
+def test_special_values_in_windows(call: str) -> None:
+    x = SPECIAL[None, None]
+    graph = net_of(f"(x: f32[N,1,7,4]) -> {call}")
+    judge(graph, {"x": x}, run(graph, {"x": x}))
+
+
+# ------------------------------------------------------------------------------- compilation
+
+
+def texts(whole: bool) -> dict[str, KernelText]:
+    """Kernels of different text: of all samples and nets, or of one sample of each anchor."""
+    found: dict[str, tuple[str, KernelText]] = {}
+    for name, i, sample in samples():
+        if whole or (i == 0 and not issubclass(REGISTRY[name], Elementwise)):
+            for symbol, text in kernels_of(sample_graph(name, sample, tail=True)).items():
+                found.setdefault(text.text, (f"{name}_{i}_{symbol}", text))
+    for i, (text, _) in enumerate(NETS):
+        if whole:
+            for precision in ("high", "low"):
+                for symbol, kernel in kernels_of(net_of(text), precision=precision).items():
+                    found.setdefault(kernel.text, (f"net{i}_{symbol}", kernel))
+    return dict(found.values())
+
+
+def test_a_kernel_of_every_anchor_compiles() -> None:
+    kernels = texts(whole=False)
+    build_image({n: k for n, k in kernels.items() if not n.startswith(MATRIX)}, ["sm_90"])
+
+
+@pytest.mark.long
+def test_every_kernel_compiles() -> None:
+    kernels = texts(whole=True)
+    image = build_image(kernels, ["sm_90"])
+    assert image.kernels.keys() == kernels.keys()
+
+
+# ---------------------------------------------------------------------------------- goldens
+
+
+def golden(name: str, optimize: bool) -> None:
+    """One of Caffe's own results; the rule is that of the processor's goldens."""
+    assert ROOT is not None
+    folder = ROOT / "caffe/goldens" / name
+    case = json.loads((folder / "case.json").read_text())
+    blobs = np.load(folder / "blobs.npz")
+    want = {k[4:]: blobs[k] for k in blobs if k.startswith("out|")}
+    net, weights = folder / "net.prototxt", folder / "net.caffemodel"
+    graph = netc.from_caffe(net, weights, phase=case["phase"].lower())
+    graph = graph.with_outputs([n for n in want if n in graph.outputs or n in graph.by_name])
+    out = run(graph, {n.name: blobs[f"in|{n.name}"] for n in graph.inputs}, optimize=optimize)
+    for blob, got in out.items():
+        bound = 1e-4 * max(1.0, float(np.abs(want[blob]).max(initial=0.0)))
+        assert float(np.abs(got - want[blob]).max(initial=0.0)) <= bound
+
+
+@pytest.mark.skipif(not GOLDENS, reason="the shared folder with Caffe's goldens is not here")
+@pytest.mark.parametrize("name", GOLDENS[::8])
+def test_golden(name: str) -> None:
+    golden(name, optimize=True)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not GOLDENS, reason="the shared folder with Caffe's goldens is not here")
+@pytest.mark.parametrize("optimize", [True, False], ids=["optimized", "as-written"])
+@pytest.mark.parametrize("name", GOLDENS)
+def test_every_golden(name: str, optimize: bool) -> None:
+    golden(name, optimize)
