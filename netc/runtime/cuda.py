@@ -19,7 +19,7 @@ from netc.runtime.cuda_errors import AGAIN, PROCESS, asking
 from netc.runtime.cuda_memory import CudaBlock, Held, Pinned
 from netc.runtime.cuda_probe import require_gpu
 from netc.runtime.cuda_queue import CudaQueue
-from netc.runtime.driver import GRAPHS, DeviceLost, GpuOptions
+from netc.runtime.driver import FASTEST, GRAPHS, DeviceLost, GpuOptions
 from netc.runtime.memory import size_text
 from netc.runtime.tuning import Tuner
 
@@ -47,7 +47,9 @@ class CudaDriver:
         self._kernels: dict[int, Kernels] = {}
         self._tuners: dict[int, Tuner] = {}
         self._held: list[Held] = []
-        self.graphs = GRAPHS.index(options.graphs)  # the first way to try
+        self.graphs = [FASTEST, *GRAPHS].index(options.graphs) - (
+            options.graphs != FASTEST
+        )  # the first way to try
         self._first = min(devices, default=0)
         ordinals = {self.ordinal(device) for device in devices}
         for ordinal in ordinals:

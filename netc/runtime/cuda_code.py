@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from netc.errors import ArtifactError, ResourceError, UnsupportedError, clean
-from netc.ir.gpu_code import PORTABLE, Code, GpuImage, GpuKernel
+from netc.ir.gpu_code import PORTABLE, Code, GpuImage, GpuKernel, waits_itself
 from netc.runtime.cuda_probe import CUBINS
 from netc.runtime.driver import Launch
 
@@ -94,6 +95,7 @@ class Started:
 
     kernel: Any
     config: Any
+    early: Any  # the same, begun before the launch before it is done; None where it must not
     args: tuple[Any, ...]
     label: str
 
@@ -127,28 +129,32 @@ class Kernels:
     def start_of(self, launch: Launch, variant: int) -> Started:
         """A launch ready to be given to a stream or a graph."""
         text = self._image.kernels[launch.kernel].text
-        code, kernel, scratch = self._loaded_code(launch.kernel, variant, len(text.params))
+        arch, code, kernel, scratch = self._loaded_code(launch.kernel, variant, len(text.params))
         args: list[Any] = []
         for kind, value in zip(text.params, launch.args, strict=True):
             args.append(_NUMBERS[kind](value) if kind in _NUMBERS else int(value))
-        config = self._core.LaunchConfig(
-            grid=text.variants[variant].programs(launch.extents),
-            block=_WARP * code.warps,
-            shmem_size=code.shared,
-        )
+        sizes = {
+            "grid": text.variants[variant].programs(launch.extents),
+            "block": _WARP * code.warps,
+            "shmem_size": code.shared,
+        }
+        config, early = self._core.LaunchConfig(**sizes), None
+        if waits_itself(text, arch):
+            with suppress(TypeError, ValueError):  # a cuda.core that does not know of it
+                early = self._core.LaunchConfig(**sizes, programmatic_stream_serialization=True)
         label = f"{launch.label} ({launch.kernel})"
-        return Started(kernel, config, (*args, *[0] * scratch), clean(label))
+        return Started(kernel, config, early, (*args, *[0] * scratch), clean(label))
 
-    def _loaded_code(self, name: str, variant: int, params: int) -> tuple[Code, Any, int]:
+    def _loaded_code(self, name: str, variant: int, params: int) -> tuple[str, Code, Any, int]:
         """The first code of a variant that the driver takes."""
         *others, (arch, last) = self._usable[name][variant]
         for other, code in others:
             try:
-                return code, *self._kernel(other, code, params)
+                return other, code, *self._kernel(other, code, params)
             except Exception as error:
                 why = f"{clean(name)}: no {other} code: {clean(error)}"
                 logging.getLogger("netc").warning("%s", why)
-        return last, *self._kernel(arch, last, params)
+        return arch, last, *self._kernel(arch, last, params)
 
     def _kernel(self, arch: str, code: Code, params: int) -> tuple[Any, int]:
         """A kernel of the image, and how many null pointers end its arguments."""

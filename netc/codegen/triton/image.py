@@ -17,7 +17,15 @@ from netc.codegen.triton.cache import open_cache
 from netc.codegen.triton.job import TARGETS, Compiled, Failed, Job
 from netc.codegen.triton.pool import Compilers
 from netc.errors import UnsupportedError, UsageError, clean
-from netc.ir.gpu_code import Code, GpuImage, GpuKernel, KernelText, Variant
+from netc.ir.gpu_code import (
+    EARLY,
+    EARLY_ARCHS,
+    Code,
+    GpuImage,
+    GpuKernel,
+    KernelText,
+    Variant,
+)
 
 _ALIGN = 16  # bytes; where a code begins
 _OLDEST = (3, 6)
@@ -133,7 +141,7 @@ def _jobs(text: KernelText, archs: Sequence[str]) -> dict[tuple[str, int], Job]:
             text=text.text,
             params=text.params,
             aligned=text.aligned,
-            constants=tuple(sorted(variant.constants)),
+            constants=tuple(sorted((*variant.constants, (EARLY, int(arch in EARLY_ARCHS))))),
             warps=variant.warps,
             stages=variant.stages,
             arch=arch,
