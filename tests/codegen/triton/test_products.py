@@ -1,0 +1,173 @@
+"""Matrix kernels: every window and layout, split sums, tile choices, packed weights."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netc.codegen.triton import packing
+from netc.codegen.triton.precision import Precision
+from netc.codegen.triton.tiles import SHARED, SPLIT_PROGRAMS, Work, best, candidates
+from netc.compiler import Options, build
+from netc.ir.device import Device
+from netc.ir.gpu_code import Variant
+from netc.ir.graph import Graph
+from netc.ir.interpret import interpret
+from netc.runtime.driver import GpuOptions
+from netc.runtime.session import executable
+from tests.codegen.triton.rules import feed_of, kernels_of, net_of
+
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="Triton is not installed"
+)
+NETS = (
+    ("(x: f32[N,20,9,7]) -> x |> relu |> conv(24, 3, pad=1, stride=2) |> relu", 2),
+    ("(x: f32[N,64,8,8]) -> x |> relu |> conv(32, 3, pad=2, dilation=2)", 1),
+    ("(x: f32[N,48,9,9]) -> x |> relu |> conv(36, 3, groups=3) |> relu", 2),
+    ("(x: f32[N,3,12,10]) -> x |> conv(8, 5, stride=2, pad=2) |> relu", 2),
+    ("(x: f32[N,40,7,7]) -> x |> relu |> conv(24, 1, stride=2) |> sigmoid", 3),
+    ("(x: f32[N,32,5,5]) -> x |> relu |> conv_transpose(12, 4, stride=2, pad=1) |> relu", 2),
+    ("(x: f32[N,16,6,6]) -> x |> relu |> conv_transpose(8, 3, groups=2)", 2),
+    ("(x: f32[N,24,30]) -> x |> relu |> conv(20, 3, pad=1)", 2),
+    ("(x: f32[N,16,4,5,6]) -> x |> relu |> conv(8, 3, pad=1)", 1),
+    ("(x: f32[N,12,5,5]) -> x |> relu |> fc(30) |> relu", 5),
+    ("(x: f32[N,7,40]) -> x |> relu |> fc(12, axis=2)", 3),
+    ("(x: f32[N,24,6,6]) -> x |> affine(shift=0.5) |> prelu |> conv(16, 1) |> relu", 2),
+    ("(x: f32[N,24,6,6]) -> add(x |> relu |> conv(16, 1), x |> conv(16, 3, pad=1)) |> relu", 2),
+    ("(x: f32[N,24,6,6]) -> concat(x |> conv(10, 1), x |> relu |> conv(6, 3, pad=1)) |> fc(9)", 2),
+)
+# How far a result may be from the float64 one, as a share of the largest: three tf32 products and
+# float32 sums of at most 432 terms; one rounding to bf16 (2⁻⁹) of operands and of each value kept.
+BOUNDS = {"exact": 1e-6, "high": 2e-6, "low": 2e-2, "fp16": 3e-3}
+
+
+def error(
+    graph: Graph, batch: int, pick: Callable[[tuple[Variant, ...]], int], **options: str
+) -> float:
+    """The largest error of the net's output, each kernel run with the variant that is picked."""
+    made = build(graph, Options(devices=(Device("cuda"),), archs=(), **options))  # type: ignore[arg-type]
+    assert made.gpu is not None
+    kernels = {}
+    for name, kernel in made.gpu.kernels.items():
+        variants = kernel.text.variants
+        text = replace(kernel.text, variants=(variants[pick(variants)],))
+        kernels[name] = replace(kernel, text=text, codes=kernel.codes[:1])
+    feed = feed_of(graph, {"N": batch})
+    exe = executable(
+        replace(made, gpu=replace(made.gpu, kernels=kernels)), gpu=GpuOptions("interpret")
+    )
+    exe.poison()
+    got, want = exe(feed)["y"], interpret(graph, feed)["y"]
+    assert got.shape == want.shape
+    return float(np.abs(got - want).max() / np.abs(want).max())
+
+
+def most_split(variants: tuple[Variant, ...]) -> int:
+    """The variant that splits its sums most, among those the interpreter is quick with."""
+    return max(range(len(variants)), key=lambda i: (variants[i].repeat, variants[i].tile))
+
+
+def largest(variants: tuple[Variant, ...]) -> int:
+    """The variant with the largest tile."""
+    return max(range(len(variants)), key=lambda i: int(np.prod(variants[i].tile)))
+
+
+@needs_triton
+@pytest.mark.parametrize("precision", BOUNDS)
+@pytest.mark.parametrize(("text", "batch"), NETS)
+def test_products(text: str, batch: int, precision: str) -> None:
+    assert error(net_of(text), batch, largest, precision=precision) <= BOUNDS[precision]
+
+
+@needs_triton
+@pytest.mark.parametrize(("text", "batch"), NETS)
+def test_split_sums(text: str, batch: int) -> None:
+    assert error(net_of(text), batch, most_split) <= BOUNDS["high"]
+
+
+@needs_triton
+def test_layers_of_other_sizes_share_their_text() -> None:
+    layers = " |> ".join(f"conv({n}, 3, pad=1) |> relu" for n in (64, 128, 256, 64))
+    kernels = kernels_of(net_of(f"(x: f32[N,64,28,28]) -> x |> relu |> {layers}"))
+    products = [k for k in kernels.values() if k.extents == 3]
+    assert len(products) == 2  # of the last one the result is row-major, for the user
+
+
+@needs_triton
+def test_no_name_of_a_net_reaches_a_text() -> None:
+    graph = net_of('(x: f32[N,8,6,6]) -> x |> conv(8, 1, name="zebra") |> relu(name="yak")')
+    assert not any(w in k.text for k in kernels_of(graph).values() for w in ("zebra", "yak"))
+
+
+WORKS = st.builds(
+    Work,
+    rows=st.integers(1, 500_000),
+    columns=st.integers(1, 4096),
+    depth=st.integers(1, 30_000),
+    groups=st.integers(1, 8),
+    item=st.sampled_from([2, 4]),
+)
+
+
+@given(WORKS, st.sampled_from(list(Precision)))
+@settings(max_examples=200, deadline=None)
+def test_candidates_fit_the_machine(work: Work, precision: Precision) -> None:
+    found = candidates(work, precision, split=True)
+    assert found
+    for v in found:
+        rows, columns, _ = v.tile
+        depth = dict(v.constants)["BK"]
+        assert v.stages * (rows + columns) * depth * work.item <= SHARED
+        assert v.repeat == 1 or v.programs((work.rows, work.columns, work.groups)) <= SPLIT_PROGRAMS
+    assert any(not v.limit for v in best([work], precision, split=True))
+
+
+@given(
+    groups=st.integers(1, 3),
+    columns=st.integers(1, 5),
+    channels=st.integers(1, 20),
+    taps=st.lists(st.integers(1, 3), min_size=0, max_size=3).map(tuple),
+    flat=st.booleans(),
+    transposed=st.booleans(),
+)
+@settings(max_examples=100, deadline=None)
+def test_packed_convolutions_come_back(
+    groups: int, columns: int, channels: int, taps: tuple[int, ...], flat: bool, transposed: bool
+) -> None:
+    layout = packing.Layout(groups, columns, taps, channels, flat, transposed)
+    shape = (groups * columns, channels, *taps)
+    if transposed:
+        shape = (groups * channels, columns, *taps)
+    check_packing(layout, shape)
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=3), st.randoms())
+@settings(max_examples=100, deadline=None)
+def test_packed_inner_products_come_back(sizes: list[int], random: object) -> None:
+    order = [a for a, size in enumerate(sizes) if size != 1]
+    random.shuffle(order)  # type: ignore[attr-defined]
+    depth = int(np.prod(sizes))
+    last = sizes[order[-1]] if order else 1
+    layout = packing.Layout(1, 5, (depth // last,), last, False, False, tuple(sizes), tuple(order))
+    check_packing(layout, (5, depth))
+
+
+def check_packing(layout: packing.Layout, shape: tuple[int, ...]) -> None:
+    """Packed and unpacked by what a file says of it, a parameter is what it was."""
+    array = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    packed = packing.packed_array(array, layout)
+    assert packed.size == packing.packed_count(layout.words, shape)
+    np.testing.assert_array_equal(packing.unpack(packed, layout.words, shape), array)
+
+
+def test_bfloat16_rounds_to_even() -> None:
+    values = np.array([1.0, 1.00390625, 1.01171875, -2.5, np.inf, np.nan, 9.2e-41], np.float32)
+    bits = packing.rounded(values, "bf16").astype(np.uint32) << 16
+    want = np.array([1.0, 1.0, 1.015625, -2.5, np.inf, np.nan, 9.2e-41], np.float32)
+    np.testing.assert_allclose(bits.view(np.float32), want, rtol=1e-2)
