@@ -55,22 +55,24 @@ class Bench:
         if name not in self.workers:
             options = {"dry": self.given.dry, "folder": str(self.folder), "arch": self.given.arch}
             options |= {"cache": str(self.given.cache) if self.given.cache else ""}
+            options |= {"tuning": self.given.tuning, "tuned": str(self.given.tuned or self.folder)}
             self.workers[name] = Worker(engine, options, self.clock)
         return self.workers[name]
 
     # ---- making ready ---------------------------------------------------------------------
 
-    def configs(self, nets: Sequence[str], batches: Sequence[int]) -> list[Config]:
-        """Everything asked for, net by net."""
-        return list(product(nets, self.given.precisions, batches))
+    def configs(self) -> list[Config]:
+        """Everything asked for: all nets at the first precision, then at the next."""
+        order = product(self.given.precisions, self.given.nets, self.given.batches)
+        return [(net, precision, batch) for precision, net, batch in order]
 
     def build_ahead(self) -> Iterator[None]:
         """A process that compiles ahead of the others; each step waits for the next net."""
         builder = self.worker("build")
-        wanted = list(product(self.given.nets, self.given.precisions))
-        for net, precision in wanted:
+        wanted = list(product(self.given.precisions, self.given.nets))
+        for precision, net in wanted:
             builder.send(LOAD, "build", net=net, precision=precision)
-        for net, precision in wanted:
+        for precision, net in wanted:
             try:
                 made = builder.receive() if builder.process else {}
                 say(f"built {net} {precision}: {made}")
@@ -111,10 +113,10 @@ class Bench:
         net, _, batch = config
         path = self.folder / f"float64.{net}.{batch}.npz"
         if not path.exists():
-            for other in self.folder.glob("float64.*"):
-                other.unlink() if net not in other.name else None
-            with suppress(Failed):
+            try:
                 self.worker("reference").ask(BIND, "reference", net=net, batch=batch, out=path.name)
+            except Failed as failed:
+                say(f"    reference: {failed}")
         return path if path.exists() else None
 
     # ---- measuring ------------------------------------------------------------------------
@@ -178,6 +180,7 @@ class Bench:
         if self.given.output is None:
             return
         whole = {"facts": self.facts, "results": [*self.rows.values()], "kernels": self.kernels}
+        whole["traces"] = {name: w.traces for name, w in self.workers.items() if w.traces}
         part = self.given.output.with_suffix(".part")
         part.write_text(json.dumps(whole))
         part.replace(self.given.output)
@@ -192,7 +195,7 @@ class Bench:
         engines = {"netc": 0} | ({"eager": 0} if "eager" in self.given.peers else {})
         ahead = self.build_ahead() if self.given.ahead else iter(())
         built: set[tuple[str, str]] = set()
-        for config in self.configs(self.given.nets, self.given.batches):
+        for config in self.configs():
             if config[:2] not in built:
                 built.add(config[:2])
                 next(ahead, None)
@@ -205,10 +208,9 @@ class Bench:
     def run_compiled(self, engines: dict[str, int]) -> None:
         """torch.compile on as much as there is time for, a few nets made ready at once."""
         nets = self.given.compile_nets or self.given.nets
-        wanted = self.configs(nets, self.given.compile_batches or self.given.batches)
-        order = {p: i for i, p in enumerate(self.given.precisions)}
-        wanted.sort(key=lambda c: (order[c[1]], self.given.batches.index(c[2])
-                                   if c[2] in self.given.batches else 99))  # fmt: skip
+        batches = self.given.compile_batches or self.given.batches
+        order = product(self.given.precisions, batches, nets)
+        wanted = [(net, precision, batch) for precision, batch, net in order]
         jobs = self.given.compile_jobs
         for group in (wanted[i : i + jobs] for i in range(0, len(wanted), jobs)):
             say(f"torch.compile of {', '.join(f'{n} b{b} {p}' for n, p, b in group)} …")
@@ -313,6 +315,8 @@ def arguments() -> argparse.Namespace:
     add("--compile-batches", type=numbers, help="for torch.compile; else all")
     add("--compile-limit", type=float, default=150.0, help="seconds for one net")
     add("--compile-jobs", type=int, default=2, help="nets torch compiles at once")
+    add("--tuning", type=float, default=10.0, help="seconds one binding may measure variants")
+    add("--tuned", type=Path, help="a folder for what was measured")
     add("--arch", default="sm_90")
     add("--cache", type=Path, help="a folder for compiled kernels")
     add("--no-ahead", dest="ahead", action="store_false", help="compile nothing ahead")

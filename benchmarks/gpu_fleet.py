@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+_TRACE = 3000  # characters of a log that are kept
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -47,6 +48,7 @@ class Worker:
     options: dict[str, Any]
     clock: Clock
     loaded: tuple[str, str] | None = None  # net and precision
+    traces: list[str] = field(default_factory=list)  # of what went wrong
     process: subprocess.Popen[bytes] | None = None
     _pending: bytes = b""
     _asked: list[float] = field(default_factory=list)  # time limits of what is not answered yet
@@ -69,13 +71,16 @@ class Worker:
         if line is None:
             self.end()
             self.clock.left(limit)
+            self.traces.append(self._log_end())
             raise Failed(f"not finished in {limit:.0f} s")
         if not line:
             self.end()
-            raise Failed(f"its process ended without a word; see {self._log()}")
+            self.traces.append(self._log_end())
+            raise Failed(f"its process ended: {self._log_end()[-200:]!r}")
         answer = json.loads(line)
         if "ok" in answer:
             return answer["ok"]
+        self.traces.append(answer["trace"])
         if answer["stopped"]:
             self.end()
         raise Failed(answer["error"])
@@ -97,6 +102,10 @@ class Worker:
 
     def _log(self) -> str:
         return f"{self.options['folder']}/{self.engine}.log"
+
+    def _log_end(self) -> str:
+        with open(self._log(), errors="replace") as log:
+            return log.read()[-_TRACE:].strip()
 
     def _start(self) -> None:
         command = [sys.executable, "-m", "benchmarks.gpu_worker", self.engine]

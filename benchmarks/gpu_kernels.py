@@ -21,7 +21,10 @@ Sizes = Mapping[str, int]
 def rows(
     times: Iterable[Any], executable: Any, graph: Graph, sizes: Sizes, image: GpuImage
 ) -> list[Row]:
-    """A row for each timed launch: `times` are those of a GPU executable."""
+    """A row for each timed launch: `times` are those of a GPU executable.
+
+    `us_of` is for what the variants took when they were measured.
+    """
     steps = {(step.name, step.kernel): step for step in executable.plan.steps}
     nodes = {node.name: node for node in graph.nodes}
     made = []
@@ -31,7 +34,7 @@ def rows(
         row = {"name": time.name, "op": time.op, "class": group, "shape": shape}
         row |= {"kernel": time.kernel, "extents": extents(kernel, step, sizes)}
         row |= {"us": time.seconds * 1e6, "flops": time.flops, "bytes": time.bytes}
-        made.append(row | {"variant": time.variant, "variants": variants(kernel)})
+        made.append(row | {"variant": time.variant, "us_of": {}})
     return made
 
 
@@ -107,6 +110,7 @@ def print_kernels(tables: Sequence[Row], rates: Mapping[str, float], out: TextIO
     whole = [
         rated(row, rates, table["precision"])
         | {key: table[key] for key in ("net", "batch", "precision")}
+        | {"how": table["variants"][row["kernel"]][row["variant"]]}
         for table in tables
         for row in table["rows"]
     ]
@@ -145,7 +149,7 @@ def _summed(members: Sequence[Row], rates: Mapping[str, float], precision: str) 
 
 
 def _line(row: Row) -> str:
-    variant = row["variants"][row["variant"]]
+    variant = row["how"]
     constants = " ".join(f"{k}={v}" for k, v in variant["constants"].items())
     reach = f"{row['gflops']:.0f} GFLOP/s {row['gbs']:.0f} GB/s"
     if "of_rate" in row:
@@ -158,5 +162,5 @@ def _line(row: Row) -> str:
 
 def _others(row: Row) -> str:
     """The other variants' times, the fastest first."""
-    known = sorted((v["us"], i) for i, v in enumerate(row["variants"]) if "us" in v)
+    known = sorted((us, i) for i, us in row["us_of"].items())
     return f" [{' '.join(f'v{i}:{us:.1f}' for us, i in known[:4])}]" if known else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,23 @@ import numpy as np
 from benchmarks import zoo
 from benchmarks.gpu_timing import Blocker, turn
 
-TUNING = 60.0  # seconds one binding may measure variants
+Measure = Callable[..., float]
 
 
 class NetcEngine:
     """One net at one precision on cuda:0, or in the interpreter where `dry`."""
 
-    def __init__(self, dry: bool, cache: Path | None, arch: str, folder: Path) -> None:
-        self._dry, self._cache, self._arch, self._folder = dry, cache, arch, folder
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._dry, self._arch = options["dry"], options["arch"]
+        self._folder, self._tuning = Path(options["folder"]), options["tuning"]
+        self._cache = Path(options["cache"]) if options["cache"] else None
+        self._tuned = Path(options["tuned"])
         self._graphs: dict[str, Any] = {}
         self._net: zoo.Net | None = None
         self._executable: Any = None
         self._blocker: Any = None
-        self._records: list[dict[int, float]] = []  # of each launch, seconds by variant
+        self._measured: dict[str, dict[int, float]] = {}  # seconds by variant, by the tuner's key
+        self._records: list[dict[int, float]] = []  # those of each launch
 
     def build(self, net: str, precision: str) -> dict[str, Any]:
         """Compile only, which fills the cache; says how much there was to compile."""
@@ -36,7 +40,7 @@ class NetcEngine:
 
         start = time.perf_counter()
         if net not in self._graphs:
-            self._graphs = {net: zoo.read(net).graph}  # the weights of one net at a time
+            self._graphs[net] = zoo.read(net).graph
         options = Options(
             devices=(Device("cuda", 0),),
             archs=() if self._dry else (self._arch,),
@@ -61,7 +65,8 @@ class NetcEngine:
         gc.collect()
         built = self.build(net, precision)
         self._watch_tuning()
-        gpu = GpuOptions("interpret" if self._dry else "cuda", tuning=TUNING)
+        driver = "interpret" if self._dry else "cuda"
+        gpu = GpuOptions(driver, cache=self._tuned, tuning=self._tuning)
         start = time.perf_counter()
         self._executable = executable(self._artifact, gpu=gpu)
         return built | {"load": time.perf_counter() - start}
@@ -102,7 +107,7 @@ class NetcEngine:
 
     def kernels(self, repeat: int) -> dict[str, Any]:
         """Every launch alone, with what is known of it."""
-        from benchmarks.gpu_kernels import rows
+        from benchmarks.gpu_kernels import rows, variants
 
         assert self._net is not None
         times = self._executable.kernel_times(self._net.feed, repeat=repeat)
@@ -111,28 +116,26 @@ class NetcEngine:
         )
         if len(self._records) == len(made):
             for row, record in zip(made, self._records, strict=True):
-                for variant, seconds in record.items():
-                    row["variants"][variant]["us"] = seconds * 1e6
-        return {"rows": made}
+                row["us_of"] = {variant: seconds * 1e6 for variant, seconds in record.items()}
+        used = {row["kernel"] for row in made}
+        held = self._artifact.gpu.kernels
+        return {"rows": made, "variants": {name: variants(held[name]) for name in used}}
 
     def _watch_tuning(self) -> None:
         """Note what every variant took when it was measured, launch by launch."""
         from netc.runtime import cuda, tuning
 
-        records: list[dict[int, float]] = self._records
-        known: dict[str, dict[int, float]] = {}
+        records, known = self._records, self._measured
 
         class Watched(tuning.Tuner):
             """A tuner whose measurements are kept."""
 
-            def choose(
-                self, key: str, candidates: Sequence[int], measure: Callable[[int], float]
-            ) -> int:
+            def choose(self, key: str, candidates: Sequence[int], measure: Measure) -> int:
                 """The fastest, as ever."""
                 taken = known.setdefault(key, {})
 
-                def noted(variant: int) -> float:
-                    taken[variant] = measure(variant)
+                def noted(variant: int, *more: float) -> float:
+                    taken[variant] = measure(variant, *more)
                     return taken[variant]
 
                 records.append(taken)

@@ -59,6 +59,7 @@ class Blocker:
 
     def __init__(self, device: Any) -> None:
         self._buffer = device.allocate(self.SIZE, stream=device.default_stream)
+        device.sync()
 
     def block(self, stream: Any) -> None:
         """Ask for about BUSY seconds of work."""

@@ -10,7 +10,7 @@ import gc
 import logging
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,22 +21,25 @@ import torch
 from benchmarks import zoo
 from benchmarks.gpu_timing import torch_rates, torch_times, turn, wall_times
 from benchmarks.torch_net import folded, tensors, torch_module
+from netc.ir.graph import Graph
 
 DTYPES = {"low": torch.bfloat16, "fp16": torch.float16}  # float32 for the others
 WARM_UP = 3
 _PART = 16  # images of the reference at a time
+_MUCH = 2e12  # operations; a reference of more is in float32, without tf32
 
 
 class TorchEngine:
     """One net at one precision; compiled by torch where `compiles`."""
 
-    def __init__(self, dry: bool, folder: Path, compiles: bool) -> None:
-        self._dry, self._folder, self._compiles = dry, folder, compiles
-        self._device = "cpu" if dry else "cuda"
-        self._graphs: dict[str, Any] = {}
+    def __init__(self, options: Mapping[str, Any], compiles: bool) -> None:
+        self._dry, self._folder = options["dry"], Path(options["folder"])
+        self._compiles = compiles
+        self._device = "cpu" if self._dry else "cuda"
+        self._graphs: dict[str, Graph] = {}
         self._run: Callable[[], Any] | None = None
         self._held: Any = None
-        if not dry:
+        if not self._dry:
             torch.backends.cudnn.benchmark = True
         if compiles:
             logging.getLogger("torch._inductor").setLevel(logging.ERROR)
@@ -46,8 +49,7 @@ class TorchEngine:
         start = time.perf_counter()
         self._drop()
         self._name = net
-        if net not in self._graphs:
-            self._graphs = {net: folded(zoo.read(net).graph)}
+        self._graph(net)
         self._dtype = DTYPES.get(precision, torch.float32)
         torch.backends.cuda.matmul.allow_tf32 = precision == "medium"
         torch.backends.cudnn.allow_tf32 = precision == "medium"
@@ -103,27 +105,29 @@ class TorchEngine:
         return turn(partial(torch_times, torch, self._run), seconds)
 
     def reference(self, net: str, batch: int, out: str) -> dict[str, Any]:
-        """The outputs in float64, written to a file."""
+        """The outputs in float64 (in float32 where that is too much), written to a file."""
         start = time.perf_counter()
         self._drop()
-        if net not in self._graphs:
-            self._graphs = {net: folded(zoo.read(net).graph)}
-        feed = zoo.fed(net, self._graphs[net], batch).feed
+        whole = zoo.fed(net, self._graph(net), batch)
+        dtype = torch.float64 if whole.flops < _MUCH else torch.float32
+        torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
         parts = []
-        torch.backends.cudnn.benchmark = False
         for first in range(0, batch, _PART):
-            arrays = [x[first : first + _PART] for x in feed.values()]
-            sizes = zoo.fed(net, self._graphs[net], len(arrays[0])).sizes
-            module = torch_module(self._graphs[net], sizes, torch.float64, self._device)
+            arrays = [x[first : first + _PART] for x in whole.feed.values()]
+            sizes = whole.sizes | ({"N": len(arrays[0])} if "N" in whole.sizes else {})
+            module = torch_module(whole.graph, sizes, dtype, self._device)
             with torch.inference_mode():
-                ys = module(tensors(arrays, torch.float64, self._device))
+                ys = module(tensors(arrays, dtype, self._device))
             parts.append([y.cpu().numpy() for y in ys])
-            del module
-        torch.backends.cudnn.benchmark = not self._dry
-        self._drop()
-        whole = (np.concatenate(column) for column in zip(*parts, strict=True))
-        np.savez(self._folder / out, *whole)
-        return {"seconds": time.perf_counter() - start}
+        columns = (np.concatenate(column) for column in zip(*parts, strict=True))
+        np.savez(self._folder / out, *columns)
+        return {"seconds": time.perf_counter() - start, "dtype": str(dtype)}
+
+    def _graph(self, net: str) -> Graph:
+        if net not in self._graphs:
+            self._graphs[net] = folded(zoo.read(net).graph)
+        return self._graphs[net]
 
     def facts(self) -> dict[str, Any]:
         """What the machine is, and what it reaches."""

@@ -14,28 +14,25 @@ import json
 import os
 import sys
 import traceback
-from pathlib import Path
 from typing import Any
 
 _STOPS = ("CUDA error", "the GPU stopped", "AcceleratorError", "CUDA_ERROR", "cudaError")
 _GOES_ON = ("out of memory", "OUT_OF_MEMORY")
 _SPARED = 4  # processors
-_CLIP = 400  # characters of an error
+_CLIP, _TRACE = 400, 3000  # characters of an error, and of its trace
 
 
 def engine(name: str, options: dict[str, Any]) -> Any:
     """The engine by its name."""
-    folder, dry = Path(options["folder"]), bool(options["dry"])
     if name == "build":
         _keep_out_of_the_way()
     if name in ("netc", "build"):
         from benchmarks.gpu_netc import NetcEngine
 
-        cache = Path(options["cache"]) if options["cache"] else None
-        return NetcEngine(dry, cache, options["arch"], folder)
+        return NetcEngine(options)
     from benchmarks.gpu_torch import TorchEngine
 
-    return TorchEngine(dry, folder, compiles=name == "compile")
+    return TorchEngine(options, compiles=name == "compile")
 
 
 def _keep_out_of_the_way() -> None:
@@ -60,6 +57,7 @@ def main() -> None:
             traceback.print_exc()
             text = f"{type(error).__name__}: {error}"
             answer = {"error": text[:_CLIP], "stopped": _stopped(text)}
+            answer["trace"] = traceback.format_exc()[-_TRACE:]
         print(json.dumps(answer), file=answers, flush=True)
         if answer.get("stopped"):
             os._exit(1)  # destructors would only meet the same error
