@@ -92,6 +92,13 @@ def test_compact(rows: int) -> None:
     judge(graph, feed, run(graph, feed))
 
 
+def test_random_numbers_are_those_of_every_other_back_end() -> None:
+    graph = net_of("(x: f32[N,5,H,W]) -> exp(x) |> random_uniform(seed=9) |> max_pool(1)")
+    feed = feed_of(graph, {"N": 3, "H": 4, "W": 7})
+    (want,) = interpret(graph, feed).values()
+    np.testing.assert_array_equal(run(graph, feed)["y"], want.astype(np.float32))
+
+
 NAN, INF = float("nan"), float("inf")
 SPECIAL = np.array([[1, 2, NAN, 3], [1, 2, 3, 4], [INF, 1, 2, 3], [-INF] * 4, [INF, INF, -INF, 0],
                     [NAN] * 4, [-0.0, 0, -0.0, 0]], np.float32)  # fmt: skip
