@@ -27,7 +27,7 @@ def _double(src: Source, value: Dim) -> str:
 
 @rule(ResizeBilinear)
 def resize_bilinear(ctx: Lowering, k: Kernel) -> Launch:
-    """Four neighbours, weighted; places are found in float64 as the reference finds them."""
+    """Four neighbours, weighted."""
     assert k.anchor is not None
     op, (x,) = k.anchor.op, k.anchor_operands()
     assert isinstance(op, ResizeBilinear)
@@ -49,32 +49,29 @@ def _mix(src: Source, ends: list[str], weight: str) -> str:
 
 
 def _neighbours(flat: Flat, axis: int, size: Dim, corners: bool) -> tuple[Coord, Coord, str]:
-    """The first input read, the second, and the weight of the second."""
+    """The first input read, the second, and the weight of the second.
+
+    Place i of the result is at i·(in − 1)/(out − 1), or at ((2i + 1)·in − out)/(2·out): whole
+    numbers, so that lanes are known to read neighbours.
+    """
     src, out = flat.src, flat.shape[axis]
-    index = src.let(f"{flat.index(axis)}.to(tl.float64)")
-    at = src.let(f"{index} * {_step(src, size, out, corners)}")
-    if not corners:
-        at = src.let(f"({index} + 0.5) * {_step(src, size, out, corners)} - 0.5")
-        at = src.let(f"tl.where({at} < 0.0, 0.0, {at})")
-        last = _double(src, size - 1)
-        at = src.let(f"tl.where({at} > {last}, {last}, {at})")
-    end = src.let(f"{src.size(size)} - 1") if not isinstance(size, int) else str(size - 1)
-    low = src.let(f"tl.minimum({at}.to(tl.int32), {end})")
-    high = src.let(f"tl.minimum({low} + 1, {end})")
-    weight = src.let(f"({at} - {low}.to(tl.float64)).to(tl.float32)")
+    near = isinstance(size, int) and isinstance(out, int) and 2 * size * out < 1 << 31
+    index = src.let(f"{flat.index(axis)}.to({'tl.int32' if near else 'tl.int64'})")
+    last = src.let(f"{src.size(size)} - 1") if not isinstance(size, int) else str(size - 1)
+    if corners:
+        share = (
+            str(max(out - 1, 1)) if isinstance(out, int) else f"tl.maximum({src.size(out)} - 1, 1)"
+        )
+        share, far = src.let(share), src.let(f"{index} * {last}")
+    else:
+        share = src.let(f"{src.size(out)} * 2")
+        far = src.let(f"tl.maximum(({index} * 2 + 1) * {src.size(size)} - {src.size(out)}, 0)")
+        far = src.let(f"tl.minimum({far}, ({index} * 0 + {last}) * {share})")
+    low = src.let(f"{far} // {share}")
+    high = src.let(f"tl.minimum({low} + 1, {last})")
+    part = src.let(f"({far} - {low} * {share}).to(tl.float32)")
+    weight = src.let(f"tl.div_rn({part}, tl.zeros_like({part}) + {share})")
     return Coord(low, "lane"), Coord(high, "lane"), weight
-
-
-def _step(src: Source, size: Dim, out: Dim, corners: bool) -> str:
-    """How far apart in the input neighbours of the result are."""
-    if isinstance(size, int) and isinstance(out, int):
-        if corners:
-            return repr((size - 1) / (out - 1) if out > 1 else 0.0)
-        return repr(size / max(out, 1))
-    n, m = _double(src, size), _double(src, out)
-    if not corners:
-        return src.let(f"{n} / {m}")
-    return src.let(f"tl.where({m} > 1.0, ({n} - 1.0) / ({m} - 1.0), 0.0)")
 
 
 @rule(Unpool)
