@@ -324,18 +324,19 @@ class _Writer:
                 shift += f" + ({spot} * {self.along(w, 'step')}){column}"
                 continue
             move = spot if w.dilation == 1 else f"{spot} * {w.dilation}"
+            moved = "0" if spot == "0" else f"({move}){column}"  # a number has no columns
             start = self.starts.get(w)
             if w.transposed:
-                at = self.src.let(f"{start}{row} - ({move}){column}")
+                at = self.src.let(f"{start}{row} - {moved}")
                 place = at if w.stride == 1 else self.src.let(f"{at} // {w.stride}")
                 fits = f"({at} >= 0) & ({place} < {self.along(w, 'reach')})"
                 masks.append(fits + (f" & ({at} % {w.stride} == 0)" if w.stride > 1 else ""))
                 shift += f" + {place} * {self.along(w, 'step')}"
                 continue
             if spot != "0":
-                shift += f" + (({move}) * {self.along(w, 'step')}){column}"
+                shift += f" + {moved} * {self.along(w, 'step')}"
             if w.reach is not None:
-                at = self.src.let(f"{start}{row} + ({move}){column}")
+                at = self.src.let(f"{start}{row} + {moved}")
                 masks.append(f"({at} >= 0) & ({at} < {self.along(w, 'reach')})")
         return shift, masks
 
