@@ -201,10 +201,11 @@ def on_processors(options: Options) -> Options:
 
 
 def _computing_hosts(graph: Graph) -> list[Node]:
-    """The nodes of the net that compute on a processor."""
+    """The nodes of the net that compute on a processor, or are copied to its results there."""
     from netc.passes.facts import SOURCES
 
-    placed = [n for n in graph.nodes if not isinstance(n.op, SOURCES)]
+    given = {v.node for v in graph.outputs.values()}
+    placed = [n for n in graph.nodes if n in given or not isinstance(n.op, SOURCES)]
     return [n for n in placed if n.device is None or n.device.kind != "cuda"]
 
 

@@ -245,25 +245,28 @@ class _Converter:
         for node in self.graph.nodes:
             self._place(node)
         roots = (*self.graph.outputs.values(), *self.graph.updates.values())
-        return rebuilt(self.graph, {v: self.read(v, PLAIN) for v in roots})
+        return rebuilt(self.graph, {v: self.read(v, PLAIN, v.node) for v in roots})
 
-    def read(self, v: Value, wanted: Layout | None) -> Value:
-        """The value in the layout a reader wants; FREE takes what there is."""
+    def read(self, v: Value, wanted: Layout | None, reader: Node) -> Value:
+        """The value in the layout a reader wants; FREE takes what there is.
+
+        Blocks are made where they are first read, since other devices may have none.
+        """
         there = [label for label in (C8, PLAIN) if (v, label) in self.at]
         if wanted is FREE:
             made = self.labels.get(v.node, PLAIN)
             return self.at[v, made if made in there else there[0]]
         if wanted not in there:
             op, tail = (ToBlocked(), "c8") if wanted is C8 else (ToPlain(), "plain")
-            source = self.at[v, there[0]]
-            with self.builder.at(v.node.loc), self.builder.on(v.node.device):
+            source, device = self.at[v, there[0]], (reader if wanted is C8 else v.node).device
+            with self.builder.at(v.node.loc), self.builder.on(device):
                 made_node = self.builder(op, source, name=f"{v.name.replace('#', '.')}.{tail}")
             self.at[v, wanted] = made_node.out
         return self.at[v, wanted]
 
     def _place(self, node: Node) -> None:
         label = self.labels.get(node, PLAIN)
-        inputs = tuple(self.read(v, self.wishes.of(node, v, label)) for v in node.inputs)
+        inputs = tuple(self.read(v, self.wishes.of(node, v, label), node) for v in node.inputs)
         current = node
         if inputs != node.inputs:
             types = typed(node.op, tuple(v.type for v in inputs))
@@ -271,4 +274,4 @@ class _Converter:
         for old, new in zip(node.results, current.results, strict=True):
             self.at[old, new.type.layout] = new
             if isinstance(node.op, Conv) and conv_gives_blocked(node) and label is C8:
-                self.at[old, C8] = self.read(old, C8)
+                self.at[old, C8] = self.read(old, C8, node)

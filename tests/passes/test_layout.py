@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from netc.ir.device import Device
 from netc.ir.graph import Graph, Node
+from netc.ir.ops.layout import ToBlocked, ToPlain
 from netc.ir.types import Layout
 from netc.passes.base import Context
 from netc.passes.layout import AssignLayout
@@ -179,3 +181,22 @@ def test_blocks_are_whole(lines: str, found: list[str]) -> None:
     """Slices within a block, and operands with one of many channels, are row-major."""
     text = net(f"%a = conv(%x, %w, {CONV}) : f32[N,16,9,9]\n{lines}", params=W)
     assert kinds(laid_out(text)) == ["to_blocked*", "conv*", *found]
+
+
+def test_blocks_are_made_where_they_are_read() -> None:
+    """Another device may have none: what a GPU gives a processor crosses row-major."""
+    before = """
+    graph @g(input %x: f32[1,8,8,8]) {
+      %a = relu(%x) : f32[1,8,8,8] @ cuda:0
+      %b = max_pool(%a, kernel=(3, 3)) : f32[1,8,6,6] @ cpu:0
+      %c = max_pool(%b, kernel=(3, 3)) : f32[1,8,4,4] @ cpu:0
+      return %c
+    }
+    """
+
+    def refuses(node: Node) -> str | None:
+        return "" if node.device == Device("cuda") else None
+
+    after, _ = run(AssignLayout(refuses), graph(before))
+    found = {n.op.name: n.device for n in after.nodes if isinstance(n.op, ToBlocked | ToPlain)}
+    assert found == {"to_blocked": Device("cpu"), "to_plain": Device("cpu")}
