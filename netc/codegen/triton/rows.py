@@ -150,7 +150,7 @@ class Rows:
         src, tile = self.src, self.number
         scratch = src.pointer(BufferArg(SCRATCH), "fp32")
         counter = src.pointer(self.ctx.zeros(4 * SPLIT_PROGRAMS), "i32")
-        src.line("last = 1")
+        src.line("last = tl.program_id(0) * 0 + 1")
         with src.block("if parts > 1:"):
             src.line(f"home = {scratch} + {tile} * (parts * ROWS) + tl.arange(0, ROWS)[:, None]")
             src.line(f"tl.store(home + part * ROWS, {name})")
