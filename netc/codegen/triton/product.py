@@ -378,7 +378,7 @@ class _Writer:
         scratch = src.pointer(BufferArg(SCRATCH), "fp32")
         counter = src.pointer(self.ctx.zeros(4 * SPLIT_PROGRAMS), "i32")
         line = src.line
-        line("last = pid * 0 + 1")
+        line("last = 1")
         with src.block("if parts > 1:"):
             line("spot = tl.arange(0, BM)[:, None] * BN + tl.arange(0, BN)[None, :]")
             line(f"home = {scratch} + tile * (parts * BM * BN)")
@@ -392,7 +392,7 @@ class _Writer:
                 with src.block("for s in range(1, parts):"):
                     line('acc += tl.load(home + s * (BM * BN) + spot, cache_modifier=".cg")')
                 line(f"tl.store({counter} + tile, 0)")
-        line("mm = mm & (last == 1)")
+        line("mm = mm & (m * 0 + last == 1)")
 
     # ---- the end --------------------------------------------------------------------------
 
