@@ -31,6 +31,7 @@ COMMANDS = {  # name -> (module, what it does in a line)
     "convert": ("build", "Write a Caffe net in the .net language."),
     "devices": ("look", "List the devices of this machine."),
     "verify": ("build", "Rebuild a model and compare it byte by byte."),
+    "diff": ("compare", "Compare two models of one net, value by value."),
     "bisect": ("stages", "Find the pass that first changes results."),
 }
 

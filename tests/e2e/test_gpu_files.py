@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -166,8 +167,8 @@ def test_a_device_in_the_net(graph: netc.Graph, tmp_path: Path) -> None:
 def test_precision_by_layer(graph: netc.Graph) -> None:
     want = netc.interpret(graph, {"data": X})["y"]
 
-    def error(**choice: object) -> float:
-        exe = netc.compile(graph, target="cuda", gpu="interpret", **choice)  # type: ignore[arg-type]
+    def error(**choice: Any) -> float:
+        exe = netc.compile(graph, target="cuda", gpu="interpret", **choice)
         return float(np.abs(exe(data=X)["y"] - want).max())
 
     exact, low = error(precision="exact"), error(precision="low")
@@ -205,10 +206,10 @@ def test_precision_by_layer(graph: netc.Graph) -> None:
     ],
 )
 def test_what_does_not_fit(
-    graph: netc.Graph, kind: type[Exception], options: dict[str, object], said: str, help: str
+    graph: netc.Graph, kind: type[Exception], options: dict[str, Any], said: str, help: str
 ) -> None:
     with pytest.raises(kind) as e:
-        netc.compile(graph, **{"target": "cuda", **options})  # type: ignore[arg-type]
+        netc.compile(graph, **{"target": "cuda", **options})
     assert said in str(e.value)
     assert help in str(e.value)
 
