@@ -5,24 +5,29 @@ NETC_GPU=cuda pytest tests/codegen/triton/test_rules.py
 
 from __future__ import annotations
 
-import os
+import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import netc
+from netc.codegen.triton.image import build_image
 from netc.compiler import Options, build
+from netc.errors import NetcError
 from netc.ir.device import Device
 from netc.ir.gpu_code import KernelText
 from netc.ir.graph import Builder, Graph
+from netc.ir.interpret import interpret
 from netc.ir.op import REGISTRY, Case
 from netc.ir.types import DType, Layout
 from netc.runtime.driver import GpuOptions
 from netc.runtime.session import executable
-from tests.codegen.cpu.harness import draw, drawn
+from tests.codegen.cpu.harness import close, drawn
 
-GPU = os.environ.get("NETC_GPU", "interpret")
 SEPARATE = ("input", "param", "const", "fused", "copy")  # no kernels, or tested elsewhere
 
 # A net, then the sizes of its symbols. Operands named i… hold places from -2 to 12.
@@ -89,7 +94,10 @@ NETS: tuple[tuple[str, dict[str, int]], ...] = (
         )
     ),
 )  # fmt: skip
-COMPACT = "net t(x: f32[N,8,3,3], z: f32[N,2], i: f32[N]) -> a, b, n { y = exp(x)\n a, b, n = compact(y, z, i) }"  # noqa: E501
+COMPACT = """net t(x: f32[N,8,3,3], z: f32[N,2], i: f32[N]) -> a, b, n {
+    y = exp(x)
+    a, b, n = compact(y, z, i)
+}"""
 
 
 def net_of(text: str) -> Graph:
@@ -142,16 +150,17 @@ def sample_feed(sample: Case) -> dict[str, np.ndarray]:
     return {f"x{i}": x for i, x in enumerate(drawn(sample))}
 
 
-def kernels_of(graph: Graph, **options: object) -> dict[str, KernelText]:
+def kernels_of(graph: Graph, **options: Any) -> dict[str, KernelText]:
     """The texts of a graph's kernels."""
-    made = build(graph, Options(devices=(Device("cuda", 0),), archs=(), **options))  # type: ignore[arg-type]
+    made = build(graph, Options(devices=(Device("cuda", 0),), archs=(), **options))
     assert made.gpu is not None
     return {name: kernel.text for name, kernel in made.gpu.kernels.items()}
 
 
-def run(graph: Graph, feed: Mapping[str, np.ndarray], **options: object) -> dict[str, np.ndarray]:
+def run(graph: Graph, feed: Mapping[str, np.ndarray], **options: Any) -> dict[str, np.ndarray]:
     """The outputs, on memory that was filled with NaN before."""
-    exe = netc.compile(graph, target="cuda", gpu=GPU, cache=False, **options)  # type: ignore[arg-type]
+    options = {"gpu": "interpret", "cache": False, **options}
+    exe = netc.compile(graph, target="cuda", **options)
     exe.poison()
     return exe(feed)
 
@@ -169,4 +178,38 @@ def run_variant(graph: Graph, feed: Mapping[str, np.ndarray], number: int) -> di
     return executable(changed, None, gpu=GpuOptions("interpret"))(feed)
 
 
-__all__ = ["COMPACT", "GPU", "NETS", "draw"]
+def judge(
+    graph: Graph, feed: Mapping[str, np.ndarray], out: Mapping[str, np.ndarray], share: float = 2e-6
+) -> None:
+    """Within a few units in the last place, or 2e-6 of the largest: sums here are short."""
+    for name, want in interpret(graph, feed).items():
+        got, exact = out[name], np.asarray(want)
+        if exact.dtype.kind != "f":
+            np.testing.assert_array_equal(got, exact)
+            continue
+        finite = np.abs(exact[np.isfinite(exact)])
+        close(got, exact, 8, share * float(finite.max(initial=0.0)))
+
+
+def main() -> None:
+    """Everything on a GPU: compiled together, then run one by one."""
+    graphs = {f"{n}-{i}": (sample_graph(n, s, True), sample_feed(s)) for n, i, s in samples()}
+    for i, (text, sizes) in enumerate(NETS):
+        graph = net_of(text)
+        graphs[f"net {i} {text}"] = graph, feed_of(graph, sizes)
+    kernels = {f"{i}_{n}": k for i, (g, _) in enumerate(graphs.values())
+               for n, k in kernels_of(g, precision="exact").items()}  # fmt: skip
+    failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        build_image(kernels, [sys.argv[1] if len(sys.argv) > 1 else "sm_90"], Path(folder))
+        for name, (graph, feed) in graphs.items():
+            try:
+                judge(graph, feed, run(graph, feed, gpu="cuda", cache=folder, precision="exact"))
+            except (AssertionError, NetcError) as error:
+                failed += 1
+                print(f"{name}: {' '.join(str(error).split())[:300]}", flush=True)
+    print(f"{failed} of {len(graphs)} failed")
+
+
+if __name__ == "__main__":
+    main()

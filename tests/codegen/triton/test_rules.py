@@ -11,15 +11,14 @@ import pytest
 import netc
 from netc.codegen.triton.image import build_image
 from netc.ir.gpu_code import KernelText
-from netc.ir.graph import Graph
 from netc.ir.interpret import interpret
 from netc.ir.op import REGISTRY, Case
 from netc.ir.scalar import Elementwise
-from tests.codegen.cpu.harness import close
 from tests.codegen.triton.rules import (
     COMPACT,
     NETS,
     feed_of,
+    judge,
     kernels_of,
     net_of,
     run,
@@ -36,19 +35,6 @@ pytestmark = pytest.mark.skipif(
 MATRIX = ("conv", "fc")  # whose kernels have tests of their own
 ROOT = shared_or_none()
 GOLDENS = sorted(p.name for p in (ROOT / "caffe/goldens").iterdir()) if ROOT else []
-
-
-def judge(
-    graph: Graph, feed: dict[str, np.ndarray], out: dict[str, np.ndarray], share: float = 2e-6
-) -> None:
-    """Within a few units in the last place, or 2e-6 of the largest: sums here are short."""
-    for name, want in interpret(graph, feed).items():
-        got, exact = out[name], np.asarray(want)
-        if exact.dtype.kind != "f":
-            np.testing.assert_array_equal(got, exact)
-            continue
-        finite = np.abs(exact[np.isfinite(exact)])
-        close(got, exact, 8, share * float(finite.max(initial=0.0)))
 
 
 @pytest.mark.parametrize("optimize", [True, False], ids=["optimized", "as-written"])
