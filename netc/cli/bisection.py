@@ -74,11 +74,11 @@ def walk(graph: Graph, passes: Iterable[Pass], feed: Arrays, ctx: Context) -> It
         graph = after
 
 
-def compiled(graph: Graph, feed: Arrays) -> Verdict:
+def compiled(graph: Graph, feed: Arrays, **options: Any) -> Verdict:
     """The verdict on the code that runs, which computes in float32."""
     from netc import api
 
-    got = api.compile(graph)(feed)
+    got = api.compile(graph, **options)(feed)
     error, output = distance(got, interpret(graph, feed))
     return Verdict("the compiled code", error, output, True)
 

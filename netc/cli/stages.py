@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from netc.cli.gpus import run_options, target_option
 from netc.cli.options import EXISTING, WRITTEN, source_options
 from netc.cli.show import progress, say, table
 from netc.errors import UsageError, VerifyError, clean
@@ -18,13 +19,16 @@ if TYPE_CHECKING:
     from netc.passes.base import Context, Pass
 
 
-def standard_passes(optimize: bool = True) -> tuple[Pass, ...]:
-    """The passes that `netc compile` runs."""
+def standard_passes(optimize: bool = True, target: str = "cpu") -> tuple[Pass, ...]:
+    """The passes that `netc compile` runs for a target."""
+    from netc.choices import targets_of
     from netc.codegen.accept import row_major, why_not
+    from netc.ir.device import Device
     from netc.passes.pipelines import INFERENCE, MINIMAL, for_back_end
-    from netc.passes.place import CPU
 
-    return for_back_end(INFERENCE if optimize else MINIMAL, why_not, row_major(CPU))
+    default = Device("cuda" if "cuda" in targets_of(target) else "cpu")
+    passes = INFERENCE if optimize else MINIMAL
+    return for_back_end(passes, why_not, row_major(default), default)
 
 
 def prepared(graph: Graph) -> tuple[Graph, Context]:
@@ -40,13 +44,13 @@ def prepared(graph: Graph) -> tuple[Graph, Context]:
     return replace(graph, weights=weights), Context(check=options.check, seed=options.seed)
 
 
-def graph_after(graph: Graph, name: str, optimize: bool = True) -> Graph:
+def graph_after(graph: Graph, name: str, optimize: bool = True, target: str = "cpu") -> Graph:
     """A net as it is after the standard passes up to the one called `name`."""
     from netc.errors import GraphError
     from netc.ir.graph import Stage
     from netc.passes.base import run_passes
 
-    chosen = _until(standard_passes(optimize), name)
+    chosen = _until(standard_passes(optimize, target), name)
     if graph.stage is not Stage.NET:
         raise GraphError("this graph has had its passes", help="leave out --after")
     graph, context = prepared(graph)
@@ -60,6 +64,7 @@ def graph_after(graph: Graph, name: str, optimize: bool = True) -> Graph:
 @click.option("--list", "listing", is_flag=True, help="List the passes in their order.")
 @click.option("-o", "--out", type=WRITTEN, help="Write here instead of printing.")
 @click.option("--no-optimize", is_flag=True, help="The passes of an unoptimized compilation.")
+@target_option
 @source_options
 def dump_command(
     source: Path,
@@ -67,16 +72,17 @@ def dump_command(
     listing: bool,
     out: Path | None,
     no_optimize: bool,
+    target: str,
     **options: Any,
 ) -> None:
     """Print SOURCE as IR text, as it is after a pass."""
     from netc.cli.sources import read_source
 
     if listing:
-        say("\n".join(p.name for p in standard_passes(not no_optimize)))
+        say("\n".join(p.name for p in standard_passes(not no_optimize, target)))
         return
     graph = read_source(source, options)
-    _give(graph_after(graph, after, not no_optimize) if after else graph, out)
+    _give(graph_after(graph, after, not no_optimize, target) if after else graph, out)
 
 
 def _until(passes: Sequence[Pass], name: str) -> tuple[Pass, ...]:
@@ -148,8 +154,12 @@ def _bridge(stage: Stage, wanted: Pass, standard: Sequence[Pass]) -> Pass:
 @click.argument("source", type=EXISTING)
 @click.option("--seed", type=int, default=0, help="Of the inputs that are tried.")
 @click.option("--batch", type=click.IntRange(1, 1 << 20), default=2, help="Their batch size.")
+@target_option
+@run_options
 @source_options
-def bisect_command(source: Path, seed: int, batch: int, **options: Any) -> None:
+def bisect_command(
+    source: Path, seed: int, batch: int, target: str, gpu: str, on_gpu_loss: str, **options: Any
+) -> None:
     """Find the pass of SOURCE's compilation that first changes results.
 
     The graph after each pass is interpreted in float64 and compared with the net as it was read;
@@ -164,7 +174,7 @@ def bisect_command(source: Path, seed: int, batch: int, **options: Any) -> None:
         raise UsageError("this graph has had its passes", help="give the net it was made from")
     context.check = 0
     feed = seeded_feed(graph, seed, batch)
-    passes = standard_passes()
+    passes = standard_passes(target=target)
     verdicts = []
     with progress("interpreting the net") as step:
         for verdict in walk(graph, passes, feed, context):
@@ -174,7 +184,7 @@ def bisect_command(source: Path, seed: int, batch: int, **options: Any) -> None:
                 break
         else:
             step("running the compiled net")
-            final = compiled(graph, feed)
+            final = compiled(graph, feed, target=target, gpu=gpu, on_gpu_loss=on_gpu_loss)
             verdicts.append((final, final.error <= tolerance(graph)))
     rows = [
         (v.name, "" if v.changed else "no change", f"{v.error:.2e}", "ok" if fine else "DIFFERS")

@@ -162,6 +162,13 @@ def test_devices(netc: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "cuda:1" in shown
 
 
+def test_stops_of_a_compilation(netc: Invoke, tiny: Path) -> None:
+    assert "@ cuda:0" in netc("dump", tiny, "--target", "cuda", "--after", "fuse").output
+    shown = netc("bisect", tiny, "--target", "cuda", "--gpu", "interpret").output
+    assert "nor does the compiled code" in shown
+    assert "no back end for 'tpu'" in netc("dump", tiny, "--target", "tpu", "--list", code=5).output
+
+
 def test_explain(netc: Invoke, tiny: Path) -> None:
     assert "cuda:0" in netc("explain", tiny, "--target", "cuda").output
     shown = netc("explain", tiny, "--devices", "cpu:0,cuda:0", "--place", "p=cuda:0").output
