@@ -36,12 +36,17 @@ class Operand:
     strides: tuple[Dim, ...]
     halo: tuple[int, ...] = (0, 0)
     array: Array | None = None
-    element: str = ""  # "bf16" or "fp16" where floats are stored so
+    element: str = ""  # "bf16", "fp16" or "tf32" where floats are rounded to that
 
     @property
     def item(self) -> int:
         """Bytes of one element as it is stored."""
-        return 2 if self.element else self.type.dtype.size
+        return 2 if self.is_narrow else self.type.dtype.size
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether floats are stored in 16 bits."""
+        return self.element in ("bf16", "fp16")
 
     @property
     def is_c8(self) -> bool:

@@ -100,7 +100,7 @@ class Body:
             other = "0"
         tail = f", mask={mask}, other={other}" if mask else ""
         made = f"tl.load({pointer}{spot}{tail})"
-        if o.element:
+        if o.is_narrow:
             made += ".to(tl.float32)"
         return self.src.let(made)
 
@@ -127,6 +127,7 @@ class Body:
             pointer += f" + tl.zeros_like({tile.like}).to(tl.int32)"
         mask = " & ".join(f"({m})" for m in tile.masks.values() if m)
         value = self.src.let(f"tl.zeros_like({tile.like}).to({value}.dtype) + {value}")
+        value = self.src.let(f"tf32({value})") if o.element == "tf32" else value
         self.src.line(f"tl.store({pointer}, {value}{f', mask={mask}' if mask else ''})")
 
     def finish(

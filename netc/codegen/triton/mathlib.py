@@ -1,8 +1,9 @@
-"""Elementary functions as Triton text, within 4 units in the last place.
+"""Elementary functions as Triton text, within 4 units in the last place, and a rounding.
 
 The same reductions and polynomials as the processor's (Cephes, Moshier; see
 `netc.codegen.cpu.mathlib`): Triton's own `exp` and `log` are approximations whose error grows with
-the argument. A kernel's text begins with those of them that it calls.
+the argument. `tf32` rounds to 10 bits behind the point, to nearest even. A kernel text begins with
+those of them that it calls.
 """
 
 from __future__ import annotations
@@ -147,6 +148,13 @@ def power(x, y):
     unit = (size == 1.0) & (y * y == float("inf"))
     return tl.where((x == 1.0) | unit | (y == 0.0), 1.0, out)
 """
+_TF32 = """
+@triton.jit
+def tf32(x):
+    bits = x.to(tl.int32, bitcast=True)
+    near = (bits + 4095 + ((bits >> 13) & 1)) & -8192
+    return tl.where(x == x, near.to(tl.float32, bitcast=True), x)
+"""
 _FUNCTIONS = {  # in an order that has every function after those it calls
     "expm1_core": _EXPM1_CORE,
     "power_of_two": _POWER_OF_TWO,
@@ -156,6 +164,7 @@ _FUNCTIONS = {  # in an order that has every function after those it calls
     "log1p": _LOG1P,
     "tanh": _TANH,
     "power": _POWER,
+    "tf32": _TF32,
 }
 
 

@@ -93,11 +93,14 @@ def _in_order(array: Array, layout: Layout) -> Array:
 
 
 def rounded(array: Array, element: str) -> Array:
-    """float32 as float16, or as the bits of bfloat16, to nearest even."""
+    """float32 as float16, as the bits of bfloat16, or rounded to tf32; to nearest even."""
     if element == "fp16":
         with np.errstate(over="ignore"):
             return array.astype(np.float16)
     bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    if element == "tf32":
+        near = (bits + 0xFFF + ((bits >> 13) & 1)) & np.uint32(0xFFFFE000)
+        return np.where(np.isnan(array), array, near.view(np.float32))
     carried = bits + 0x7FFF + ((bits >> 16) & 1)
     return np.where(np.isnan(array), 0x7FC0, carried >> 16).astype(np.uint16)
 

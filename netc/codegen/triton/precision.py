@@ -11,14 +11,24 @@ class Precision(Enum):
 
     EXACT = "exact"  # float32 products and sums, no matrix units
     HIGH = "high"  # three tf32 products for one: near float32
-    MEDIUM = "medium"  # one tf32 product
+    MEDIUM = "medium"  # one product of operands rounded to tf32
     LOW = "low"  # bfloat16 operands and storage, float32 sums
     FP16 = "fp16"  # float16 operands and storage, float32 sums
 
     @property
     def element(self) -> str:
-        """How floats are stored between kernels: "" for float32."""
-        return {Precision.LOW: "bf16", Precision.FP16: "fp16"}.get(self, "")
+        """How floats are stored between kernels: "" for float32, "tf32" for float32 rounded to it.
+
+        Matrix units cut tf32 operands off instead of rounding them, which shrinks every product a
+        little; what is rounded when it is stored stays as it is.
+        """
+        names = {Precision.LOW: "bf16", Precision.FP16: "fp16", Precision.MEDIUM: "tf32"}
+        return names.get(self, "")
+
+    @property
+    def item(self) -> int:
+        """Bytes of an operand."""
+        return 2 if self in (Precision.LOW, Precision.FP16) else 4
 
     @property
     def input(self) -> str:

@@ -25,8 +25,19 @@ from netc.ir.dims import Dim, evaluate, product, symbols
 from netc.ir.graph import Value
 from netc.ir.plan import BufferArg, WeightArg
 
-TYPES = {"": "tl.float32", "bf16": "tl.bfloat16", "fp16": "tl.float16"}
+NARROW = {"bf16": "tl.bfloat16", "fp16": "tl.float16"}
 NOMINAL = 224  # what an unknown height or width counts as when tiles are ranked
+
+
+def converted(text: str, stored: str, wanted: str) -> str:
+    """A tile stored in one way, in the form in which it is multiplied."""
+    if stored == wanted or (stored, wanted) == ("tf32", ""):
+        return text
+    if wanted in NARROW:
+        return f"{text}.to({NARROW[wanted]})"
+    if stored in NARROW:  # has fewer bits than tf32
+        return f"{text}.to(tl.float32)"
+    return f"tf32({text})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +133,7 @@ class _Writer:
 
     def _works(self) -> list[Work]:
         """The sizes the tiles are ranked for."""
-        item = 2 if self.precision.element else 4
+        item = self.precision.item
         depth = self.p.count * self.p.channels
         batches = self.ctx.batches if symbols(self.p.rows) else (1,)
         works = []
@@ -346,16 +357,14 @@ class _Writer:
         mask = f", mask={' & '.join(f'({m})' for m in masks)}, other=0.0" if masks else ""
         wanted = self.precision.element
         if self.p.fed is None:
-            cast = "" if stored == wanted else f".to({TYPES[wanted]})"
-            self.src.line(f"a = tl.load({pointer} + {at}{mask}){cast}")
+            self.src.line(f"a = {converted(f'tl.load({pointer} + {at}{mask})', stored, wanted)}")
             return
-        raw = self.src.let(
-            f"tl.load({pointer} + {at}{mask})" + (".to(tl.float32)" if stored else "")
-        )
+        exact = ".to(tl.float32)" if self.p.x.is_narrow else ""
+        raw = self.src.let(f"tl.load({pointer} + {at}{mask}){exact}")
         inside = " & ".join(f"({m})" for m in masks)
         made = self._computed(self.p.fed, raw)
         made = self.src.let(f"tl.where({inside}, {made}, 0.0)") if masks else made
-        self.src.line(f"a = {made}" + (f".to({TYPES[wanted]})" if wanted else ""))
+        self.src.line(f"a = {converted(made, '', wanted)}")
 
     def _computed(self, fed: Value, raw: str) -> str:
         """What feeds the product, from a chunk of x: numbers per channel are read beside it."""
@@ -365,12 +374,11 @@ class _Writer:
         return self.body.at(fed, coords, Tile({"depth": mask}, raw), {self.p.main: raw})
 
     def _load_b(self, at: str, masks: Sequence[str]) -> None:
-        pointer = self.src.pointer(self.p.weights, self.p.element or "fp32")
+        stored = self.p.element
+        pointer = self.src.pointer(self.p.weights, stored if stored in NARROW else "fp32")
         mask = f", mask={' & '.join(f'({m})' for m in masks)}, other=0.0" if masks else ""
-        cast = "" if self.p.element == self.precision.element else (
-            f".to({TYPES[self.precision.element]})"
-        )  # fmt: skip
-        self.src.line(f"b = tl.load({pointer} + {at}{mask}){cast}")
+        read = f"tl.load({pointer} + {at}{mask})"
+        self.src.line(f"b = {converted(read, stored, self.precision.element)}")
 
     def _merge(self) -> None:
         """Partial sums of one tile: the program that comes last adds them all, in order."""

@@ -76,7 +76,7 @@ class Source:
         """The name of an operand's address."""
         pointer = o.pointer()
         assert isinstance(pointer, BufferArg)
-        return self.pointer(pointer, o.element or ELEMENTS[o.type.dtype])
+        return self.pointer(pointer, o.element if o.is_narrow else ELEMENTS[o.type.dtype])
 
     def constant(self, name: str) -> str:
         """A constant that variants give values for."""

@@ -62,7 +62,7 @@ def _shapes(precision: Precision) -> Iterator[tuple[int, int, int, int, int]]:
             (128, 128, 16, 8, 3),
         )
         return
-    wide = 2 if precision.element else 1
+    wide = 4 // precision.item
     for rows, columns, warps in (
         (16, 32, 4),
         (16, 64, 4),
