@@ -23,10 +23,14 @@ from netc.ir.types import DType
 
 @dataclass(frozen=True)
 class Coord:
-    """An index along one axis: text, and the part of the tile along which it varies ("" none)."""
+    """An index along one axis: text, and the parts of the tile along which it varies ("" none)."""
 
     text: str
-    part: str = ""
+    part: str = ""  # one, or several with a blank between them
+
+    def along(self, part: str) -> bool:
+        """Whether it varies along a part of the tile."""
+        return part in self.part.split()
 
 
 @dataclass
@@ -38,7 +42,7 @@ class Tile:
 
     def mask(self, coords: Sequence[Coord], also: str = "") -> str:
         """What is inside, for something that varies along these coordinates."""
-        parts = [p for p in self.masks if any(c.part == p for c in coords)]
+        parts = [p for p in self.masks if any(c.along(p) for c in coords)]
         texts = [self.masks[p] for p in parts if self.masks[p]] + ([also] if also else [])
         return " & ".join(f"({t})" for t in texts)
 
@@ -122,7 +126,7 @@ class Body:
         pairs = list(zip(coords, o.strides, strict=True))
         distance = self.offset(o, pairs)
         pointer = f"{self.src.operand(o)}{distance}"
-        missing = [p for p in tile.masks if all(c.part != p or c.text == "0" for c in coords)]
+        missing = [p for p in tile.masks if not any(c.along(p) and c.text != "0" for c in coords)]
         if missing or not distance:
             pointer += f" + tl.zeros_like({tile.like}).to(tl.int32)"
         mask = " & ".join(f"({m})" for m in tile.masks.values() if m)

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from netc.codegen.buffers import Halo, Home
+from netc.codegen.buffers import Halo, Home, Run
 from netc.codegen.operand import Operand, row_major
 from netc.codegen.triton.lowering import Lowering
 from netc.ir.dims import Dim
-from netc.ir.graph import Node
+from netc.ir.graph import Builder, Graph, Node
 from netc.ir.ops.boxes import PriorBox
+from netc.ir.ops.convolution import Conv
 from netc.ir.ops.fused import Fused
 from netc.ir.ops.image import Unpool
 from netc.ir.ops.pooling import MaxPoolIndex
 from netc.ir.ops.reduction import ArgMax
-from netc.ir.ops.sources import Input
+from netc.ir.ops.sources import Input, Param
+from netc.ir.plan import Space
 from netc.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
     from netc.codegen.buffers import _Placer
 
+FEW = 16  # channels below which a window's taps and channels are walked at once
+WHOLE = 4  # channels that are read together
 _PLACES = (MaxPoolIndex, ArgMax, Unpool, PriorBox)  # whose results are, or are found by, numbers
 
 
@@ -49,8 +53,49 @@ class GpuHome(Home):
         return True
 
     def ready(self, placer: _Placer, node: Node, ins: list[Operand]) -> list[Operand]:
-        """As they are."""
+        """As they are, but images of few channels: their pixels are brought side by side first."""
+        assert isinstance(node.op, Fused)
+        for anchor in node.op.body.nodes:
+            place = _image_of(node.op.body, anchor)
+            if place is not None and (lanes := _lanes(ins[place])):
+                ins[place] = self._widened(placer, node, place, ins[place], lanes)
         return ins
+
+    def _widened(
+        self, placer: _Placer, node: Node, place: int, image: Operand, lanes: int
+    ) -> Operand:
+        """The image with so many channels, zeros behind the real ones, channels last."""
+        v = node.inputs[place]
+        if v not in placer.haloed:
+            b = Builder()
+            missing = lanes - image.type.sizes(dict.fromkeys(image.type.symbols, 1))[1]
+            after = (0, missing, *(0 for _ in image.type.shape[2:]))
+            y = b.pad(b.input("x", image.type), before=(0,) * image.type.rank, after=after)
+            body = b.graph("pad", {"y": y})
+            made = Node(Fused(body), (v,), (y.type,), f"{node.name}.image", node.loc, node.device)
+            placer.haloed[v] = placer.fresh(y.type, Space.ARENA, made)
+            placer.done.work.append(Run(made, (image,), (placer.haloed[v],)))
+        return placer.haloed[v]
+
+
+def _image_of(body: Graph, anchor: Node) -> int | None:
+    """Which operand of a body a convolution with a window reads its rows from."""
+    if not isinstance(anchor.op, Conv) or anchor.op.groups > 1 or anchor.out.type.rank != 4:
+        return None
+    x, w = anchor.inputs[:2]
+    found = [i for i, n in enumerate(body.inputs) if n.out == x]
+    windowed = any(d != 1 for d in w.type.shape[2:])
+    return found[0] if found and windowed and isinstance(w.op, Input | Param) else None
+
+
+def _lanes(image: Operand) -> int:
+    """To how many channels an image is widened for a convolution; 0 where it is read as it is."""
+    channels = image.type.shape[1]
+    if not isinstance(channels, int) or not 1 < channels < FEW or image.array is not None:
+        return 0
+    if image.strides[1] == 1:  # they are side by side, if not in whole words
+        return 0
+    return -(-channels // WHOLE) * WHOLE
 
 
 def channels_last(type: TensorType) -> tuple[Dim, ...]:

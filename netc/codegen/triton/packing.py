@@ -30,10 +30,11 @@ class Layout:
     columns: int  # per group
     taps: tuple[int, ...]
     channels: int  # per group
-    flat: bool
+    flat: int  # channels that a tap takes in rows without gaps, zeros behind the real ones; 0: none
     transposed: bool
     sizes: tuple[int, ...] = ()
     order: tuple[int, ...] = ()
+    patches: bool = False  # of a transposed convolution: every tap of every column is a column
 
     @property
     def count(self) -> int:
@@ -43,16 +44,20 @@ class Layout:
     @property
     def strides(self) -> tuple[int, int, int]:
         """Elements from column to column, from tap to tap, and from channel to channel."""
+        if self.patches:
+            return _up(self.channels), 0, 1
         if self.flat:
-            return _up(self.count * self.channels), self.channels, 1
+            return _up(self.count * self.flat), self.flat, 1
         return self.count * _up(self.channels), _up(self.channels), 1
 
     @property
     def words(self) -> tuple[str | int, ...]:
         """The layout as a file says it."""
+        if self.patches:
+            return ("gpu_patches",)
         if self.sizes:
             return ("gpu_fc", len(self.sizes), self.channels, *self.sizes, *self.order)
-        return ("gpu_conv", self.groups, int(self.flat), int(self.transposed))
+        return ("gpu_conv", self.groups, self.flat, int(self.transposed))
 
 
 def _up(n: int) -> int:
@@ -70,11 +75,15 @@ def pack(ctx: Lowering, array: Array, layout: Layout, element: str) -> WeightArg
 def packed_array(array: Array, layout: Layout) -> Array:
     """[group, column, tap, channel] with zeros where channels (flat: rows) are padded."""
     taps = _in_order(array, layout)
+    if layout.patches:  # [tap, column, channel]
+        taps = taps.transpose(0, 2, 1, 3).reshape(1, -1, 1, layout.channels)
     groups, columns, count, channels = taps.shape
     if layout.flat:
-        out = np.zeros((groups, columns, _up(count * channels)), np.float32)
-        out[:, :, : count * channels] = taps.reshape(groups, columns, -1)
-        return out
+        rows = np.zeros((groups, columns, _up(count * layout.flat)), np.float32)
+        places = rows[:, :, : count * layout.flat].reshape(groups, columns, count, layout.flat)
+        places[..., :channels] = taps
+        rows[:, :, : count * layout.flat] = places.reshape(groups, columns, -1)
+        return rows
     out = np.zeros((groups, columns, count, _up(channels)), np.float32)
     out[..., :channels] = taps
     return out
@@ -114,17 +123,19 @@ def packed_shape(packing: Sequence[str | int], shape: tuple[int, ...]) -> tuple[
     """The shape of a parameter packed so."""
     layout = layout_of(packing, shape)
     row = layout.strides[0]
-    return (layout.groups, layout.columns, row)
+    return (layout.groups, layout.columns * (layout.count if layout.patches else 1), row)
 
 
 def layout_of(packing: Sequence[str | int], shape: tuple[int, ...]) -> Layout:
     """The layout that a file's words say, for a parameter of this shape."""
     match packing:
-        case ["gpu_conv", int(groups), int(flat), int(transposed)] if groups > 0:
+        case ["gpu_conv", int(groups), int(flat), int(transposed)] if groups > 0 <= flat:
             taps = shape[2:]
             if transposed:
-                return Layout(groups, shape[1], taps, shape[0] // groups, bool(flat), True)
-            return Layout(groups, shape[0] // groups, taps, shape[1], bool(flat), False)
+                return Layout(groups, shape[1], taps, shape[0] // groups, flat, True)
+            return Layout(groups, shape[0] // groups, taps, shape[1], flat, False)
+        case ["gpu_patches"]:
+            return Layout(1, shape[1], shape[2:], shape[0], 0, True, patches=True)
         case ["gpu_fc", int(axes), int(channels), *rest] if len(rest) >= axes > 0 < channels:
             numbers = [n for n in rest if isinstance(n, int)]
             sizes, order = tuple(numbers[:axes]), tuple(numbers[axes:])
@@ -139,15 +150,18 @@ def _fc_layout(
     depth = int(np.prod(sizes))
     if sorted(order) != [a for a, size in enumerate(sizes) if size != 1] or depth % channels:
         raise ArtifactError(f"weights are packed in an unknown way, axes {clean(order)}")
-    return Layout(1, columns, (depth // channels,), channels, False, False, sizes, order)
+    return Layout(1, columns, (depth // channels,), channels, 0, False, sizes, order)
 
 
 def unpack(packed: Array, packing: Sequence[str | int], shape: tuple[int, ...]) -> Array:
     """The inverse of `pack` for float32."""
     layout = layout_of(packing, shape)
     g, n, c, t = layout.groups, layout.columns, layout.channels, layout.count
-    if layout.flat:
-        taps = packed.reshape(g, n, -1)[:, :, : t * c].reshape(g, n, t, c)
+    if layout.patches:
+        taps = packed.reshape(1, t, n, -1)[..., :c].transpose(0, 2, 1, 3)
+    elif layout.flat:
+        rows = packed.reshape(g, n, -1)[:, :, : t * layout.flat]
+        taps = rows.reshape(g, n, t, layout.flat)[..., :c]
     else:
         taps = packed.reshape(g, n, t, -1)[..., :c]
     if layout.transposed:

@@ -89,11 +89,12 @@ class Product:
     tap: int  # elements from tap to tap
     lane: int  # elements from channel to channel
     channel_axis: int  # of the result
-    flat: bool
+    flat: int  # channels that a tap takes where the depth is walked in one go; 0: tap by tap
     bias: Value | None
     given: Value  # what the product is in the kernel's body
     main: Value  # what x is there
     fed: Value | None = None  # what is multiplied, where that is computed from x
+    patches: tuple[int, ...] = ()  # of windows side by side: each column is one of their places
 
     @property
     def windows(self) -> tuple[Axis | Inner, ...]:
@@ -154,7 +155,8 @@ class _Writer:
         values: dict[str, Dim] = {"step": axis.step}
         if isinstance(axis, Axis):
             values |= {"size": axis.size, "reach": 0 if axis.reach is None else axis.reach}
-        return self.src.size(values[what], f"{what}{number}")
+        small = self.p.flat and what == "step"  # whose divisors decide how wide reads are
+        return self.src.size(values[what], "" if small else f"{what}{number}")
 
     def launch(self) -> Launch:
         """The whole kernel."""
@@ -257,8 +259,7 @@ class _Writer:
     def _sum(self) -> None:
         """The loop over the depth."""
         src, p = self.src, self.p
-        depth = p.channels * p.count if p.flat else p.channels
-        self.depth = self.size(depth, "depth")
+        self.depth = str(p.flat * p.count) if p.flat else self.size(p.channels, "depth")
         src.line(f"chunks = tl.cdiv({self.depth}, BK)")
         walks = p.count > 1 and not p.flat
         src.line(f"steps = chunks * {p.count}" if walks else "steps = chunks")
@@ -301,14 +302,19 @@ class _Writer:
         """A run of depth in which each place has a tap and a channel of its own."""
         src, p = self.src, self.p
         src.line("d = t * BK + kk")
-        src.line(f"tap = d // {p.channels}")
+        src.line(f"tap = d // {p.flat}" if p.flat > 1 else "tap = d")
         spots = self._spots("tap")
-        shift, masks = self._shift(spots, row="[:, None]", column="[None, :]")
-        spread = self.size(p.spread, "spread")
-        c = f"d % {p.channels}" if p.channels > 1 else "0 * d"
-        across = f"(({c}) * {spread})[None, :]"
+        last = spots[0][0]
+        side_by_side = isinstance(last, Axis) and last.dilation == 1 and not last.transposed
+        runs = side_by_side and last.taps > 1 and (last.step, p.spread) == (p.flat, 1)
+        shift, masks = self._shift(spots, "[:, None]", "[None, :]", last if runs else None)
+        if runs:  # taps and channels are neighbours in x: one run of a row of the window
+            across = f"(d % {last.taps * p.flat})"
+        else:
+            channel = f"d % {p.flat}" if p.flat > 1 else "0 * d"
+            across = f"(({channel}) * {self.size(p.spread, 'spread')})"
         inside = f"(d < {self.depth})[None, :]"
-        self._load_a(f"xb[:, None]{shift} + {across}", [*masks, inside])
+        self._load_a(f"xb[:, None]{shift} + {across}[None, :]", [*masks, inside])
         self._load_b("wb[:, None] + d[None, :]", [inside])
 
     def _spots(self, tap: str) -> list[tuple[Axis | Inner, str]]:
@@ -326,9 +332,16 @@ class _Writer:
         return [*found, *single]
 
     def _shift(
-        self, spots: Sequence[tuple[Axis | Inner, str]], row: str, column: str
+        self,
+        spots: Sequence[tuple[Axis | Inner, str]],
+        row: str,
+        column: str,
+        run: Axis | Inner | None = None,
     ) -> tuple[str, list[str]]:
-        """How far a tap is from its row's beginning in x, and the masks of what is inside."""
+        """How far a tap is from its row's beginning in x, and the masks of what is inside.
+
+        Along the axis `run` somebody else adds the way.
+        """
         shift, masks = "", []
         for w, spot in spots:
             if isinstance(w, Inner):
@@ -344,7 +357,7 @@ class _Writer:
                 masks.append(fits + (f" & ({at} % {w.stride} == 0)" if w.stride > 1 else ""))
                 shift += f" + {place} * {self.along(w, 'step')}"
                 continue
-            if spot != "0":
+            if spot != "0" and w is not run:
                 shift += f" + {moved} * {self.along(w, 'step')}"
             if w.reach is not None:
                 at = self.src.let(f"{start}{row} + {moved}")
@@ -409,8 +422,11 @@ class _Writer:
         src, p = self.src, self.p
         tile = Tile({"row": "mm[:, None]", "col": "nn[None, :]"}, "acc")
         channel = "n" if p.groups == 1 else f"group * {self.columns} + n"
+        if p.patches:
+            coords, channel = self._patch_coords()
+        else:
+            coords = [self._row_coord(r) for r in self._result_rows(rows)]
         column = Coord(f"({channel})[None, :]", "col")
-        coords = [self._row_coord(r) for r in self._result_rows(rows)]
         coords.insert(p.channel_axis, column)
         known: dict[Value, str] = {}
         out = "acc"
@@ -418,6 +434,23 @@ class _Writer:
             bias = self.body.at(p.bias, [column], tile, known)
             out = src.let(f"acc + {bias}")
         self.body.finish(coords, tile, {**known, p.given: out})
+
+    def _patch_coords(self) -> tuple[list[Coord], str]:
+        """Windows side by side: a row is where one begins, a column a place in it and a channel."""
+        src, p = self.src, self.p
+        count = 1
+        for taps in p.patches:
+            count *= taps
+        channels = self.size(p.columns // count, "channels")
+        tap = src.let(f"n // {channels}")
+        coords: list[Coord] = []
+        rows = self._decoded([a.size for a in p.axes])
+        for row, taps in zip(reversed(rows[1:]), reversed(p.patches), strict=True):
+            spot = src.let(f"{tap} % {taps}")
+            tap = src.let(f"{tap} // {taps}")
+            coords.insert(0, Coord(f"(({row}) * {taps})[:, None] + ({spot})[None, :]", "row col"))
+        coords.insert(0, self._row_coord(rows[0]))
+        return coords, f"n % {channels}"
 
     @staticmethod
     def _row_coord(index: str) -> Coord:

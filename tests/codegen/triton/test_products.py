@@ -34,6 +34,8 @@ NETS = (
     ("(x: f32[N,40,7,7]) -> x |> relu |> conv(24, 1, stride=2) |> sigmoid", 3),
     ("(x: f32[N,32,5,5]) -> x |> relu |> conv_transpose(12, 4, stride=2, pad=1) |> relu", 2),
     ("(x: f32[N,16,6,6]) -> x |> relu |> conv_transpose(8, 3, groups=2)", 2),
+    ("(x: f32[N,20,5,7]) -> x |> relu |> conv_transpose(6, 2, stride=2) |> relu", 2),
+    ("(x: f32[N,10,9,9]) -> x |> relu |> conv(12, 3, dilation=2) |> relu |> conv(8, 3, pad=1)", 2),
     ("(x: f32[N,24,30]) -> x |> relu |> conv(20, 3, pad=1)", 2),
     ("(x: f32[N,16,4,5,6]) -> x |> relu |> conv(8, 3, pad=1)", 1),
     ("(x: f32[N,12,5,5]) -> x |> relu |> fc(30) |> relu", 5),
@@ -133,13 +135,14 @@ def test_candidates_fit_the_machine(work: Work, precision: Precision) -> None:
     columns=st.integers(1, 5),
     channels=st.integers(1, 20),
     taps=st.lists(st.integers(1, 3), min_size=0, max_size=3).map(tuple),
-    flat=st.booleans(),
+    more=st.integers(-1, 2),
     transposed=st.booleans(),
 )
 @settings(max_examples=100, deadline=None)
 def test_packed_convolutions_come_back(
-    groups: int, columns: int, channels: int, taps: tuple[int, ...], flat: bool, transposed: bool
+    groups: int, columns: int, channels: int, taps: tuple[int, ...], more: int, transposed: bool
 ) -> None:
+    flat = 0 if more < 0 else channels + more
     layout = packing.Layout(groups, columns, taps, channels, flat, transposed)
     shape = (groups * columns, channels, *taps)
     if transposed:
@@ -154,7 +157,7 @@ def test_packed_inner_products_come_back(sizes: list[int], random: object) -> No
     random.shuffle(order)  # type: ignore[attr-defined]
     depth = int(np.prod(sizes))
     last = sizes[order[-1]] if order else 1
-    layout = packing.Layout(1, 5, (depth // last,), last, False, False, tuple(sizes), tuple(order))
+    layout = packing.Layout(1, 5, (depth // last,), last, 0, False, tuple(sizes), tuple(order))
     check_packing(layout, (5, depth))
 
 

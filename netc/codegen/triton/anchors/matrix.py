@@ -9,6 +9,7 @@ import numpy as np
 from netc.codegen.operand import WEIGHTS, Kernel, Operand
 from netc.codegen.triton.accept import before
 from netc.codegen.triton.anchors.depthwise import depthwise, is_thin
+from netc.codegen.triton.home import FEW
 from netc.codegen.triton.lowering import Launch, Lowering, rule
 from netc.codegen.triton.packing import Layout, pack
 from netc.codegen.triton.product import Axis, Inner, Product, lower_product
@@ -19,8 +20,6 @@ from netc.ir.ops.convolution import Conv, ConvTranspose, Fc, Windowed
 from netc.ir.ops.sources import Input, Param
 from netc.ir.ops.windows import axis_of
 from netc.ir.plan import BufferArg, WeightArg
-
-FEW = 16  # channels below which the depth is walked over taps and channels at once
 
 
 @rule(Conv, ConvTranspose)
@@ -35,9 +34,58 @@ def convolution(ctx: Lowering, k: Kernel) -> Launch:
         raise _unfit(k, "reads what is not in memory")
     if is_thin(op, x, w):
         return depthwise(ctx, k, op, x, w)
+    ones = dict.fromkeys(main.type.symbols, 1)
+    channels = main.type.sizes(ones)[1] // op.groups
+    columns = k.anchor.out.type.sizes(ones)[1] // op.groups
+    taps = w.type.sizes({})[2:]
+    transposed, packed = isinstance(op, ConvTranspose), w.buffer == WEIGHTS
+    patches = transposed and packed and _side_by_side(op, taps)
+    lanes = x.type.sizes(ones)[1] // op.groups  # at least as many as channels
+    flat = lanes if channels < FEW and max(taps, default=1) > 1 and not transposed and packed else 0
+    layout = Layout(op.groups, columns, taps, channels, flat, transposed, patches=patches)
+    weights, strides, element = _weights(ctx, k, wv, w, layout)
+    made = Product(
+        x=x,
+        axes=_plain_axes(x) if patches else _window_axes(x, k.anchor.out.type.shape, op, taps),
+        inner=(),
+        channels=channels,
+        spread=x.strides[1] if lanes > 1 else 1,
+        columns=columns * (layout.count if patches else 1),
+        groups=op.groups,
+        weights=weights,
+        element=element,
+        row=strides[0],
+        tap=strides[1],
+        lane=strides[2],
+        channel_axis=1,
+        flat=flat,
+        bias=bias[0] if bias else None,
+        given=k.anchor.out,
+        fed=xv if main is not xv else None,
+        main=main,
+        patches=taps if patches else (),
+    )
+    return lower_product(ctx, k, made)
+
+
+def _side_by_side(op: Windowed, taps: Sequence[int]) -> bool:
+    """Whether the windows of a transposed convolution cover its result without overlapping."""
+    stride, pad, dilation = op.window(len(taps))
+    even = tuple(stride) == tuple(taps) and not any(pad) and set(dilation) <= {1}
+    return even and op.groups == 1 and max(taps, default=1) > 1
+
+
+def _plain_axes(x: Operand) -> tuple[Axis, ...]:
+    """The rows are the places of x."""
+    pairs = zip(x.type.shape, x.strides, strict=True)
+    return tuple(Axis(size, step) for i, (size, step) in enumerate(pairs) if i != 1)
+
+
+def _window_axes(
+    x: Operand, outs: Sequence[Dim], op: Windowed, taps: Sequence[int]
+) -> tuple[Axis, ...]:
+    """The rows are the places of the result, each with a window in x."""
     transposed = isinstance(op, ConvTranspose)
-    taps = tuple(int(n) for n in w.type.sizes({})[2:])
-    outs = k.anchor.out.type.shape
     axes = [Axis(x.type.shape[0], x.strides[0])]
     window = zip(taps, *op.window(len(taps)), strict=True)
     for i, (count, stride, pad, dilation) in enumerate(window, start=2):
@@ -45,35 +93,7 @@ def convolution(ctx: Lowering, k: Kernel) -> Launch:
         pads = pad if reach is not None else 0
         size, step = outs[i], x.strides[i]
         axes.append(Axis(size, step, stride, pads, dilation, count, reach, transposed))
-    channels = x.type.sizes(dict.fromkeys(x.type.symbols, 1))[1] // op.groups
-    columns = int(k.anchor.out.type.sizes(dict.fromkeys(x.type.symbols, 1))[1]) // op.groups
-    flat = channels < FEW and len([t for t in taps if t > 1]) > 0 and not transposed
-    layout = Layout(op.groups, columns, tuple(taps), channels, flat, transposed)
-    weights, strides, element = _weights(ctx, k, wv, w, layout)
-    return lower_product(
-        ctx,
-        k,
-        Product(
-            x=x,
-            axes=tuple(axes),
-            inner=(),
-            channels=channels,
-            spread=x.strides[1],
-            columns=columns,
-            groups=op.groups,
-            weights=weights,
-            element=element,
-            row=strides[0],
-            tap=strides[1],
-            lane=strides[2],
-            channel_axis=1,
-            flat=flat and w.buffer == WEIGHTS,
-            bias=bias[0] if bias else None,
-            given=k.anchor.out,
-            fed=xv if main is not xv else None,
-            main=main,
-        ),
-    )
+    return tuple(axes)
 
 
 def _main(k: Kernel, x: Value) -> Value:
@@ -124,7 +144,7 @@ def inner_product(ctx: Lowering, k: Kernel) -> Launch:
     inner = tuple(Inner(size, step) for size, step in outer)
     taps = tuple(size for size, _ in outer)
     columns = int(w.type.sizes({})[0])
-    layout = Layout(1, columns, taps, channels, False, False, sizes, tuple(order))
+    layout = Layout(1, columns, taps, channels, 0, False, sizes, tuple(order))
     if w.buffer != WEIGHTS and (len(groups) > 1 or list(order) != sorted(order)):
         raise UnsupportedError(
             f"%{k.anchor.name}: x and computed weights differ in order", k.node.loc
@@ -147,7 +167,7 @@ def inner_product(ctx: Lowering, k: Kernel) -> Launch:
             tap=strides[1],
             lane=strides[2],
             channel_axis=axis,
-            flat=False,
+            flat=0,
             bias=bias[0] if bias else None,
             given=k.anchor.out,
             main=xv,
