@@ -49,7 +49,7 @@ def convolution(ctx: Lowering, k: Kernel) -> Launch:
         axes=_plain_axes(x) if patches else _window_axes(x, k.anchor.out.type.shape, op, taps),
         inner=(),
         channels=channels,
-        spread=x.strides[1] if lanes > 1 else 1,
+        spread=x.strides[1] if lanes * op.groups > 1 else 1,
         columns=columns * (layout.count if patches else 1),
         groups=op.groups,
         weights=weights,
