@@ -135,13 +135,15 @@ class _Writer:
     def _works(self) -> list[Work]:
         """The sizes the tiles are ranked for."""
         item = self.precision.item
-        depth = self.p.count * self.p.channels
+        run, runs = self.p.channels, self.p.count
+        if self.p.flat:
+            run, runs = self.p.flat * self.p.count, 1
         batches = self.ctx.batches if symbols(self.p.rows) else (1,)
         works = []
         for batch in batches:
             sizes = {s: batch if s == "N" else NOMINAL for s in symbols(self.p.rows)}
             rows = max(1, evaluate(self.p.rows, sizes))
-            works.append(Work(rows, self.p.columns, depth, self.p.groups, item))
+            works.append(Work(rows, self.p.columns, run, runs, self.p.groups, item))
         return works
 
     def size(self, value: Dim, role: str) -> str:

@@ -58,8 +58,14 @@ class Source:
         """
         if isinstance(value, int) and (not role or value in (0, 1)):
             return str(value)
-        aligned = _multiple(value) and not role.startswith(_UNALIGNED)
-        return self._param("s", (value, role), IntArg(value), "i32", aligned)
+        key = value, role
+        if role.startswith(_UNALIGNED) or _multiple(value):
+            aligned = not role.startswith(_UNALIGNED)
+            return self._param("s", key, IntArg(value), "i32", aligned)
+        for part in (8, 4, 2):  # said in the text, so that reads can be as wide
+            if _multiple(value, part):
+                return f"({self._param('s', key, IntArg(value // part), 'i32', False)} * {part})"
+        return self._param("s", key, IntArg(value), "i32", False)
 
     def _param(self, letter: str, key: object, arg: Arg, type: str, aligned: bool) -> str:
         known = (letter, key)
@@ -122,11 +128,11 @@ class Source:
         return KernelText(whole, kinds, tuple(self.aligned), extents, tuple(variants))
 
 
-def _multiple(value: Dim) -> bool:
-    """Whether a size or an offset is a multiple of ALIGNED, whatever its symbols are."""
+def _multiple(value: Dim, of: int = ALIGNED) -> bool:
+    """Whether a size or an offset is a multiple of a number, whatever its symbols are."""
     if isinstance(value, int):
-        return value % ALIGNED == 0
-    return all(factor % ALIGNED == 0 for _, factor in value.terms)
+        return value % of == 0
+    return all(factor % of == 0 for _, factor in value.terms)
 
 
 def number(value: float) -> str:

@@ -41,17 +41,22 @@ _ROUND = 0.11  # how much of the last wave's idle time counts
 
 @dataclass(frozen=True)
 class Work:
-    """One product: rows, columns and depth of each group, and bytes of an element."""
+    """One product: rows and columns of each group, depth in runs, and bytes of an element."""
 
     rows: int
     columns: int
-    depth: int
+    run: int  # of the depth, that is walked without a gap
+    runs: int
     groups: int
     item: int
 
+    def steps(self, depth: int) -> int:
+        """How many chunks of this depth the whole depth takes."""
+        return self.runs * -(-self.run // depth)
 
-def _shapes(precision: Precision) -> Iterator[tuple[int, int, int, int, int]]:
-    """Rows, columns, depth, warps, stages."""
+
+def _shapes(precision: Precision, run: int) -> Iterator[tuple[int, int, int, int, int]]:
+    """Rows, columns, depth, warps, stages; runs of the depth that are short have small chunks."""
     if precision is Precision.EXACT:
         yield from (
             (16, 64, 32, 4, 3),
@@ -77,6 +82,8 @@ def _shapes(precision: Precision) -> Iterator[tuple[int, int, int, int, int]]:
         (128, 128, 8),
     ):
         yield rows, columns, 32 * wide, warps, 4 if rows * columns <= 8192 else 3
+        if run % (32 * wide) in range(1, 16 * wide + 1):
+            yield rows, columns, 16 * wide, warps, 4
         if rows <= 64 and columns <= 64:
             yield rows, columns, 64 * wide, warps, 3
     yield 16, 64, 128 * wide, 4, 3
@@ -89,11 +96,11 @@ def _shapes(precision: Precision) -> Iterator[tuple[int, int, int, int, int]]:
 def candidates(work: Work, precision: Precision, split: bool) -> list[Variant]:
     """The variants to compile for a product of this size, the best first."""
     found: list[tuple[float, Variant]] = []
-    for rows, columns, depth, warps, stages in _shapes(precision):
+    for rows, columns, depth, warps, stages in _shapes(precision, work.run):
         if stages * (rows + columns) * depth * work.item > SHARED:
             continue
         for parts in (1, 2, 4, 8, 16) if split else (1,):
-            if parts > 1 and (rows * columns > SPLIT_TILE or depth * parts > work.depth):
+            if parts > 1 and (rows * columns > SPLIT_TILE or parts > work.steps(depth)):
                 continue
             made = _variant(rows, columns, depth, parts, warps, stages)
             if not made.limit or made.programs(_extents(work)) <= made.limit:
@@ -132,7 +139,7 @@ def _cycles(work: Work, precision: Precision, v: Variant, depth: int) -> float:
     step = max(resident * (longest + _STEP_MORE), alone)
     exact = programs / (PROCESSORS * resident)
     waves = 1.0 if exact <= 1 else _ROUND * -(-exact // 1) + (1 - _ROUND) * exact
-    steps = -(-work.depth // (depth * v.repeat))
+    steps = -(-work.steps(depth) // v.repeat)
     merge = 0.0
     if v.repeat > 1:
         merge = _MERGE + rows * columns * v.repeat * 4 / _MERGE_BYTES

@@ -111,7 +111,8 @@ WORKS = st.builds(
     Work,
     rows=st.integers(1, 500_000),
     columns=st.integers(1, 4096),
-    depth=st.integers(1, 30_000),
+    run=st.integers(1, 5_000),
+    runs=st.integers(1, 49),
     groups=st.integers(1, 8),
     item=st.sampled_from([2, 4]),
 )
