@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import netc
+from netc.cli.rebuild import SAME, compared, rebuild
 from netc.errors import ArtifactError, GraphError, UnsupportedError, UsageError
 from netc.ir.gpu_code import GpuKernel
-from netc.runtime.artifact import Artifact
+from netc.runtime.artifact import Artifact, open_artifact
 from netc.runtime.cuda_probe import Probe
 from netc.runtime.session import executable, save_artifact
 from tests.passes.test_inline import spread
@@ -177,6 +178,25 @@ def test_precision_by_layer(graph: netc.Graph) -> None:
     assert exact < 1e-6 < one < 1e-2  # bfloat16 has 8 bits of 24
     assert 1e-5 < low < 1e-2
     assert mixed < low
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target": "cuda", "precision": "fp16", "precisions": {"c1": "medium", "p1": "low"}},
+        {"target": "cpu,cuda", "precision": "low", "cpu": ["x86-64-v2", "aarch64"]},
+        {"target": "cpu,cuda", "optimize": False},
+        {"devices": ["cpu:0", "cuda:0", "cuda:1"], "place": {"c1": "cuda:1", "f": "cuda:0"}},
+    ],
+)
+def test_a_file_is_rebuilt_byte_by_byte(
+    graph: netc.Graph, options: dict[str, Any], tmp_path: Path
+) -> None:
+    netc.compile(graph, gpu="interpret", **options).save(tmp_path / "m.bin")
+    file = open_artifact(tmp_path / "m.bin")
+    rows = compared(file, rebuild(file, True, lambda done, total: None), "")
+    assert {said for _, _, said in rows} == {SAME}
+    assert {"ir", "gpu", "weights"} < {name for name, _, _ in rows}
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from netc.errors import UnsupportedError, UsageError, clean
 from netc.ir.gpu_code import (
     EARLY,
     EARLY_ARCHS,
+    PORTABLE,
     Code,
     GpuImage,
     GpuKernel,
@@ -148,7 +149,14 @@ def _jobs(text: KernelText, archs: Sequence[str]) -> dict[tuple[str, int], Job]:
         )
         for arch in archs
         for i, variant in enumerate(text.variants)
+        if arch != PORTABLE or i in _portable(text)
     }
+
+
+def _portable(text: KernelText) -> set[int]:
+    """The variants that are PTX too: the driver compiles each of them when a file is loaded."""
+    any_size = (i for i, variant in enumerate(text.variants) if not variant.limit)
+    return {0, next(any_size, 0)}
 
 
 def _compile(

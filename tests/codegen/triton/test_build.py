@@ -50,10 +50,12 @@ def test_an_image_is_the_same_with_no_cache_a_cache_and_other_workers(tmp_path: 
 def test_codes_lie_in_their_section_and_say_how_they_start() -> None:
     image = build_image({"s": scale(128, 256), "t": scale(256), "m": matmul(32)}, ["sm_90", "ptx"])
     assert re.fullmatch(r"triton \d+\.\d+\.\d+.*", image.compiler)
-    assert image.kernels["t"].codes[0] == image.kernels["s"].codes[1]
+    assert image.kernels["t"].codes[0]["sm_90"] == image.kernels["s"].codes[1]["sm_90"]
     for kernel in image.kernels.values():
+        assert ["ptx" in codes for codes in kernel.codes] == [True, False][: len(kernel.codes)]
+        portable = kernel.codes[0]["ptx"]
         for codes in kernel.codes:
-            native, portable = codes["sm_90"], codes["ptx"]
+            native = codes["sm_90"]
             needs = check_cubin(bytes_of(image, native, "sm_90"), "sm_90", native.entry)
             assert (needs.registers, needs.local) == (native.registers, native.local)
             assert native.registers > 0
