@@ -226,7 +226,8 @@ def gpu_options(gpu: str | None, on_gpu_loss: str = "error", cache: Any = None) 
     if gpu is None and named not in CHOICES:
         raise UsageError(f"NETC_GPU is {clean(named)!r}", help=f"{', '.join(CHOICES)} fit")
     folder = None if cache is False else _cache_folder()
-    return GpuOptions(named if gpu is None else gpu, on_gpu_loss, folder, _for_processors)
+    wanted = named if gpu is None else gpu
+    return GpuOptions(wanted, on_gpu_loss, folder, _for_processors, _for_gpus)
 
 
 def _cache_folder() -> Path:
@@ -267,6 +268,13 @@ def _recompile(file: Any, runs: GpuOptions) -> Any:
     from netc.recompile import recompile_here
 
     return recompile_here(file, runs.gpu, runs.on_loss)
+
+
+def _for_gpus(model: Any) -> Any:
+    """Make code for the GPUs that are here."""
+    from netc.recompile import for_gpus
+
+    return for_gpus(model)
 
 
 def _for_processors(model: Any) -> Any:

@@ -49,13 +49,23 @@ def recompile_here(file: ArtifactFile, gpu: str, on_gpu_loss: str) -> Artifact:
     return recompile(file, Options(archs=archs_of(None, gpu), cache=cache_of(None)))
 
 
+def for_gpus(model: Artifact | ArtifactFile) -> Artifact:
+    """A model for GPUs, compiled again for those that are here."""
+    return recompile(_file(model), Options(archs=archs_of(None, "cuda"), cache=cache_of(None)))
+
+
 def for_processors(model: Artifact | ArtifactFile, options: Options = DEFAULT) -> Artifact:
     """A model for GPUs, compiled again for processors alone."""
-    file = model
-    if isinstance(file, Artifact):
-        file = read_artifact(memoryview(b"".join(file.pieces())), "the net")
+    file = _file(model)
     again = replace(options, optimize=noted(file).get("optimize", True))
     return build(net_inside(file), on_processors(again))
+
+
+def _file(model: Artifact | ArtifactFile) -> ArtifactFile:
+    """A model as what can be read again."""
+    if isinstance(model, ArtifactFile):
+        return model
+    return read_artifact(memoryview(b"".join(model.pieces())), "the net")
 
 
 def net_inside(file: ArtifactFile) -> Graph:

@@ -20,8 +20,6 @@ from dataclasses import dataclass, field
 ENTRY = "kernel"  # the function's name in every text
 PORTABLE = "ptx"  # stands among the architectures for PTX that the driver compiles
 ALIGNED = 16  # what "aligned" parameters are multiples of: bytes, or counts
-EARLY = "EARLY"  # a constant of kernels that may begin before the launch before them is done
-EARLY_ARCHS = ("sm_90", "sm_100", "sm_120")  # where it is 1: programmatic dependent launch
 
 
 @dataclass(frozen=True)
@@ -56,11 +54,6 @@ class KernelText:
     aligned: tuple[int, ...]  # places in `params` of what is a multiple of ALIGNED
     extents: int
     variants: tuple[Variant, ...]
-
-
-def waits_itself(kernel: KernelText, arch: str) -> bool:
-    """Whether the kernel's code waits for the launch before it, so that it may begin early."""
-    return arch in EARLY_ARCHS and f"{EARLY}: tl.constexpr" in kernel.text
 
 
 @dataclass(frozen=True)

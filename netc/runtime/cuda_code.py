@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from netc.errors import ArtifactError, ResourceError, UnsupportedError, clean
-from netc.ir.gpu_code import PORTABLE, Code, GpuImage, GpuKernel, waits_itself
+from netc.errors import ArtifactError, ResourceError, clean
+from netc.ir.gpu_code import PORTABLE, Code, GpuImage, GpuKernel
 from netc.runtime.cuda_probe import CUBINS
-from netc.runtime.driver import Launch
+from netc.runtime.driver import Launch, NoGpuCode
 
 _PLAIN_SHARED = 48 << 10  # bytes of shared memory that a block has without asking for more
 _MOST_PROGRAMS = (1 << 31) - 1  # of a grid's first axis
@@ -78,7 +77,7 @@ def _portable_fits(arch: str, code: Code, gpu: Gpu, image: GpuImage) -> bool:
 
 
 def require_code(image: GpuImage, gpu: Gpu) -> None:
-    """Raise UnsupportedError where a kernel has no code for a GPU."""
+    """Raise NoGpuCode where a kernel has no code for a GPU."""
     for name, kernel in image.kernels.items():
         if not usable(kernel, gpu, image):
             held = ", ".join(sorted(image.sections)) or "no architecture"
@@ -86,7 +85,7 @@ def require_code(image: GpuImage, gpu: Gpu) -> None:
             if gpu.version < CUBINS and PORTABLE not in image.sections:
                 why += f"; its driver, for CUDA {gpu.version // 1000}, runs ptx only"
             help = f"compile the net for {gpu.arch} or ptx too"
-            raise UnsupportedError(f"GPU kernel {clean(name)} does not run here: {why}", help=help)
+            raise NoGpuCode(f"GPU kernel {clean(name)} does not run here: {why}", help=help)
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,6 @@ class Started:
 
     kernel: Any
     config: Any
-    early: Any  # the same, begun before the launch before it is done; None where it must not
     args: tuple[Any, ...]
     label: str
 
@@ -129,32 +127,28 @@ class Kernels:
     def start_of(self, launch: Launch, variant: int) -> Started:
         """A launch ready to be given to a stream or a graph."""
         text = self._image.kernels[launch.kernel].text
-        arch, code, kernel, scratch = self._loaded_code(launch.kernel, variant, len(text.params))
+        code, kernel, scratch = self._loaded_code(launch.kernel, variant, len(text.params))
         args: list[Any] = []
         for kind, value in zip(text.params, launch.args, strict=True):
             args.append(_NUMBERS[kind](value) if kind in _NUMBERS else int(value))
-        sizes = {
-            "grid": text.variants[variant].programs(launch.extents),
-            "block": _WARP * code.warps,
-            "shmem_size": code.shared,
-        }
-        config, early = self._core.LaunchConfig(**sizes), None
-        if waits_itself(text, arch):
-            with suppress(TypeError, ValueError):  # a cuda.core that does not know of it
-                early = self._core.LaunchConfig(**sizes, programmatic_stream_serialization=True)
+        config = self._core.LaunchConfig(
+            grid=text.variants[variant].programs(launch.extents),
+            block=_WARP * code.warps,
+            shmem_size=code.shared,
+        )
         label = f"{launch.label} ({launch.kernel})"
-        return Started(kernel, config, early, (*args, *[0] * scratch), clean(label))
+        return Started(kernel, config, (*args, *[0] * scratch), clean(label))
 
-    def _loaded_code(self, name: str, variant: int, params: int) -> tuple[str, Code, Any, int]:
+    def _loaded_code(self, name: str, variant: int, params: int) -> tuple[Code, Any, int]:
         """The first code of a variant that the driver takes."""
         *others, (arch, last) = self._usable[name][variant]
         for other, code in others:
             try:
-                return other, code, *self._kernel(other, code, params)
+                return code, *self._kernel(other, code, params)
             except Exception as error:
                 why = f"{clean(name)}: no {other} code: {clean(error)}"
                 logging.getLogger("netc").warning("%s", why)
-        return arch, last, *self._kernel(arch, last, params)
+        return last, *self._kernel(arch, last, params)
 
     def _kernel(self, arch: str, code: Code, params: int) -> tuple[Any, int]:
         """A kernel of the image, and how many null pointers end its arguments."""

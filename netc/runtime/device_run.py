@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from netc.errors import ArtifactError, UnsupportedError
+from netc.errors import ArtifactError, NetcError, UnsupportedError, UsageError
 from netc.ir.dims import evaluate
 from netc.runtime.artifact import Artifact, ArtifactFile, Level, LevelInfo
 from netc.runtime.binding import Binding, Image
-from netc.runtime.driver import DeviceLost, GpuOptions
+from netc.runtime.driver import DeviceLost, GpuOptions, NoGpuCode
 from netc.runtime.faults import fault
 from netc.runtime.gpu_engine import Engine, Spans
 from netc.runtime.gpu_plan import GpuPlan
@@ -21,7 +21,7 @@ from netc.runtime.logical import check_runnable, on_gpu
 from netc.runtime.memory import Bytes, aligned_copy
 from netc.runtime.ports import Array, intakes
 from netc.runtime.session import Executable
-from netc.runtime.trust import all_fitting
+from netc.runtime.trust import all_fitting, level_of
 from netc.runtime.workers import WORKERS
 
 
@@ -51,6 +51,7 @@ class GpuExecutable(Executable):
         options: GpuOptions,
     ) -> None:
         self._options = options
+        self._code = model  # whose code is in use; `model` is what is saved
         self._open: Callable[[], Engine] | None = None  # None once the processor took over
         self._engine: Engine | None = None
         super().__init__(model, level, threads, limits)
@@ -63,7 +64,7 @@ class GpuExecutable(Executable):
         return "interpret" if self._options.gpu == "interpret" else "cuda"
 
     def _load_code(self, level: Level, weights: Bytes) -> None:
-        image = self.model.gpu
+        image = self._code.gpu
         if image is None:
             raise ArtifactError("the plan runs on a GPU, and the file has no GPU kernels")
         plan = GpuPlan(level.plan, image, len(weights))
@@ -83,12 +84,31 @@ class GpuExecutable(Executable):
         """The engine, made where there is none yet; None where the processor took over."""
         if self._engine is None and self._open is not None:
             try:
-                self._engine = self._open()
+                self._engine = self._opened(self._open)
             except (UnsupportedError, DeviceLost) as error:
                 self._take_over(error)
             else:
                 weakref.finalize(self, self._engine.close).atexit = False
         return self._engine
+
+    def _opened(self, open: Callable[[], Engine]) -> Engine:
+        """The engine; where the file has no code for the GPU here, of code made for it."""
+        try:
+            return open()
+        except NoGpuCode as error:
+            model = _made(self._options.remake, self._code, error)
+            logging.getLogger("netc").warning("recompiled: %s", error.diagnostics[0].message)
+        level = level_of(model)
+        self._adopt(model, level)
+        self._load_code(level, aligned_copy(model.weights, "weights"))
+        assert self._open is not None
+        return self._open()
+
+    def _adopt(self, model: Artifact | ArtifactFile, level: Level) -> None:
+        """Run by another model's code from now on."""
+        self._code, self._level = model, level
+        self.devices = check_runnable(level.plan)
+        self._takes, self._gives = intakes(level.plan.inputs), intakes(level.plan.outputs)
 
     def _run_host(self, binding: Binding, first: int, count: int) -> None:
         """Steps of the plan's host part, on the processor's threads."""
@@ -125,21 +145,19 @@ class GpuExecutable(Executable):
 
         A model made for both runs on the processor where there never was a GPU.
         """
-        options, model, level = self._options, self.model, None
+        options, model, level = self._options, self._code, None
         fallen = options.on_loss == "cpu"
         if fallen or (options.gpu == "auto" and self._engine is None):
             level = cpu_level(model)
-        if level is None and fallen and options.spare is not None:
-            model = options.spare(model)
+        if level is None and fallen:
+            model = _made(options.spare, model, error)
             level = cpu_level(model)
         if level is None:
             raise error
         warn(error)
         self._engine = self._open = None
-        self.model = model
-        self._level, self.devices = level, check_runnable(level.plan)
-        self._takes, self._gives = intakes(level.plan.inputs), intakes(level.plan.outputs)
-        super()._load_code(level, aligned_copy(self.model.weights, "weights"))
+        self._adopt(model, level)
+        super()._load_code(level, aligned_copy(model.weights, "weights"))
 
     def timed_steps(
         self, arrays: Sequence[Array]
@@ -206,6 +224,19 @@ def _weakly(
         method(held, binding, first, count)
 
     return call
+
+
+def _made(
+    make: Callable[[Any], Any] | None, model: Artifact | ArtifactFile, error: NetcError
+) -> Artifact:
+    """A model compiled again; the error that made it necessary, where that cannot be done."""
+    if make is None:
+        raise error
+    try:
+        made: Artifact = make(model)
+    except (ImportError, UsageError):  # no compiler, or not all of it
+        raise error from None
+    return made
 
 
 def cpu_level(model: Artifact | ArtifactFile) -> Level | None:

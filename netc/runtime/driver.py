@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from netc.errors import ResourceError, UsageError, clean
+from netc.errors import ResourceError, UnsupportedError, UsageError, clean
 from netc.ir.gpu_code import GpuImage
 from netc.runtime.memory import Bytes
 
@@ -20,8 +20,8 @@ Span: TypeAlias = tuple[int, int]  # addresses, the end excluded
 
 CHOICES = ("auto", "cuda", "interpret")
 LOSSES = ("error", "cpu")
-# How a replay is made: by dependencies, in order with early starts, or without a graph. Each falls
-# back to the next; "fastest" measures the first two.
+# How a replay is made: a graph by dependencies, one in order, or no graph. Each falls back to the
+# next; "fastest" measures the first two.
 GRAPHS = ("nodes", "capture", "launches")
 FASTEST = "fastest"
 
@@ -30,19 +30,24 @@ class DeviceLost(ResourceError):
     """A GPU that stopped: nothing of this process runs on it any more."""
 
 
+class NoGpuCode(UnsupportedError):
+    """A GPU that is here, and of another kind than a file has code for."""
+
+
 @dataclass(frozen=True)
 class GpuOptions:
     """Where cuda steps run and how.
 
     `gpu` is a driver's name, `auto` for `cuda`. `on_loss` is what happens without a GPU:
-    an error, or the model's CPU code, which `spare` makes where the model has none. `cache` is a
-    folder for what was measured.
+    an error, or the model's CPU code, which `spare` makes where the model has none. `remake` makes
+    a model's GPU code for the GPUs that are here. `cache` is a folder for what was measured.
     """
 
     gpu: str = "auto"
     on_loss: str = "error"
     cache: Path | None = None
-    spare: Callable[[Any], Any] | None = None  # a model -> an Artifact for processors
+    spare: Callable[[Any], Any] | None = None  # a model -> an Artifact
+    remake: Callable[[Any], Any] | None = None
     graphs: str = FASTEST
     tuning: float = 5.0  # seconds one binding may measure variants
     timeout: float = 600.0  # seconds one run in the interpreter may take

@@ -17,9 +17,12 @@ from PIL import Image
 import netc
 from netc.cli.rebuild import SAME, compared, rebuild
 from netc.errors import ArtifactError, GraphError, UnsupportedError, UsageError
-from netc.ir.gpu_code import GpuKernel
+from netc.ir.gpu_code import GpuImage, GpuKernel
 from netc.runtime.artifact import Artifact, open_artifact
 from netc.runtime.cuda_probe import Probe
+from netc.runtime.driver import GpuOptions, NoGpuCode
+from netc.runtime.gpus import GpuFacts
+from netc.runtime.interpreter import InterpreterDriver
 from netc.runtime.session import executable, save_artifact
 from tests.passes.test_inline import spread
 from tests.strategies import agree, feeds, graphs, wanted
@@ -93,6 +96,8 @@ def test_the_processor_takes_over_where_that_is_asked_for(
     exe = netc.compile(graph, target="cuda", gpu="cuda", arch="ptx", on_gpu_loss="cpu")
     assert near(exe(data=X)["y"], want)
     assert "runs on the processor: no NVIDIA GPU" in caplog.text
+    exe.save(tmp_path / "m.bin")
+    assert netc.load(tmp_path / "m.bin", gpu="interpret").level == "cuda"  # what was compiled
     exe = netc.compile(graph, target="cuda", arch="ptx")
     exe.save(tmp_path / "m.bin")
     for trust in (True, False):  # made from the file's net: it has no code for a processor
@@ -118,6 +123,33 @@ def test_a_file_for_both(graph: netc.Graph, tmp_path: Path) -> None:
         assert near(loaded(data=X)["y"], want)
     with pytest.raises(UnsupportedError, match="no NVIDIA GPU"):
         netc.load(tmp_path / "m.bin", gpu="cuda")
+
+
+def test_code_for_the_gpu_that_is_here_is_made_where_a_file_has_none(
+    graph: netc.Graph,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The GPU is an interpreter that wants machine code for sm_89."""
+    made = netc.compile(graph, target="cuda", gpu="interpret")
+    want = made(data=X)["y"]
+    made.save(tmp_path / "m.bin")
+
+    def open_driver(image: GpuImage, devices: object, options: GpuOptions) -> InterpreterDriver:
+        if "sm_89" not in image.sections:
+            raise NoGpuCode("GPU kernel g0 does not run here")
+        return InterpreterDriver(image, replace(options, gpu="interpret"))
+
+    monkeypatch.setattr("netc.runtime.gpu_engine.open_driver", open_driver)
+    with pytest.raises(NoGpuCode):
+        executable(open_artifact(tmp_path / "m.bin").artifact())(data=X)
+    monkeypatch.setattr("netc.runtime.gpus.probe", lambda *_: Probe(1, 13000))
+    monkeypatch.setattr("netc.runtime.gpus.list_gpus", lambda *_: [GpuFacts("a", 1, (8, 9))])
+    exe = netc.load(tmp_path / "m.bin")
+    assert "recompiled: GPU kernel g0 does not run here" in caplog.text
+    assert np.array_equal(exe(data=X)["y"], want)
+    assert exe.save(tmp_path / "n.bin") == (tmp_path / "m.bin").stat().st_size
 
 
 def test_mixed_and_several_devices(graph: netc.Graph) -> None:

@@ -18,8 +18,6 @@ from netc.codegen.triton.job import TARGETS, Compiled, Failed, Job
 from netc.codegen.triton.pool import Compilers
 from netc.errors import UnsupportedError, UsageError, clean
 from netc.ir.gpu_code import (
-    EARLY,
-    EARLY_ARCHS,
     PORTABLE,
     Code,
     GpuImage,
@@ -142,7 +140,7 @@ def _jobs(text: KernelText, archs: Sequence[str]) -> dict[tuple[str, int], Job]:
             text=text.text,
             params=text.params,
             aligned=text.aligned,
-            constants=tuple(sorted((*variant.constants, (EARLY, int(arch in EARLY_ARCHS))))),
+            constants=tuple(sorted(variant.constants)),
             warps=variant.warps,
             stages=variant.stages,
             arch=arch,

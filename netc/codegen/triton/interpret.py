@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from netc.codegen.triton.interpreter_patches import patch
-from netc.ir.gpu_code import EARLY, ENTRY
+from netc.ir.gpu_code import ENTRY
 
 _WATCH = 0.5  # seconds between two looks at the parent
 _PIECE = 1 << 16  # bytes read at once
@@ -162,8 +162,6 @@ class Kernel:
     def run(self, programs: int, constants: Mapping[str, int], args: Sequence[int]) -> None:
         """All programs of one launch, in their order."""
         names = self._names[: len(self._params)]
-        if EARLY in self._names:
-            constants = {EARLY: 0, **constants}
         if set(self._names[len(names) :]) != set(constants):
             raise ValueError(f"constants {sorted(constants)} for {self._names[len(names) :]}")
         given = zip(names, self._params, args, strict=True)

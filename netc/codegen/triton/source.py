@@ -15,17 +15,12 @@ import numpy as np
 from netc.codegen.operand import Operand
 from netc.codegen.triton.mathlib import prelude
 from netc.ir.dims import Dim
-from netc.ir.gpu_code import ALIGNED, EARLY, ENTRY, KernelText, Variant
+from netc.ir.gpu_code import ALIGNED, ENTRY, KernelText, Variant
 from netc.ir.plan import Arg, BufferArg, IntArg, WeightArg
 from netc.ir.types import DType
 
 ELEMENTS = {DType.F32: "fp32", DType.U8: "u8", DType.I32: "i32", DType.I64: "i64"}
 
-# Before anything is read: wait for the launch before, then let the next one begin to wait.
-_BEGIN = f"""    if {EARLY}:
-        tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()
-"""
 _UNALIGNED = ("rows", "size", "reach", "run", "groups")  # roles whose divisors help no one
 
 
@@ -119,9 +114,9 @@ class Source:
 
     def kernel(self, extents: int, variants: Sequence[Variant]) -> KernelText:
         """The kernel so far."""
-        params = [*self.names, *(f"{c}: tl.constexpr" for c in (*self.constants, EARLY))]
+        params = [*self.names, *(f"{c}: tl.constexpr" for c in self.constants)]
         body = "\n".join(self._lines)
-        text = f"@triton.jit\ndef {ENTRY}({', '.join(params)}):\n{_BEGIN}{body}\n"
+        text = f"@triton.jit\ndef {ENTRY}({', '.join(params)}):\n{body}\n"
         head = "import triton\nimport triton.language as tl\n\n\n"
         whole = f"{head}{prelude(body)}{text}"
         kinds = tuple(self.params)
