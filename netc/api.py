@@ -179,7 +179,7 @@ def arranged(
         return graph, None
     if not devices:
         raise UsageError("a strategy needs devices", help="such as devices cpu:0,cpu:1")
-    placement = placement_of(graph, Machine.uniform(choices.names_of("devices", devices)), strategy)
+    placement = placement_of(graph, Machine.typical(choices.names_of("devices", devices)), strategy)
     return apply(graph, placement), placement
 
 

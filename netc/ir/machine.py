@@ -55,6 +55,10 @@ class Link:
 CPU = DeviceSpec(memory=8 * _GIB, flops=5e10, bandwidth=1e10, launch=2e-7)
 MEMORY_LINK = Link(bandwidth=5e9, latency=1e-6)
 GPU = DeviceSpec(memory=80 * _GIB, flops=6e13, bandwidth=3e12, launch=4e-6)
+# An H200 as `benchmarks.gpu` measured it: float32 products made of three tf32, a large copy, and a
+# small kernel after another one; its link to the host is PCIe 5.
+H200 = DeviceSpec(memory=139 * _GIB, flops=1.4e14, bandwidth=4.2e12, launch=2e-6)
+PCIE = Link(bandwidth=5e10, latency=1e-5)
 NVLINK = Link(bandwidth=4e11, latency=5e-6)
 ETHERNET = Link(bandwidth=1.25e10, latency=2e-5)  # 100 GbE
 
@@ -119,6 +123,14 @@ class Machine:
         return Machine(name, dict.fromkeys(map(_device, devices), spec), between=link)
 
     @staticmethod
+    def typical(devices: Sequence[Device | str]) -> Machine:
+        """Devices by their kinds, as one machine of ours was measured."""
+        listed = [_device(d) for d in devices]
+        specs = {d: H200 if d.kind == "cuda" else CPU for d in listed}
+        links = {(a, b): _typical_link(a, b) for a, b in itertools.permutations(listed, 2)}
+        return Machine("typical", specs, links)
+
+    @staticmethod
     def parse(text: str, name: str = "machine.json") -> Machine:
         """The machine in a JSON text, as `show` writes it. Raises UsageError."""
         try:
@@ -137,6 +149,13 @@ class Machine:
         if self.between is not None:
             value["between"] = asdict(self.between)
         return json.dumps(value, indent=1) + "\n"
+
+
+def _typical_link(a: Device, b: Device) -> Link:
+    kinds = {a.kind, b.kind}
+    if "cuda" not in kinds:
+        return MEMORY_LINK
+    return NVLINK if kinds == {"cuda"} else PCIE
 
 
 def _device(device: Device | str) -> Device:

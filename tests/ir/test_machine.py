@@ -75,3 +75,11 @@ def _table(**changes: object) -> str:
 def test_a_wrong_table_is_refused_with_the_place(text: str, why: str) -> None:
     with pytest.raises(UsageError, match=why):
         Machine.parse(text)
+
+
+def test_a_typical_machine_knows_its_devices_by_their_kinds() -> None:
+    m = Machine.typical(("cpu:0", "cuda:0", "cuda:1"))
+    cpu, gpu, other = m.devices
+    assert m.spec(gpu).flops > 100 * m.spec(cpu).flops
+    assert m.transfer(1e9, gpu, other) < m.transfer(1e9, cpu, gpu) < 1.0
+    assert m.link(cpu, gpu) == m.link(gpu, cpu)
