@@ -53,7 +53,8 @@ def error(
     graph: Graph, batch: int, pick: Callable[[tuple[Variant, ...]], int], **options: str
 ) -> float:
     """The largest error of the net's output, each kernel run with the variant that is picked."""
-    made = build(graph, Options(devices=(Device("cuda"),), archs=(), **options))  # type: ignore[arg-type]
+    gpu = Options(devices=(Device("cuda"),), archs=())
+    made = build(graph, replace(gpu, **options))  # type: ignore[arg-type]
     assert made.gpu is not None
     kernels = {}
     for name, kernel in made.gpu.kernels.items():

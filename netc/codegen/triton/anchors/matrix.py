@@ -12,7 +12,8 @@ from netc.codegen.triton.anchors.depthwise import depthwise, is_thin
 from netc.codegen.triton.home import FEW
 from netc.codegen.triton.lowering import Launch, Lowering, rule
 from netc.codegen.triton.packing import Layout, pack
-from netc.codegen.triton.product import Axis, Inner, Product, lower_product
+from netc.codegen.triton.product import Axis, Inner, Product
+from netc.codegen.triton.product_text import lower_product
 from netc.errors import UnsupportedError
 from netc.ir.dims import Dim, product
 from netc.ir.graph import Value
