@@ -36,6 +36,7 @@ _ALONE = 1.5  # how much longer a step takes that no other program hides
 _STORE = 0.11  # cycles a result
 _MERGE, _MERGE_BYTES = 3900, 80  # cycles to meet, bytes a cycle of partial sums
 _WARPS, _RESULTS = 19, 76_500  # what a multiprocessor holds at once
+_SMALL = (64, 64, 32, 4, 3)  # a tile as `_shapes` has them
 _ROUND = 0.11  # how much of the last wave's idle time counts
 
 
@@ -149,9 +150,12 @@ def _cycles(work: Work, precision: Precision, v: Variant, depth: int) -> float:
 def best(works: Sequence[Work], precision: Precision, split: bool) -> tuple[Variant, ...]:
     """The candidates for any of several sizes (batches) of one product, each once.
 
-    One of them at least takes any size.
+    One of them at least takes any size, and one is small enough for the registers of any machine.
     """
     found = [v for work in works for v in candidates(work, precision, split)]
     if all(v.limit for v in found):
         found += candidates(works[-1], precision, split=False)[:1]
+    if all(v.tile[0] * v.tile[1] > _SMALL[0] * _SMALL[1] for v in found):
+        rows, columns, depth, warps, stages = _SMALL
+        found.append(_variant(rows, columns, depth * 4 // precision.item, 1, warps, stages))
     return tuple(dict.fromkeys(found))
