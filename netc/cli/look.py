@@ -137,11 +137,16 @@ def devices_command(probing: bool, out: Path | None) -> None:
     from netc.cli.probe import probe
     from netc.ir.device import Device
     from netc.runtime.atomic import write_file
+    from netc.runtime.cuda_probe import require_gpu
     from netc.runtime.logical import named_devices
 
     names = [Device.parse(name) for name in named_devices() or ("cpu:0",)]
-    if any(d.kind != "cpu" or d.host for d in names):
-        raise UsageError("--probe measures devices of this processor", help="such as cpu:0,cpu:1")
+    if any(d.kind not in ("cpu", "cuda") or d.host for d in names):
+        raise UsageError(
+            "--probe measures what is here", help="such as cpu:0,cpu:1 or cpu:0,cuda:0"
+        )
+    if any(d.kind == "cuda" for d in names):
+        require_gpu()
     with progress("measuring"):
         machine = probe(names)
     rows = [
@@ -150,8 +155,10 @@ def devices_command(probing: bool, out: Path | None) -> None:
         for d, s in machine.specs.items()
     ]  # fmt: skip
     table(("device", "memory", "speed", "reads", "a step"), rows)
+    listed = {f"{a} to {b}": link for (a, b), link in machine.links.items()}
     if machine.between is not None:
-        link = machine.between
-        say(f"between devices {link.bandwidth / 1e9:.1f} GB/s, {link.latency * 1e6:.1f} us")
+        listed["between processors" if listed else "between devices"] = machine.between
+    for what, link in listed.items():
+        say(f"{what} {link.bandwidth / 1e9:.1f} GB/s, {link.latency * 1e6:.1f} us")
     if out is not None:
         write_file(out, [machine.show().encode()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -25,8 +26,26 @@ _FLOATS = 1 << 23  # of an array that no cache holds
 _CHAIN = 100  # steps, or trips from device to device
 
 
-def probe(devices: Sequence[Device]) -> Machine:
-    """The machine of these logical devices of the processor, which share cores and memory."""
+def probe(devices: Sequence[Device], gpu: str = "cuda") -> Machine:
+    """The machine of these logical devices: processors share cores and memory, GPUs are measured
+    each for itself, and so are the links from and to them."""
+    from netc.cli.probe_gpu import measured, measured_link
+    from netc.runtime.gpus import list_gpus
+
+    processors = [d for d in devices if d.kind == "cpu"]
+    gpus = [d for d in devices if d.kind == "cuda"]
+    machine = _processors(processors) if processors else None
+    specs = dict(machine.specs) if machine else {}
+    found = list_gpus()
+    for d in gpus:
+        specs[d] = measured(d, found[d.index % len(found)].memory if found else 1, gpu)
+    pairs = [(a, b) for a, b in itertools.permutations(devices, 2) if a in gpus or b in gpus]
+    links = {(a, b): measured_link(a, b, gpu) for a, b in pairs}
+    return Machine("this machine", specs, links, machine.between if machine else None)
+
+
+def _processors(devices: Sequence[Device]) -> Machine:
+    """Logical devices of the processor."""
     threads = thread_counts(host.thread_count(None), len(devices))[0]
     spec = DeviceSpec(
         memory=host.available_memory() // len(devices),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 import netc
-from netc.cli import probe
+from netc.cli import probe, probe_gpu
 from netc.cli.app import main
+from netc.ir.device import Device
 from netc.ir.machine import Machine
+from netc.runtime import cuda_probe
 
 from .nets import BRANCHES
 
@@ -49,3 +52,27 @@ def test_compile_for_two_devices(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert netc.load(tmp_path / "b.bin").devices == ("cpu:0", "cpu:1")
     assert CliRunner().invoke(main, [*args, "cpu:0"]).exit_code == 4
+
+
+def test_probe_of_gpus_in_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it measures there says nothing of a GPU; that it measures everything is what counts."""
+    pytest.importorskip("triton")
+    small = probe_gpu.Sizes(images=1, floats=4096, copied=4096, chain=2)
+    monkeypatch.setattr(probe, "_SECONDS", 0.01)
+    for name in ("measured", "measured_link"):
+        real = getattr(probe_gpu, name)
+        monkeypatch.setattr(probe_gpu, name, functools.partial(real, sizes=small))
+    cpu, gpu = Device("cpu"), Device("cuda")
+    machine = probe.probe([cpu, gpu], gpu="interpret")
+    assert machine.devices == (cpu, gpu)
+    assert machine.spec(gpu).flops > 0 < machine.spec(gpu).bandwidth
+    assert set(machine.links) == {(cpu, gpu), (gpu, cpu)}
+    assert Machine.parse(machine.show()).specs == machine.specs
+
+
+def test_probe_of_a_gpu_that_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETC_DEVICES", "cuda:0")
+    if cuda_probe.probe().count == 0:
+        done = CliRunner().invoke(main, ["devices", "--probe"])
+        assert done.exit_code == 5, done.output
+        assert "no NVIDIA" in done.output
