@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from netc.ir.device import Device
     from netc.ir.graph import Graph
     from netc.ir.op import Array
+    from netc.passes.base import Fired
     from netc.passes.partition.placement import Placement
     from netc.runtime.driver import GpuOptions
 
@@ -97,6 +99,10 @@ def compile(
     check: int | None = None,
     place: Mapping[str, str] | None = None,
     strategy: str | None = None,
+    replicate: str | Sequence[str] | None = None,
+    split: Mapping[str, Any] | None = None,
+    pipeline: str | Sequence[str] | None = None,
+    micro_batches: int | None = None,
     **options: Any,
 ) -> Executable:
     """A net made ready to run; `source` is a graph or the path of a net.
@@ -106,7 +112,9 @@ def compile(
     "x86-64-v3", "x86-64-v4", "aarch64"; all of them go into the saved file, and the best that
     fits runs. Without `optimize` the graph runs as it was written. `place` maps layers to devices;
     `strategy` ("greedy", "min_cut", "stages", "milp", "annotated") places the rest on `devices`.
-    Further options are those of `read`.
+    `replicate` shares the batch among devices, `split` the channels of layers, and `pipeline`
+    the nodes, `micro_batches` following one another: docs/DEVICES.md. Further options are those
+    of `read`.
 
     For GPUs, all in docs/GPU.md: `arch` names architectures ("native", "sm_90", "ptx", …; without
     it the GPU here, or else the usual ones), `precision` how exactly products are computed
@@ -122,19 +130,13 @@ def compile(
         wanted = [outputs] if isinstance(outputs, str) else outputs
         graph = graph.with_outputs(choices.names_of("outputs", wanted))
     runs = gpu_options(gpu, on_gpu_loss, cache)
-    chosen = compile_options(
-        optimize,
-        cpu,
-        check,
-        devices,
-        target,
-        precision=precision,
-        precisions=precisions or {},
-        cache=choices.cache_of(cache),
-    )
-    graph, _ = arranged(graph, devices, place or {}, strategy)
-    chosen = choices.for_gpus(graph, chosen, arch, runs.gpu)
-    return executable(build(graph, chosen), threads, gpu=runs)
+    sharding = choices.sharding_of(replicate, split, pipeline, micro_batches)
+    kept = choices.cache_of(cache)
+    gpus = {"precision": precision, "precisions": precisions or {}, "cache": kept}
+    chosen = compile_options(optimize, cpu, check, devices, target, sharding, **gpus)
+    made = arranged(graph, chosen, devices, place or {}, strategy, sharding)
+    chosen = choices.for_gpus(made.graph, made.options, arch, runs.gpu)
+    return executable(build(made.graph, chosen), threads, gpu=runs)
 
 
 def _graph(source: Any, options: Mapping[str, Any]) -> Graph:
@@ -162,25 +164,55 @@ def wanted_devices(devices: str | Sequence[str] | None) -> tuple[Device, ...]:
     return found
 
 
+@dataclass(frozen=True)
+class Arranged:
+    """A net with its nodes where they were sent, and what a strategy and a sharding say of it."""
+
+    graph: Graph
+    options: Options
+    placement: Placement | None = None
+    fired: tuple[Fired, ...] = ()
+
+
 def arranged(
     graph: Graph,
+    options: Options,
     devices: str | Sequence[str] | None,
     places: Mapping[str, str],
     strategy: str | None,
-) -> tuple[Graph, Placement | None]:
-    """The graph with layers where `places` says, and the rest where a strategy puts it."""
-    if not places and strategy is None:
-        return graph, None
+    sharding: choices.Sharding | None = None,
+) -> Arranged:
+    """The graph with layers where `places` says, and the rest where a strategy puts it.
+
+    A sharding comes after `places`, and instead of a strategy.
+    """
+    if not places and strategy is None and sharding is None:
+        return Arranged(graph, options)
     from netc.ir.machine import Machine
     from netc.passes.partition.choose import annotate, apply, placement_of
 
+    if sharding is not None and strategy is not None:
+        help = "leave the strategy out; place and the net say where layers go"
+        raise UsageError("a strategy and a sharding both say where a net runs", help=help)
     graph = annotate(graph, places)
+    if sharding is not None:
+        return _sharded(graph, options, sharding, bool(wanted_devices(devices)))
     if strategy is None:
-        return graph, None
+        return Arranged(graph, options)
     if not devices:
         raise UsageError("a strategy needs devices", help="such as devices cpu:0,cpu:1")
     placement = placement_of(graph, Machine.typical(choices.names_of("devices", devices)), strategy)
-    return apply(graph, placement), placement
+    return Arranged(apply(graph, placement), options, placement)
+
+
+def _sharded(graph: Graph, options: Options, sharding: choices.Sharding, given: bool) -> Arranged:
+    """The graph after a sharding; `given` says whether devices were."""
+    from netc.passes.base import Context, run_passes
+
+    context = Context(check=options.check)
+    made = run_passes(graph, (sharding,), context)
+    options = choices.sharded_options(options, graph, made, given)
+    return Arranged(made, options, fired=tuple(context.fired))
 
 
 def compile_options(
@@ -189,10 +221,11 @@ def compile_options(
     check: int | None,
     devices: str | Sequence[str] | None = None,
     target: str | Sequence[str] = "cpu",
+    sharding: choices.Sharding | None = None,
     **gpu: Any,
 ) -> Options:
     """The compiler's options, with NETC_CHECK where `check` is not given; `gpu` are those of GPUs
-    (archs, precision, precisions, cache, progress)."""
+    (archs, precision, precisions, cache, progress). Without devices, a sharding's own are there."""
     from netc.compiler import Options
     from netc.runtime.artifact import ARCHITECTURES
 
@@ -209,7 +242,8 @@ def compile_options(
     if check not in (None, 0, 1, 2, 3):
         raise UsageError(f"check is {clean(repr(check))}; 0, 1, 2 or 3 fits")
     level = int(text) if check is None else check
-    targets, found = choices.targets_of(target), wanted_devices(devices)
+    targets = choices.targets_of(target)
+    found = choices.with_sharding(wanted_devices(devices), sharding)
     choices.check_target(targets, found)
     made = Options(
         optimize=optimize, cpu=levels, check=level, devices=found, targets=targets, **gpu

@@ -1,22 +1,28 @@
-"""What users may choose for GPUs, checked before any work begins."""
+"""What users may choose for GPUs and of shardings, checked before any work begins."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from netc.errors import UnsupportedError, UsageError, clean
-from netc.ir.device import Device
+from netc.ir.device import KINDS, Device
 
 if TYPE_CHECKING:
     from netc.compiler import Options
     from netc.ir.graph import Graph
+    from netc.passes.shard_batch import Pipeline, Replicate
+    from netc.passes.shard_channels import By, SplitChannels
+
+    Sharding: TypeAlias = Replicate | SplitChannels | Pipeline
 
 TARGETS = ("cpu", "cuda")
 NATIVE = "native"
 ARCHS = ("sm_80", "sm_90", "ptx")  # what is compiled for where nothing is said
+BY = ("output", "input")
+MAX_MICRO_BATCHES = 1024
 
 
 def names_of(what: str, given: str | Iterable[str]) -> list[str]:
@@ -158,3 +164,121 @@ def cache_of(cache: Any) -> Path | None:
     except TypeError:
         help = "a folder, or False for none"
         raise UsageError(f"cache is {clean(repr(cache))}", help=help) from None
+
+
+def sharding_of(
+    replicate: Any = None, split: Any = None, pipeline: Any = None, micro_batches: Any = None
+) -> Sharding | None:
+    """The pass that shards a net as a user says it; None where nothing is said."""
+    said = {"replicate": replicate, "split": split, "pipeline": pipeline}
+    given = [name for name, value in said.items() if value is not None]
+    if len(given) > 1:
+        help = "replicate shares the batch, split the channels, pipeline the nodes: choose one"
+        raise UsageError(f"a net is sharded in one way, not by {' and '.join(given)}", help=help)
+    if micro_batches is not None and pipeline is None:
+        help = "such as pipeline cpu:0,cpu:1 and 4 micro-batches"
+        raise UsageError("micro-batches are of a pipeline, and none is given", help=help)
+    if replicate is not None:
+        from netc.passes.shard_batch import Replicate
+
+        return Replicate(sharding_devices("replicate", replicate))
+    if pipeline is not None:
+        return _pipeline(pipeline, micro_batches)
+    return None if split is None else _split(split)
+
+
+def _pipeline(devices: Any, count: Any) -> Pipeline:
+    """As many micro-batches as devices, where their number is not given."""
+    from netc.ir.machine import Machine
+    from netc.passes.shard_batch import Pipeline
+
+    found = sharding_devices("pipeline", devices)
+    count = len(found) if count is None else count
+    if type(count) is not int or not 1 <= count <= MAX_MICRO_BATCHES:
+        fits = f"a number from 1 to {MAX_MICRO_BATCHES} fits"
+        raise UsageError(f"micro-batches are {clean(repr(count))}", help=fits)
+    return Pipeline(found, count, Machine.typical(found))
+
+
+def _split(split: Any) -> SplitChannels:
+    """Layer -> devices, or (devices, "output" or "input"); a text may say `cpu:0,cpu:1:input`."""
+    from netc.passes.shard_channels import SplitChannels
+
+    help = 'such as {"conv1": ["cpu:0", "cpu:1"], "conv2": (["cpu:0", "cpu:1"], "input")}'
+    if not isinstance(split, Mapping) or not all(isinstance(layer, str) for layer in split):
+        raise UsageError("split goes by layer: give a mapping", help=help)
+    if not split:
+        raise UsageError("split names no layer", help=help)
+    ways: list[By] = []
+    over: dict[tuple[Device, ...], str] = {}
+    for layer, said in split.items():
+        devices, by = _split_way(layer, said)
+        ways.append(by)
+        over.setdefault(sharding_devices(f"split of {clean(layer)!r}", devices), layer)
+    if len(over) > 1:
+        both = [f"{clean(n)!r} over {', '.join(map(str, d))}" for d, n in over.items()]
+        help = "all layers that are split are over the same devices, in the same order"
+        raise UsageError(f"split has {both[0]} and {both[1]}", help=help)
+    return SplitChannels(tuple(split), next(iter(over)), tuple(ways))
+
+
+def _split_way(layer: str, said: Any) -> tuple[Any, By]:
+    """The devices of a layer that is split, and by what; by output where that is not said."""
+    devices, by = said, "output"
+    if isinstance(said, str):
+        head, colon, last = said.rpartition(":")
+        if colon and last.strip() in BY:
+            devices, by = head, last.strip()
+    elif isinstance(said, Sequence) and len(said) == 2 and not _is_device(said[1]):
+        devices, by = said
+    if by not in BY:
+        what = f"no way to split {clean(layer)!r}: {clean(repr(by))}"
+        raise UsageError(what, help=f"channels are split by {' or '.join(BY)}")
+    return devices, "output" if by == "output" else "input"
+
+
+def _is_device(said: Any) -> bool:
+    return isinstance(said, str) and said.strip().split(":")[0] in KINDS
+
+
+def sharding_devices(what: str, given: Any) -> tuple[Device, ...]:
+    """The devices that a sharding names, each once."""
+    found = tuple(Device.parse(name.strip()) for name in names_of(what, given))
+    if not found:
+        raise UsageError(f"{what} names no device", help="such as cpu:0,cpu:1")
+    if len(set(found)) < len(found):
+        named = ", ".join(map(str, found))
+        raise UsageError(f"{what} names a device twice: {named}")
+    return found
+
+
+def with_sharding(devices: tuple[Device, ...], sharding: Sharding | None) -> tuple[Device, ...]:
+    """The devices given, those of a sharding being among them; its own where none are given."""
+    if sharding is None or not devices:
+        return devices if sharding is None else sharding.devices
+    for device in sharding.devices:
+        if device not in devices:
+            fits = f"the devices are {', '.join(map(str, devices))}"
+            raise UsageError(f"the sharding names {device}, which is not there", help=fits)
+    return devices
+
+
+def sharded_options(options: Options, before: Graph, after: Graph, given: bool) -> Options:
+    """The options for a net that was sharded: precisions of layers are those of their shares.
+
+    Where no devices were given, those that the net and `place` name are there as well.
+    """
+    from netc.passes.layers import layer
+
+    now = [n.name for n in after.nodes]
+    written = {n.name for n in before.nodes}
+    new = [name for name in now if name not in written]
+    precisions: dict[str, str] = {}
+    for name, precision in options.precisions.items():
+        for node in layer(before, name, "to compute"):
+            shares = [n for n in new if n.startswith(f"{node.name}.")]
+            kept = [node.name] if node.name in now else []
+            precisions |= dict.fromkeys((*kept, *shares), precision)
+    named = [n.device for n in after.nodes if n.device is not None]
+    devices = options.devices if given else tuple(dict.fromkeys((*options.devices, *named)))
+    return replace(options, devices=devices, precisions=precisions)

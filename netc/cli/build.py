@@ -12,7 +12,7 @@ import click
 from netc.cli.gpus import chosen, for_gpus, show_kernels, total_lines
 from netc.cli.gpus import compile_options as gpu_options
 from netc.cli.options import EXISTING, WRITTEN, prepare_options, source_options
-from netc.cli.places import arranged, place_options
+from netc.cli.places import Places, place_options
 from netc.cli.show import counting, progress, say, size, table
 from netc.errors import ArtifactError, UsageError, clean
 
@@ -37,10 +37,6 @@ def compile_command(
     arch: str | None,
     precision: tuple[str, ...],
     cache: bool,
-    devices: str | None,
-    place: tuple[str, ...],
-    placement: Path | None,
-    strategy: str | None,
     no_optimize: bool,
     verbose: bool,
     **options: Any,
@@ -51,6 +47,7 @@ def compile_command(
     netc compile model.net -o model.bin
     netc compile deploy.prototxt --weights net.caffemodel -o model.bin
     netc compile model.net --target cpu,cuda --precision medium -o model.bin
+    netc compile model.net --shape data=8,3,224,224 --replicate cpu:0,cpu:1 -o model.bin
     """
     from netc.cli.sources import is_model, read_source
     from netc.compiler import build
@@ -59,22 +56,23 @@ def compile_command(
     if is_model(source):
         raise UsageError(f"{clean(source.name)} is compiled already")
     gpu = {"arch": arch, "precision": precision, "cache": cache}
-    wanted = chosen(not no_optimize, cpu, devices, target, **gpu)
+    places = Places.taken(options)
+    wanted = chosen(not no_optimize, cpu, places, target, **gpu)
     out = out or source.with_suffix(".bin")
     with progress(f"reading {clean(source.name)}"):
         graph = read_source(source, options)
-        graph, _ = arranged(graph, devices, place, placement, strategy)
-        wanted = for_gpus(graph, wanted, arch)
+        made = places.arranged(graph, wanted)
+        graph, wanted = made.graph, for_gpus(made.graph, made.options, arch)
     began = time.perf_counter()
     with counting(f"compiling {clean(graph.name)}", "kernels") as count:
-        made = build(graph, replace(wanted, progress=count))
+        model = build(graph, replace(wanted, progress=count))
     seconds = time.perf_counter() - began
-    written = save_artifact(made, out)
-    if made.gpu is not None:
+    written = save_artifact(model, out)
+    if model.gpu is not None:
         if verbose:
-            show_kernels(made.gpu, [s for level in made.levels for s in level.plan.steps])
-        say("\n".join(total_lines(made.gpu)) + f" in {seconds:.1f} s")
-    levels = ", ".join(level.name for level in made.levels)
+            show_kernels(model.gpu, [s for level in model.levels for s in level.plan.steps])
+        say("\n".join(total_lines(model.gpu)) + f" in {seconds:.1f} s")
+    levels = ", ".join(level.name for level in model.levels)
     say(f"{clean(out)}: {size(written)}, {len(graph.nodes)} nodes, code for {levels}")
 
 

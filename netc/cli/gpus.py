@@ -11,6 +11,7 @@ from netc.cli.show import size, table
 from netc.errors import UsageError, clean
 
 if TYPE_CHECKING:
+    from netc.cli.places import Places
     from netc.compiler import Options
     from netc.ir.gpu_code import GpuImage
     from netc.ir.graph import Graph
@@ -59,16 +60,15 @@ def _apply(options: tuple[Callable[[F], F], ...], command: F) -> F:
     return command
 
 
-def chosen(
-    optimize: bool, cpu: Sequence[str], devices: str | None, target: str, **gpu: Any
-) -> Options:
+def chosen(optimize: bool, cpu: Sequence[str], places: Places, target: str, **gpu: Any) -> Options:
     """The compiler's options as a command line says them."""
     from netc import api, choices
 
     precision, precisions = precisions_of(gpu["precision"])
     cache = choices.cache_of(gpu["cache"])
     gpus = {"precision": precision, "precisions": precisions, "cache": cache}
-    made = api.compile_options(optimize, cpu or ("native",), None, devices, target, **gpus)
+    levels, sharding = cpu or ("native",), places.sharding
+    made = api.compile_options(optimize, levels, None, places.devices, target, sharding, **gpus)
     if gpu["arch"] is not None:
         choices.archs_of(gpu["arch"], "cuda")  # refused before the net is read
     return made

@@ -9,7 +9,7 @@ import click
 
 from netc.cli.gpus import show_kernels, target_option
 from netc.cli.options import EXISTING, WRITTEN, prepare_options, source_options
-from netc.cli.places import arranged, place_options
+from netc.cli.places import Places, place_options
 from netc.cli.show import progress, say, size, table
 from netc.errors import UsageError, clean
 
@@ -53,10 +53,6 @@ def explain_command(
     source: Path,
     rules: bool,
     target: str,
-    devices: str | None,
-    place: tuple[str, ...],
-    placement: Path | None,
-    strategy: str | None,
     **options: Any,
 ) -> None:
     """Show where each kernel of SOURCE runs, what was fused into it, and why not more."""
@@ -67,14 +63,15 @@ def explain_command(
 
     if is_model(source):
         raise UsageError("a compiled model has no journal", help="explain the net it was made from")
-    wanted = api.compile_options(True, "native", None, devices, target)
-    graph = read_source(source, options)
-    graph, why = arranged(graph, devices, place, placement, strategy)
+    places = Places.taken(options)
+    wanted = api.compile_options(True, "native", None, places.devices, target, places.sharding)
+    made = places.arranged(read_source(source, options), wanted)
+    graph, why = made.graph, made.placement
     if why is not None:
-        said = f"{strategy}: predicted {why.seconds * 1e3:.3f} ms a run"
+        said = f"{places.strategy}: predicted {why.seconds * 1e3:.3f} ms a run"
         table(("node", "on", "why"), placement_rows(why), title=said)
     with progress(f"lowering {clean(graph.name)}"):
-        lowered = lower(graph, wanted)
+        lowered = lower(graph, made.options)
     for note in lowered.graph.notes:
         say(f"note: {clean(note)}")
     kernels = kernel_rows(lowered.order)
@@ -84,7 +81,8 @@ def explain_command(
         rows = [(r.node, r.pass_name, r.reason) for r in refusals]
         table(("node", "pass", "why not more"), rows)
     if rules:
-        rows = [(f.node, f.pass_name, f.rule) for f in lowered.context.fired]
+        fired = (*made.fired, *lowered.context.fired)
+        rows = [(f.node, f.pass_name, f.rule) for f in fired]
         table(("node", "pass", "rule"), rows, title=f"{len(rows)} rewrites")
     written = len(graph.nodes) - len(graph.params) - len(graph.inputs)
     say(f"{written} nodes became {len(kernels)} kernels; {len(refusals)} refusals")

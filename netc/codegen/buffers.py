@@ -82,7 +82,7 @@ class Home:
         axis = getattr(concat.op, "axis", None)
         return concat.out.type.layout is Layout.C8 and axis == 1 and whole
 
-    def ready(self, placer: _Placer, node: Node, ins: list[Operand]) -> list[Operand]:
+    def ready(self, placer: Placer, node: Node, ins: list[Operand]) -> list[Operand]:
         """The operands of a kernel in a form it can read, copied where they are not."""
         assert isinstance(node.op, Fused)
         anchored = any(not _elementwise(n) for n in node.op.body.nodes)
@@ -117,7 +117,7 @@ def place_values(
 
     `homes` says how values lie on kinds of devices that are not the processor.
     """
-    placer = _Placer(graph, weights, homes or {})
+    placer = Placer(graph, weights, homes or {})
     for node in order:
         placer.place(node)
     placer.finish()
@@ -199,7 +199,7 @@ def _halos(graph: Graph) -> dict[Value, Halo]:
     return halos
 
 
-class _Placer:
+class Placer:
     """Walks the schedule once, giving each value its operand."""
 
     def __init__(

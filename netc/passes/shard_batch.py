@@ -89,7 +89,8 @@ class _Batches(Sharder):
         name, shape = clean(node.name), node.types[0].shape
         size = shape[0] if shape else 1
         if not isinstance(size, int):
-            fits = f"give a fixed batch, a multiple of {self.count}"
+            fitting = ",".join(map(str, (self.count, *shape[1:])))
+            fits = f"give a fixed batch, a multiple of {self.count}, as shape {name}={fitting} does"
             message = f"the batch of %{name} is {size}, not known; {what} need equal shares"
             raise GraphError(message, node.loc, fits)
         if size % self.count or not size:

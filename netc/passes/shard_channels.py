@@ -9,7 +9,7 @@ A convolution in groups is cut at groups, and reads and gives parts.
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
@@ -19,6 +19,7 @@ from netc.ir.graph import Graph, Node, Stage, Value
 from netc.ir.ops.convolution import Conv, ConvTranspose, Fc, Windowed
 from netc.ir.ops.windows import axis_of
 from netc.passes.base import Context, Fired
+from netc.passes.layers import layer
 from netc.passes.shard import Parts, Sharder, listed, shares
 from netc.passes.shard_follow import Cut, Follow, Sizes, by_groups
 
@@ -27,12 +28,13 @@ By = Literal["output", "input"]
 
 @dataclass(frozen=True)
 class SplitChannels:
-    """The named convolutions and inner products in shares of channels, one a device.
+    """Convolutions and inner products in shares of channels, one a device.
 
-    `by` is one word for all of them, or one for each.
+    `layers` are named as in `netc.passes.layers`; of a path, what has channels is split. `by` is
+    one word for all of them, or one for each.
     """
 
-    nodes: tuple[str, ...]
+    layers: tuple[str, ...]
     devices: tuple[Device, ...]
     by: By | tuple[By, ...] = "output"
     name: ClassVar[str] = "split_channels"
@@ -41,43 +43,49 @@ class SplitChannels:
 
     def run(self, graph: Graph, ctx: Context) -> Graph:
         """The graph with the shares, and what follows them in parts."""
-        if len(self.devices) < 2 or not self.nodes:
+        ways = self._ways(graph)
+        if len(self.devices) < 2 or not ways:
             return graph
-        named = {n.name: n for n in graph.nodes}
-        for name in self.nodes:
-            self._check(named, name)
-        made = _Channels(graph, self).run()
-        for name, by in self.ways.items():
+        made = _Channels(graph, self.devices, ways).run()
+        for name, by in ways.items():
             ctx.fired.append(Fired("split_channels", f"by {by} over {listed(self.devices)}", name))
         return made
 
-    @property
-    def ways(self) -> dict[str, By]:
-        """How each named node is cut."""
-        given = (self.by,) * len(self.nodes) if isinstance(self.by, str) else self.by
-        return dict(zip(self.nodes, given, strict=True))
+    def _ways(self, graph: Graph) -> dict[str, By]:
+        """How each node that is meant is cut."""
+        given = (self.by,) * len(self.layers) if isinstance(self.by, str) else self.by
+        ways: dict[str, By] = {}
+        for name, by in zip(self.layers, given, strict=True):
+            for node in self._meant(graph, name):
+                if ways.setdefault(node.name, by) != by:
+                    message = f"%{clean(node.name)} is split by {ways[node.name]} and by {by}"
+                    raise GraphError(message, node.loc, "name it once")
+        return ways
 
-    def _check(self, named: dict[str, Node], name: str) -> None:
-        node = named.get(name)
-        if node is None:
-            near = difflib.get_close_matches(name, named, 3)
-            fits = f"did you mean {', '.join(map(clean, near))}?" if near else ""
-            raise GraphError(f"there is no %{clean(name)} to split", help=fits)
-        if not isinstance(node.op, Conv | ConvTranspose | Fc):
+    def _meant(self, graph: Graph, name: str) -> list[Node]:
+        """The nodes with channels of a layer, none of them placed."""
+        found = layer(graph, name, "to split")
+        cut = [n for n in found if isinstance(n.op, Conv | ConvTranspose | Fc)]
+        if not cut:
+            message = f"no node of layer {clean(name)!r} has channels to split"
+            if found[0].name == name:
+                message = f"%{clean(name)} is {found[0].op.name}"
             fits = "conv, conv_transpose and fc have channels to split"
-            raise GraphError(f"%{clean(name)} is {node.op.name}", node.loc, fits)
-        if node.device is not None:
-            message = f"%{clean(name)} is placed on {node.device}, but is split over "
-            fits = "take the placement away, or the split"
-            raise GraphError(message + listed(self.devices), node.loc, fits)
+            raise GraphError(message, found[0].loc, fits)
+        for node in cut:
+            if node.device is not None:
+                message = f"%{clean(node.name)} is placed on {node.device}, but is split over "
+                fits = "take the placement away, or the split"
+                raise GraphError(message + listed(self.devices), node.loc, fits)
+        return cut
 
 
 class _Channels(Sharder):
     """Cuts the named nodes; what follows and has no place of its own follows in parts."""
 
-    def __init__(self, graph: Graph, options: SplitChannels) -> None:
+    def __init__(self, graph: Graph, devices: tuple[Device, ...], ways: Mapping[str, By]) -> None:
         super().__init__(graph)
-        self.ways, self.devices = options.ways, options.devices
+        self.devices, self.ways = devices, ways
 
     def home(self, node: Node) -> Device:
         """Where the net says, else the first device."""

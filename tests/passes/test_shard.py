@@ -235,7 +235,7 @@ def located(graph: Graph) -> Graph:
          "6 or 8"),
         (exact_net(1), Replicate(DEVICES), "the batch of %data is 1", "batch of 8 would fit"),
         (exact_net(8), Pipeline(TWO, 3), "which 3 micro-batches cannot share", "6 or 9"),
-        (exact_net(), SplitChannels(("c12",), TWO), "no %c12 to split", "c1"),
+        (exact_net(), SplitChannels(("c12",), TWO), "no layer 'c12' to split", "c1"),
         (exact_net(), SplitChannels(("relu",), TWO), "%relu is relu", "conv"),
         (exact_net(), SplitChannels(("c2",), DEVICES[:3]), "has 2 groups for 3 devices",
          "at most 2 devices"),

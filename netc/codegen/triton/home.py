@@ -20,7 +20,7 @@ from netc.ir.plan import Space
 from netc.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
-    from netc.codegen.buffers import _Placer
+    from netc.codegen.buffers import Placer
 
 FEW = 16  # channels below which a window's taps and channels are walked at once
 WHOLE = 4  # channels that are read together
@@ -52,7 +52,7 @@ class GpuHome(Home):
         """Parts of any concat are written in place."""
         return True
 
-    def ready(self, placer: _Placer, node: Node, ins: list[Operand]) -> list[Operand]:
+    def ready(self, placer: Placer, node: Node, ins: list[Operand]) -> list[Operand]:
         """As they are, but images of few channels: their pixels are brought side by side first."""
         assert isinstance(node.op, Fused)
         for anchor in node.op.body.nodes:
@@ -62,7 +62,7 @@ class GpuHome(Home):
         return ins
 
     def _widened(
-        self, placer: _Placer, node: Node, place: int, image: Operand, lanes: int
+        self, placer: Placer, node: Node, place: int, image: Operand, lanes: int
     ) -> Operand:
         """The image with so many channels, zeros behind the real ones, channels last."""
         v = node.inputs[place]
