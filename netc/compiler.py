@@ -78,8 +78,7 @@ def lower(graph: Graph, options: Options = Options()) -> Lowered:
     from netc.passes.pipelines import INFERENCE, MINIMAL, for_back_end
     from netc.passes.place import default_device
 
-    if graph.stage is not Stage.NET:
-        raise GraphError(f"{graph!r} has had its passes", help="compile the net it was made from")
+    check_stage(graph)
     _check_size(graph)
     default = default_device(graph, options.devices, "cuda" if "cuda" in options.targets else "")
     graph = replace(graph, weights=initial_weights(graph, options.seed))
@@ -220,7 +219,9 @@ def _gpu_back_end(store: WeightStore, graph: Graph, options: Options) -> GpuBack
         if node.name in options.precisions and isinstance(node.op, Fused):
             inner = (n.name for n in node.op.body.nodes if not isinstance(n.op, Input))
             by_node |= dict.fromkeys(inner, by_node[node.name])
-    return GpuBackEnd(store, Precision(options.precision), by_node)
+    back_end = GpuBackEnd(store, Precision(options.precision), by_node)
+    back_end.set_aside(graph)
+    return back_end
 
 
 def _gpu_image(gpu: GpuBackEnd, options: Options) -> GpuImage:
@@ -238,6 +239,12 @@ def build(graph: Graph, options: Options = Options()) -> Artifact:
     """A whole compilation of one graph."""
     lowered = lower(graph, options)
     return emit(lowered.graph, lowered.order, replace(options, precisions=lowered.precisions))
+
+
+def check_stage(graph: Graph) -> None:
+    """Refuse a graph that is no longer as it was read."""
+    if graph.stage is not Stage.NET:
+        raise GraphError(f"{graph!r} has had its passes", help="compile the net it was made from")
 
 
 def _check_size(graph: Graph) -> None:

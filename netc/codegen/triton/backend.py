@@ -13,6 +13,9 @@ from netc.codegen.triton.lowering import Lowering
 from netc.codegen.triton.precision import Precision
 from netc.ir.dims import Dim
 from netc.ir.gpu_code import KernelText
+from netc.ir.graph import Graph
+
+_LARGE = 4096  # numbers of a parameter
 
 
 class GpuBackEnd:
@@ -26,6 +29,18 @@ class GpuBackEnd:
     ) -> None:
         self.ctx = Lowering(store, precision, by_node or {})
         self.home = GpuHome(self.ctx)
+
+    def set_aside(self, graph: Graph) -> None:
+        """Store whole the parameters that will be rounded when they are packed.
+
+        They stand before all that kernels read, so that no GPU takes them along. Only large ones:
+        what kernels read as it is would be found there, and the GPU would take them all.
+        """
+        if not any(p.element for p in (self.ctx.precision, *self.ctx.by_node.values())):
+            return
+        for node in graph.params:
+            if node.out.type.rank >= 2 and graph.weights[node.name].size >= _LARGE:
+                self.ctx.store.add(graph.weights[node.name])
 
     @property
     def kernels(self) -> Mapping[str, KernelText]:

@@ -19,6 +19,7 @@ from netc.ir.device import Device
 from netc.ir.gpu_code import Variant
 from netc.ir.graph import Graph
 from netc.ir.interpret import interpret
+from netc.ir.plan import WeightArg
 from netc.runtime.driver import GpuOptions
 from netc.runtime.session import executable
 from tests.codegen.triton.rules import feed_of, kernels_of, net_of
@@ -169,6 +170,16 @@ def check_packing(layout: packing.Layout, shape: tuple[int, ...]) -> None:
     packed = packing.packed_array(array, layout)
     assert packed.size == packing.packed_count(layout.words, shape)
     np.testing.assert_array_equal(packing.unpack(packed, layout.words, shape), array)
+
+
+@pytest.mark.parametrize(("precision", "whole"), [("high", 0), ("medium", 4), ("low", 4)])
+def test_gpus_take_only_what_kernels_read(precision: str, whole: int) -> None:
+    """Parameters that are rounded stay in the file whole too: before all that kernels read."""
+    graph = net_of("(x: f32[N,64,8,8]) -> x |> relu |> conv(64, 3, pad=1) |> relu |> conv(16, 1)")
+    made = build(graph, Options(devices=(Device("cuda"),), archs=(), precision=precision))
+    (level,) = made.levels
+    read = [a.offset for s in level.plan.steps for a in s.args if isinstance(a, WeightArg)]
+    assert min(read) == whole * 64 * 64 * 9
 
 
 def test_bfloat16_rounds_to_even() -> None:
