@@ -207,8 +207,10 @@ def arranged(
 
 def _sharded(graph: Graph, options: Options, sharding: choices.Sharding, given: bool) -> Arranged:
     """The graph after a sharding; `given` says whether devices were."""
+    from netc.compiler import check_stage
     from netc.passes.base import Context, run_passes
 
+    check_stage(graph)
     context = Context(check=options.check)
     made = run_passes(graph, (sharding,), context)
     options = choices.sharded_options(options, graph, made, given)

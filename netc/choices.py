@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from netc.errors import UnsupportedError, UsageError, clean
-from netc.ir.device import KINDS, Device
+from netc.ir.device import Device
 
 if TYPE_CHECKING:
     from netc.compiler import Options
@@ -181,7 +181,7 @@ def sharding_of(
     if replicate is not None:
         from netc.passes.shard_batch import Replicate
 
-        return Replicate(sharding_devices("replicate", replicate))
+        return Replicate(_named_once("replicate", replicate))
     if pipeline is not None:
         return _pipeline(pipeline, micro_batches)
     return None if split is None else _split(split)
@@ -192,7 +192,7 @@ def _pipeline(devices: Any, count: Any) -> Pipeline:
     from netc.ir.machine import Machine
     from netc.passes.shard_batch import Pipeline
 
-    found = sharding_devices("pipeline", devices)
+    found = _named_once("pipeline", devices)
     count = len(found) if count is None else count
     if type(count) is not int or not 1 <= count <= MAX_MICRO_BATCHES:
         fits = f"a number from 1 to {MAX_MICRO_BATCHES} fits"
@@ -214,7 +214,7 @@ def _split(split: Any) -> SplitChannels:
     for layer, said in split.items():
         devices, by = _split_way(layer, said)
         ways.append(by)
-        over.setdefault(sharding_devices(f"split of {clean(layer)!r}", devices), layer)
+        over.setdefault(_named_once(f"split of {clean(layer)!r}", devices), layer)
     if len(over) > 1:
         both = [f"{clean(n)!r} over {', '.join(map(str, d))}" for d, n in over.items()]
         help = "all layers that are split are over the same devices, in the same order"
@@ -229,7 +229,7 @@ def _split_way(layer: str, said: Any) -> tuple[Any, By]:
         head, colon, last = said.rpartition(":")
         if colon and last.strip() in BY:
             devices, by = head, last.strip()
-    elif isinstance(said, Sequence) and len(said) == 2 and not _is_device(said[1]):
+    elif isinstance(said, Sequence) and len(said) == 2 and _is_pair(*said):
         devices, by = said
     if by not in BY:
         what = f"no way to split {clean(layer)!r}: {clean(repr(by))}"
@@ -237,11 +237,12 @@ def _split_way(layer: str, said: Any) -> tuple[Any, By]:
     return devices, "output" if by == "output" else "input"
 
 
-def _is_device(said: Any) -> bool:
-    return isinstance(said, str) and said.strip().split(":")[0] in KINDS
+def _is_pair(first: Any, second: Any) -> bool:
+    """Whether these are devices and a way, not two devices."""
+    return second in BY or not isinstance(first, str)
 
 
-def sharding_devices(what: str, given: Any) -> tuple[Device, ...]:
+def _named_once(what: str, given: Any) -> tuple[Device, ...]:
     """The devices that a sharding names, each once."""
     found = tuple(Device.parse(name.strip()) for name in names_of(what, given))
     if not found:
