@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from netc.compiler import Options
     from netc.ir.device import Device
     from netc.ir.graph import Graph
+    from netc.ir.machine import Machine
     from netc.ir.op import Array
     from netc.passes.base import Fired
     from netc.passes.partition.placement import Placement
@@ -103,6 +104,7 @@ def compile(
     split: Mapping[str, Any] | None = None,
     pipeline: str | Sequence[str] | None = None,
     micro_batches: int | None = None,
+    machine: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Executable:
     """A net made ready to run; `source` is a graph or the path of a net.
@@ -113,8 +115,9 @@ def compile(
     fits runs. Without `optimize` the graph runs as it was written. `place` maps layers to devices;
     `strategy` ("greedy", "min_cut", "stages", "milp", "annotated") places the rest on `devices`.
     `replicate` shares the batch among devices, `split` the channels of layers, and `pipeline`
-    the nodes, `micro_batches` following one another: docs/DEVICES.md. Further options are those
-    of `read`.
+    the nodes, `micro_batches` following one another: docs/DEVICES.md. What strategies and
+    pipelines know of the devices is `machine`: a table's file, or "two cpus", "eight gpus", "two
+    hosts"; without it, what is typical. Further options are those of `read`.
 
     For GPUs, all in docs/GPU.md: `arch` names architectures ("native", "sm_90", "ptx", …; without
     it the GPU here, or else the usual ones), `precision` how exactly products are computed
@@ -134,7 +137,8 @@ def compile(
     kept = choices.cache_of(cache)
     gpus = {"precision": precision, "precisions": precisions or {}, "cache": kept}
     chosen = compile_options(optimize, cpu, check, devices, target, sharding, **gpus)
-    made = arranged(graph, chosen, devices, place or {}, strategy, sharding)
+    known = choices.machine_of(machine)
+    made = arranged(graph, chosen, devices, place or {}, strategy, sharding, known)
     chosen = choices.for_gpus(made.graph, made.options, arch, runs.gpu)
     return executable(build(made.graph, chosen), threads, gpu=runs)
 
@@ -181,27 +185,33 @@ def arranged(
     places: Mapping[str, str],
     strategy: str | None,
     sharding: choices.Sharding | None = None,
+    machine: Machine | None = None,
 ) -> Arranged:
     """The graph with layers where `places` says, and the rest where a strategy puts it.
 
-    A sharding comes after `places`, and instead of a strategy.
+    A sharding comes after `places`, and instead of a strategy. `machine` tells of the devices.
     """
     if not places and strategy is None and sharding is None:
         return Arranged(graph, options)
     from netc.ir.machine import Machine
     from netc.passes.partition.choose import annotate, apply, placement_of
+    from netc.passes.shard_batch import Pipeline
 
     if sharding is not None and strategy is not None:
         help = "leave the strategy out; place and the net say where layers go"
         raise UsageError("a strategy and a sharding both say where a net runs", help=help)
     graph = annotate(graph, places)
     if sharding is not None:
+        if machine is not None and isinstance(sharding, Pipeline):
+            sharding = replace(sharding, machine=machine.only(sharding.devices))
         return _sharded(graph, options, sharding, bool(wanted_devices(devices)))
     if strategy is None:
         return Arranged(graph, options)
     if not devices:
         raise UsageError("a strategy needs devices", help="such as devices cpu:0,cpu:1")
-    placement = placement_of(graph, Machine.typical(choices.names_of("devices", devices)), strategy)
+    names = choices.names_of("devices", devices)
+    table = Machine.typical(names) if machine is None else machine.only(names)
+    placement = placement_of(graph, table, strategy)
     return Arranged(apply(graph, placement), options, placement)
 
 

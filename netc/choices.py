@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from netc.ir.device import Device
 if TYPE_CHECKING:
     from netc.compiler import Options
     from netc.ir.graph import Graph
+    from netc.ir.machine import Machine
     from netc.passes.shard_batch import Pipeline, Replicate
     from netc.passes.shard_channels import By, SplitChannels
 
@@ -164,6 +166,21 @@ def cache_of(cache: Any) -> Path | None:
     except TypeError:
         help = "a folder, or False for none"
         raise UsageError(f"cache is {clean(repr(cache))}", help=help) from None
+
+
+def machine_of(given: Any) -> Machine | None:
+    """A machine table: the name of a ready one, or a file as `netc devices --probe` writes it."""
+    from netc.frontend.files import decoded, display, mapped
+    from netc.ir.machine import READY, Machine
+
+    if given is None:
+        return None
+    if isinstance(given, str) and given in READY:
+        return READY[given]
+    if not isinstance(given, str | os.PathLike):
+        help = f"a file, or one of {', '.join(READY)}"
+        raise UsageError(f"a {type(given).__name__} is no machine table", help=help)
+    return Machine.parse(decoded(mapped(given), display(given), UsageError), display(given))
 
 
 def sharding_of(

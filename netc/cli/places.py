@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from netc.choices import Sharding
     from netc.compiler import Options
     from netc.ir.graph import Graph
+    from netc.ir.machine import Machine
 
 F = TypeVar("F", bound=Callable[..., Any])
 MAX_PLACES = 1 << 22  # bytes of a placement file
@@ -37,6 +38,9 @@ _OPTIONS = (
     click.option(
         "--micro-batches", type=int, help="Of a pipeline; as many as devices if not said."
     ),
+    click.option(
+        "--machine", help="A table of `netc devices --probe -o`, or `eight gpus`: what to plan for."
+    ),
 )
 
 
@@ -56,6 +60,7 @@ class Places:
     placement: Path | None
     strategy: str | None
     sharding: Sharding | None
+    machine: Machine | None
 
     @staticmethod
     def taken(options: dict[str, Any]) -> Places:
@@ -67,7 +72,8 @@ class Places:
         names = ("replicate", "split", "pipeline", "micro_batches")
         said = {name: options.pop(name) for name in names}
         said["split"] = _splits(said["split"])
-        return Places(**placing, sharding=choices.sharding_of(**said))
+        machine = choices.machine_of(options.pop("machine"))
+        return Places(**placing, sharding=choices.sharding_of(**said), machine=machine)
 
     def arranged(self, graph: Graph, options: Options) -> Arranged:
         """The graph with its nodes where the options put them."""
@@ -83,7 +89,8 @@ class Places:
             places = parse_places(decoded(text, display(file), UsageError), file.name)
         for said in self.place:
             places |= parse_places(said, "--place")
-        return api.arranged(graph, options, self.devices, places, self.strategy, self.sharding)
+        ways = self.strategy, self.sharding, self.machine
+        return api.arranged(graph, options, self.devices, places, *ways)
 
 
 def _splits(said: Sequence[str]) -> dict[str, str] | None:

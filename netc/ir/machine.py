@@ -130,6 +130,13 @@ class Machine:
         links = {(a, b): _typical_link(a, b) for a, b in itertools.permutations(listed, 2)}
         return Machine("typical", specs, links)
 
+    def only(self, devices: Sequence[Device | str]) -> Machine:
+        """The machine with these of its devices. Raises UsageError for one that it has not."""
+        listed = [_device(d) for d in devices]
+        specs = {d: self.spec(d) for d in listed}
+        links = {(a, b): link for (a, b), link in self.links.items() if a in specs and b in specs}
+        return Machine(self.name, specs, links, self.between)
+
     @staticmethod
     def parse(text: str, name: str = "machine.json") -> Machine:
         """The machine in a JSON text, as `show` writes it. Raises UsageError."""

@@ -14,7 +14,9 @@ import netc
 from netc.cli import app
 from netc.compiler import lower
 from netc.errors import NetcError, UsageError
+from netc.ir.device import Device
 from netc.ir.graph import Graph
+from netc.ir.machine import DeviceSpec, Link, Machine
 from netc.ir.op import Array
 from netc.runtime.artifact import open_artifact
 
@@ -234,3 +236,21 @@ def test_a_path_is_split_where_it_has_channels() -> None:
         netc.compile(graph(text), split={"pools": TWO})
     with pytest.raises(NetcError, match="%t/c3 is split by output and by input"):
         netc.compile(graph(), split={"t": TWO, "t/c3": (TWO, "input")})
+
+
+def test_a_machine_table_decides_what_a_strategy_does(tmp_path: Path) -> None:
+    """Where the second processor is a hundred times faster, everything goes there."""
+    slow = DeviceSpec(memory=1 << 33, flops=1e9, bandwidth=1e8, launch=1e-6)
+    fast = DeviceSpec(memory=1 << 33, flops=1e11, bandwidth=1e10, launch=1e-8)
+    table = Machine("two", {Device("cpu"): slow, Device("cpu", 1): fast}, between=Link(1e9, 1e-6))
+    (tmp_path / "machine.json").write_text(table.show())
+    text = "net t(x: f32[1,3,16,16]) -> y { y = x |> conv(8, 3) |> relu }"
+    graph = netc.parse(text, warn=lambda *_: None)
+    options: Any = {"devices": ["cpu:0", "cpu:1"], "strategy": "greedy"}
+    exe = netc.compile(graph, machine=tmp_path / "machine.json", **options)
+    assert exe.devices == ("cpu:1",)
+    with pytest.raises(NetcError, match="has no cpu:0"):
+        netc.compile(graph, machine="eight gpus", **options)
+    for wrong, why in ((3, "no machine table"), (tmp_path / "none.json", "none.json")):
+        with pytest.raises(NetcError, match=why):
+            netc.compile(graph, machine=wrong, **options)
