@@ -47,14 +47,17 @@ def path_of(name: str) -> Path:
     return found[0]
 
 
-def graph_of(name: str) -> Graph:
-    """The net of an example, fed with floats where it takes bytes: not every engine does."""
+def graph_of(name: str, **options: Any) -> Graph:
+    """The net of an example, fed with floats where it takes bytes: not every engine does.
+
+    `options` are those of `netc.parse`.
+    """
     path = path_of(name)
     text = path.read_text(encoding="utf-8")
     if "u8[" not in text:
-        return netc.read(path, warn=_silent)
+        return netc.read(path, warn=_silent, **options)
     floats = text.replace("u8[", "f32[").replace("cast(data, f32)", "data")
-    return netc.parse(floats, path.name, warn=_silent)
+    return netc.parse(floats, path.name, warn=_silent, **options)
 
 
 def _silent(_: object) -> None:

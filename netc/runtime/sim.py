@@ -93,7 +93,7 @@ def _events(plan: Plan, known: Mapping[str, int], machine: Machine) -> Iterator[
         flops, moved = evaluate(step.flops, known), evaluate(step.bytes, known)
         seconds = machine.spec(here).seconds(flops, moved)
         used: list[object] = [queue_of(step)]
-        source = _source(plan, step)
+        source = source_of(plan, step)
         if source is not None:
             seconds = machine.transfer(moved / 2, source, here)  # read there, written here
             used.append((source, here))
@@ -103,8 +103,8 @@ def _events(plan: Plan, known: Mapping[str, int], machine: Machine) -> Iterator[
         yield Event(i, step.device, step.stream, start, seconds)
 
 
-def _source(plan: Plan, step: Step) -> Device | None:
-    """The device a transfer reads from."""
+def source_of(plan: Plan, step: Step) -> Device | None:
+    """The device a transfer reads from; None where a step is no transfer."""
     if step.stream != COPY:
         return None
     there = [plan.buffers[b].device for b in step.reads if plan.buffers[b].device != step.device]
