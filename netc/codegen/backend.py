@@ -108,7 +108,7 @@ def _with_scratch(call: Call, buffer: int) -> Call:
 
 def _moved(item: Transfer) -> Work:
     """The step of a transfer."""
-    size = item.source.type.count * item.source.item
+    size = item.source.type.count * item.source.item  # what is sent has no gaps
     args = item.target.pointer(), item.source.pointer(), IntArg(size)
     return Work(
         call=Call(MEMCPY, args),

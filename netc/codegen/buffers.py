@@ -210,6 +210,7 @@ class Placer:
         self.done = Placement()
         self.device = CPU
         self.at: dict[Value, Operand] = {}
+        self.packed: dict[Value, Operand] = {}  # copies for other devices
         self.haloed: dict[Value, Operand] = {}  # copies with zeros around, of values without
         self.output_of = {v: name for name, v in reversed(list(graph.outputs.items()))}
         self.parent = self._concat_parents()
@@ -280,17 +281,31 @@ class Placer:
         self.done.work.append(Run(node, tuple(ins), outs))
 
     def _transfer(self, node: Node) -> None:
-        """To another kind of device bytes go as they are: row-major, in the value's own type."""
-        source, there = self.at[node.inputs[0]], self.device
-        if not source.is_row_major or source.element or source.array is not None:
-            self.device = node.inputs[0].node.device or CPU
-            packed, size = own_buffer(source.type.plain(), len(self.done.places))
-            packed = self._placed(packed, Space.ARENA, size)
-            self.done.work.append(Copy(source, packed, replace(node, device=self.device)))
-            source, self.device = packed, there
-        target, size = own_buffer(source.type, len(self.done.places))
+        """Bytes go as they are: between GPUs a whole buffer, else row-major in the type's form."""
+        v, there = node.inputs[0], self.device
+        source = self.at[v]
+        alike = kind_of(v.node) == kind_of(node) and source.buffer != WEIGHTS
+        if alike and self.done.owners[source.buffer] == source:
+            target = replace(source, buffer=len(self.done.places))
+            size = self.done.places[source.buffer].size
+        else:
+            self.device = v.node.device or CPU
+            source = self._packed(v, node)
+            self.device = there
+            target, size = own_buffer(source.type, len(self.done.places))
         self.at[node.out] = self._placed(target, Space.ARENA, size)
         self.done.work.append(Transfer(source, self.at[node.out], node))
+
+    def _packed(self, v: Value, node: Node) -> Operand:
+        """A value row-major, in its own type; packed once, however many devices want it."""
+        source = self.at[v]
+        if source.is_row_major and not source.element and source.array is None:
+            return source
+        if v not in self.packed:
+            packed, size = own_buffer(source.type.plain(), len(self.done.places))
+            self.packed[v] = self._placed(packed, Space.ARENA, size)
+            self.done.work.append(Copy(source, packed, replace(node, device=self.device)))
+        return self.packed[v]
 
     def _fill(self, node: Node) -> None:
         """A constant that a kernel must find in memory is a kernel of its own."""
