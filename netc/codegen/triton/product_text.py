@@ -370,7 +370,10 @@ class _Writer:
         for row, taps in zip(reversed(rows[1:]), reversed(p.patches), strict=True):
             spot = src.let(f"{tap} % {taps}")
             tap = src.let(f"{tap} // {taps}")
-            coords.insert(0, Coord(f"(({row}) * {taps})[:, None] + ({spot})[None, :]", "row col"))
+            place = Coord(f"({spot})[None, :]", "col")
+            if row != "0":  # where there are more rows than one
+                place = Coord(f"(({row}) * {taps})[:, None] + {place.text}", "row col")
+            coords.insert(0, place)
         coords.insert(0, self._row_coord(rows[0]))
         return coords, f"n % {channels}"
 

@@ -36,6 +36,8 @@ NETS = (
     ("(x: f32[N,32,5,5]) -> x |> relu |> conv_transpose(12, 4, stride=2, pad=1) |> relu", 2),
     ("(x: f32[N,16,6,6]) -> x |> relu |> conv_transpose(8, 3, groups=2)", 2),
     ("(x: f32[N,20,5,7]) -> x |> relu |> conv_transpose(6, 2, stride=2) |> relu", 2),
+    ("(x: f32[N,4,3,1]) -> x |> relu |> conv_transpose(6, 2, stride=2) |> relu", 2),
+    ("(x: f32[N,4,1,1]) -> x |> relu |> conv_transpose(1, 2, stride=2)", 1),
     ("(x: f32[N,10,9,9]) -> x |> relu |> conv(12, 3, dilation=2) |> relu |> conv(8, 3, pad=1)", 2),
     ("(x: f32[N,24,30]) -> x |> relu |> conv(20, 3, pad=1)", 2),
     ("(x: f32[N,16,4,5,6]) -> x |> relu |> conv(8, 3, pad=1)", 1),
