@@ -368,8 +368,10 @@ class Placer:
 
     def _flat(self, source: Operand, node: Node) -> Operand:
         """The operand as row-major bytes; a copy where it lies otherwise."""
-        if source.is_row_major or source.array is not None or kind_of(node) in HOST_KINDS:
+        if kind_of(node) in HOST_KINDS:
             return self.dense(source, node)
+        if source.is_row_major or source.array is not None:
+            return source
         target, size = own_buffer(source.type, len(self.done.places))
         target = replace(target, element=source.element)
         size = size if not source.element else source.type.count * source.item

@@ -27,12 +27,10 @@ def why_not(body: Graph, params: frozenset[str]) -> str | None:
     if any(not isinstance(v.op, Input | Param) for v in anchor.inputs):
         if not (isinstance(anchor.op, _READS_ONCE) or _feeds_product(body, anchor)):
             return f"%{anchor.name} reads memory, so what feeds it must be stored first"
-        if any(v.node is not anchor and v not in anchor.results for v in body.outputs.values()):
-            tail = [v for v in body.outputs.values() if not _after(anchor, v.node)]
-            if tail:
-                return f"%{tail[0].name} is read elsewhere too, so it must be stored"
-    tail_nodes = [n for n in body.nodes if isinstance(n.op, Elementwise)]
-    if tail_nodes and isinstance(anchor.op, Compact):
+        early = [v for v in body.outputs.values() if not _after(anchor, v.node)]
+        if early:
+            return f"%{early[0].name} is read elsewhere too, so it must be stored"
+    if isinstance(anchor.op, Compact) and any(isinstance(n.op, Elementwise) for n in body.nodes):
         return f"how many rows {anchor.op.name} gives depends on the data"
     return None
 

@@ -48,7 +48,7 @@ class _Writer:
         self.precision = ctx.precision_of(p.given.node)
         self.src = Source()
         self.body = Body(ctx, self.src, k, literal=False)
-        self.variants = best(self._works(), self.precision, split=True)
+        self.variants = best(self._works(), self.precision)
         self.splits = any(v.repeat > 1 for v in self.variants)
         self.even = p.channels % 64 == 0 and not p.flat
 
@@ -74,11 +74,12 @@ class _Writer:
         """A size of an axis as a parameter."""
         axes = (*self.p.axes, *self.p.inner)
         number = next(i for i, a in enumerate(axes) if a is axis)
-        values: dict[str, Dim] = {"step": axis.step}
-        if isinstance(axis, Axis):
-            values |= {"size": axis.size, "reach": 0 if axis.reach is None else axis.reach}
+        value = axis.step
+        if what == "reach":
+            assert isinstance(axis, Axis)
+            value = 0 if axis.reach is None else axis.reach
         small = self.p.flat and what == "step"  # whose divisors decide how wide reads are
-        return self.src.size(values[what], "" if small else f"{what}{number}")
+        return self.src.size(value, "" if small else f"{what}{number}")
 
     def launch(self) -> Launch:
         """The whole kernel."""
@@ -132,12 +133,7 @@ class _Writer:
             if axis.size == 1 and axis.simple:
                 continue
             before = axes[groups[-1][-1]] if groups else None
-            even = before is not None and before.simple and axis.simple
-            if (
-                even
-                and before
-                and before.step * before.stride == axis.step * axis.size * axis.stride
-            ):
+            if before is not None and before.runs_on_to(axis):
                 groups[-1].append(i)
             else:
                 groups.append([i])

@@ -147,12 +147,12 @@ def _cycles(work: Work, precision: Precision, v: Variant, depth: int) -> float:
     return waves * (steps * step + _START + rows * columns * _STORE * resident) + merge
 
 
-def best(works: Sequence[Work], precision: Precision, split: bool) -> tuple[Variant, ...]:
+def best(works: Sequence[Work], precision: Precision) -> tuple[Variant, ...]:
     """The candidates for any of several sizes (batches) of one product, each once.
 
     One of them at least takes any size, and one is small enough for the registers of any machine.
     """
-    found = [v for work in works for v in candidates(work, precision, split)]
+    found = [v for work in works for v in candidates(work, precision, split=True)]
     if all(v.limit for v in found):
         found += candidates(works[-1], precision, split=False)[:1]
     if all(v.tile[0] * v.tile[1] > _SMALL[0] * _SMALL[1] for v in found):

@@ -132,7 +132,7 @@ def test_candidates_fit_the_machine(work: Work, precision: Precision) -> None:
         depth = dict(v.constants)["BK"]
         assert v.stages * (rows + columns) * depth * work.item <= SHARED
         assert v.repeat == 1 or v.programs((work.rows, work.columns, work.groups)) <= SPLIT_PROGRAMS
-    assert any(not v.limit for v in best([work], precision, split=True))
+    assert any(not v.limit for v in best([work], precision))
 
 
 @given(
