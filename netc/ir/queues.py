@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from netc.ir.device import Device
 from netc.ir.plan import Buffer, Plan, Space, Step
 
 COMPUTE, COPY = "compute", "copy"
@@ -21,6 +22,11 @@ Clock: TypeAlias = list[int]
 def queue_of(step: Step) -> Queue:
     """The queue a step is in."""
     return step.device, step.stream
+
+
+def stream_of(device: Device, copies: bool) -> tuple[Device, str]:
+    """What a step takes the time of; a processor's copies take that of its kernels."""
+    return device, COPY if copies and device.kind != "cpu" else COMPUTE
 
 
 def devices_of(plan: Plan) -> tuple[str, ...]:

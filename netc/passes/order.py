@@ -1,4 +1,5 @@
 """The order in which kernels run: the least peak of memory found, never more than the default's.
+On several devices the least time found (device_order.py), which may take more memory.
 
 Memory is that of roots: a view has none of its own, the parts of a concat lie in the concat, and
 inputs, parameters and outputs are not the arena's. A root lives from its first writer to its last
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 from netc.ir.graph import Graph, Node, Value
 from netc.ir.ops.shape import Concat
+from netc.passes.device_order import DeviceClock, on_several
 from netc.passes.facts import SOURCES, VIEWS, bytes_of, is_kernel
 
 
@@ -24,7 +26,15 @@ def schedule(graph: Graph, sizes: Mapping[str, int] | None = None) -> tuple[Node
     greedy = (memory.greedy(_least_peak), memory.greedy(_least_growth))
     orders = [default, *greedy, memory.hungriest_first()]
     best = min(orders, key=memory.peak)
+    if on_several(graph):
+        best = _in_parallel(DeviceClock(graph, memory.needs, sizes), best)
     return _with_views(graph, best)
+
+
+def _in_parallel(clock: DeviceClock, order: list[Node]) -> list[Node]:
+    """An order in which devices wait less for one another; the given one where that is as fast."""
+    others = (clock.earliest_first(order), clock.earliest_first(clock.longest_way_first(order)))
+    return min((order, *others), key=clock.makespan)
 
 
 def peak_bytes(graph: Graph, order: Sequence[Node], sizes: Mapping[str, int] | None = None) -> int:

@@ -1,9 +1,10 @@
 """The driver of `sim:N`: a plan on a virtual clock, on a machine that need not be here.
 
 Computes times, not values (values come from the CPU kernels, step after step in the plan's
-order). Steps of a queue follow each other; a step begins when its queue is free, the steps it
-waits for are done and, for a transfer, its link is free. The run is refused where a device's
-memory does not suffice or where two accesses of the same bytes are not ordered.
+order). Steps of a queue follow each other, and on a processor both queues; a step begins when its
+queue is free, the steps it waits for are done and, for a transfer, its link is free. The run is
+refused where a device's memory does not suffice or where two accesses of the same bytes are not
+ordered.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from netc.ir.dims import evaluate
 from netc.ir.machine import Machine
 from netc.ir.plan import Plan, Space, Step
 from netc.ir.plan_check import memory_problems
-from netc.ir.queues import COPY, Clocks, devices_of, queue_of
+from netc.ir.queues import COPY, Clocks, devices_of, queue_of, stream_of
 from netc.runtime.binding import plan_layout
 from netc.runtime.flat_plan import flatten
 
@@ -92,7 +93,7 @@ def _events(plan: Plan, known: Mapping[str, int], machine: Machine) -> Iterator[
         here = Device.parse(step.device)
         flops, moved = evaluate(step.flops, known), evaluate(step.bytes, known)
         seconds = machine.spec(here).seconds(flops, moved)
-        used: list[object] = [queue_of(step)]
+        used: list[object] = [stream_of(here, step.stream == COPY)]
         source = source_of(plan, step)
         if source is not None:
             seconds = machine.transfer(moved / 2, source, here)  # read there, written here
