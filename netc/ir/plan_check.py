@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from netc.ir.device import Device
 from netc.ir.dims import evaluate
@@ -183,9 +184,8 @@ def needs(plan: Plan, known: Mapping[str, int], weights: int = 0) -> dict[str, N
 def _weight_extents(plan: Plan, weights: int) -> dict[int, int]:
     """The bytes behind each address in the weights, up to the next one."""
     starts = {a.offset for s in plan.steps for a in s.args if isinstance(a, WeightArg)}
-    ordered = sorted(starts)
-    ends = [*ordered[1:], max(weights, *ordered[-1:], 0)]
-    return {at: end - at for at, end in zip(ordered, ends, strict=True)}
+    edges = [*sorted(starts), max(weights, *starts, 0)]
+    return {at: end - at for at, end in pairwise(edges)}
 
 
 def memory_problems(

@@ -144,6 +144,12 @@ def test_memory_of_each_device() -> None:
         memory_problems(plan, Machine.uniform(["cpu:0"]), {"N": 2})
 
 
+def test_a_net_without_weights_needs_memory_too() -> None:
+    g = netc.parse("net n(x: f32[2, 4]) -> y { y = x |> relu }")
+    exe = netc.compile(g, replicate=["cpu:0", "cpu:1"])
+    assert [n.weights for n in needs(exe.plan, {}).values()] == [0, 0]
+
+
 def test_layouts_that_overlap_are_seen() -> None:
     plan = plan_of(2, 3)
     layout = plan_layout(flatten(plan), {"N": 2})
