@@ -41,15 +41,15 @@ class Sharder(Builder):
         self.before = graph
         self.parts: dict[Value, Parts] = {}
         self.wholes: dict[Value, Value] = {}  # where they were made
-        self._copies: dict[tuple[Value, Device], Value] = {}
-        self._gathered: dict[tuple[Value, Device], Value] = {}
-        self._slices: dict[tuple[Value, Cut, int, Device], Value] = {}
+        self._copies: dict[tuple[Value, Device | None], Value] = {}
+        self._gathered: dict[tuple[Value, Device | None], Value] = {}
+        self._slices: dict[tuple[Value, Cut, int, Device | None], Value] = {}
 
-    def home(self, node: Node) -> Device:
+    def home(self, node: Node) -> Device | None:
         """Where a node runs that is not cut."""
         raise NotImplementedError
 
-    def rank_device(self, node: Node, rank: int) -> Device:
+    def rank_device(self, node: Node, rank: int) -> Device | None:
         """Where part `rank` of a node runs."""
         raise NotImplementedError
 
@@ -119,7 +119,7 @@ class Sharder(Builder):
                 values.append(self(op, *operands, name=f"{node.name}.{rank}").out)
         return Parts(rule.axis, tuple(values))
 
-    def brought(self, value: Value, device: Device) -> Value:
+    def brought(self, value: Value, device: Device | None) -> Value:
         """A value on a device: itself, or its one copy there."""
         if value.node.device == device or isinstance(value.op, Param | Const):
             return value
@@ -130,7 +130,7 @@ class Sharder(Builder):
                 self._copies[key] = self(Copy(), value, name=name).out
         return self._copies[key]
 
-    def whole(self, v: Value, device: Device) -> Value:
+    def whole(self, v: Value, device: Device | None) -> Value:
         """All of a value on a device: a copy, or the copies of its parts concatenated."""
         if v in self.wholes:
             return self.brought(self.wholes[v], device)
@@ -142,7 +142,7 @@ class Sharder(Builder):
                 self._gathered[key] = self.concat(*copies, axis=known.axis, name=v.node.name)
         return self._gathered[key]
 
-    def part(self, v: Value, cut: Cut, rank: int, device: Device) -> Value:
+    def part(self, v: Value, cut: Cut, rank: int, device: Device | None) -> Value:
         """Part `rank` of a value on a device: the part there is, or a slice of the whole."""
         known = self.parts.get(v)
         if known is not None and known.axis == cut.axis and known.sizes == cut.sizes:

@@ -6,20 +6,20 @@ micro-batches follow one another through them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from netc.errors import GraphError, clean
 from netc.ir.device import Device
-from netc.ir.graph import Graph, Node, Stage
+from netc.ir.graph import Graph, Node, Stage, Value
 from netc.ir.machine import Machine
 from netc.ir.ops.sources import Const, Input, Param
 from netc.passes.base import Context, Fired
-from netc.passes.partition.placement import Placement
 from netc.passes.partition.problem import problem_of
 from netc.passes.partition.stages import stages
 from netc.passes.shard import Parts, Sharder, listed
-from netc.passes.shard_follow import Cut
+from netc.passes.shard_follow import Cut, Follow
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Replicate:
 class Pipeline:
     """Stages over devices, and the batch in equal micro-batches that follow one another.
 
-    Stages come from annotations and, for the rest, from `stages` on the machine.
+    Stages come from annotations and, for the rest, from `stages` on the machine, by the cost of one
+    micro-batch: each reads the weights again.
     """
 
     devices: tuple[Device, ...]
@@ -61,9 +62,14 @@ class Pipeline:
         """The graph with every micro-batch of every node on its stage's device."""
         if len(self.devices) < 2:
             return graph
+        for node in graph.nodes:
+            if node.device not in (None, *self.devices) and not isinstance(node.op, Param | Const):
+                raise _contradiction(node, f"its pipeline is over {listed(self.devices)}")
         machine = self.machine or Machine.uniform(self.devices)
-        placement = stages(problem_of(graph, machine, self.devices))
-        made = _MicroBatches(graph, placement, self.micro_batches).run()
+        one = _OneShare(graph, self.micro_batches)
+        placement = stages(problem_of(one.run(), machine, self.devices))
+        stage = {n.name: placement.devices[one.named(n)] for n in graph.nodes if one.runs(n)}
+        made = _MicroBatches(graph, stage, self.micro_batches).run()
         said = f"over {listed(self.devices)}, {self.micro_batches} micro-batches"
         ctx.fired.append(Fired("pipeline", said, graph.name))
         return made
@@ -109,18 +115,20 @@ class _Batches(Sharder):
             return None
         self.unsharded(node)
         cut = Cut(0, (self.batch // self.count,) * self.count)
-        ranks = range(self.count)
-        return Parts(
-            0, tuple(self.part(node.out, cut, r, self.rank_device(node, r)) for r in ranks)
-        )
+        ranks = ((r, self.rank_device(node, r)) for r in self.ranks())
+        return Parts(0, tuple(self.part(node.out, cut, r, device) for r, device in ranks))
+
+    def ranks(self) -> Sequence[int]:
+        """Those that are made."""
+        return range(self.count)
 
 
 class _Replicas(_Batches):
     """Rank r is device r."""
 
-    def __init__(self, graph: Graph, devices: tuple[Device, ...]) -> None:
+    def __init__(self, graph: Graph, devices: tuple[Device, ...], what: str = "replicas") -> None:
         self.devices = devices
-        super().__init__(graph, len(devices), "replicas")
+        super().__init__(graph, len(devices), what)
 
     def home(self, node: Node) -> Device:
         """What needs the whole batch runs on the first device."""
@@ -134,15 +142,59 @@ class _Replicas(_Batches):
 class _MicroBatches(_Batches):
     """Every micro-batch of a node is where its stage is."""
 
-    def __init__(self, graph: Graph, placement: Placement, count: int) -> None:
-        self.placement = placement
+    def __init__(self, graph: Graph, stage: Mapping[str, Device], count: int) -> None:
+        self.stage = stage
         super().__init__(graph, count, "micro-batches")
 
     def home(self, node: Node) -> Device:
         """The node's stage."""
-        first = next(iter(self.placement.devices.values()))
-        return self.placement.devices.get(node.name, first)
+        return self.stage.get(node.name, next(iter(self.stage.values())))
 
-    def rank_device(self, node: Node, rank: int) -> Device:
+    def rank_device(self, node: Node, rank: int) -> Device | None:
         """The node's stage."""
         return self.home(node)
+
+
+class _OneShare(_Batches):
+    """The graph for one of the shares, which stands for all where the batch is gathered.
+
+    It is to be costed, not run: nothing is copied, and nodes stay where the net says, if it does.
+    """
+
+    def __init__(self, graph: Graph, count: int) -> None:
+        super().__init__(graph, count, "micro-batches")
+
+    def home(self, node: Node) -> Device | None:
+        """Where the net says."""
+        return node.device
+
+    def rank_device(self, node: Node, rank: int) -> Device | None:
+        """Where the net says."""
+        return node.device
+
+    def ranks(self) -> Sequence[int]:
+        """The first only."""
+        return range(1)
+
+    def cut(self, node: Node) -> Parts | None:
+        """The first share of an input, for all."""
+        found = super().cut(node)
+        return found and replace(found, values=found.values * self.count)
+
+    def apply(self, node: Node, rule: Follow) -> Parts:
+        """The first part of a node, for all."""
+        made = super().apply(node, replace(rule, ops=rule.ops[:1]))
+        return replace(made, values=made.values * self.count)
+
+    def brought(self, value: Value, device: Device | None) -> Value:
+        """The value."""
+        return value
+
+    def runs(self, node: Node) -> bool:
+        """Whether a node has a place."""
+        return not isinstance(node.op, Param | Const)
+
+    def named(self, node: Node) -> str:
+        """What a node is called here."""
+        found = self.parts.get(node.results[0])
+        return found.values[0].node.name if found else node.name

@@ -15,6 +15,7 @@ from netc.errors import GraphError, Source, Span
 from netc.ir.device import Device
 from netc.ir.graph import Builder, Graph, Value
 from netc.ir.interpret import interpret
+from netc.ir.machine import DeviceSpec, Link, Machine
 from netc.ir.ops.convolution import Conv, ConvTranspose, Fc
 from netc.ir.ops.devices import Copy
 from netc.ir.text import show
@@ -219,6 +220,21 @@ def test_a_pipeline_copies_between_neighbours_only() -> None:
              for v in n.inputs}  # fmt: skip
     order = [DEVICES[i] for i in range(3)]
     assert steps <= set(pairwise(order)) | {(order[0], order[2])}
+
+
+def test_stages_are_chosen_by_what_a_micro_batch_costs() -> None:
+    """Each of 8 reads the weights of up and down again, so these become a stage each."""
+    b = Builder()
+    x = b.input("x", f32[64, 64, 4, 4])
+    x = b.conv(x, b.param("w", f32[16, 64, 5, 5]), pad=(2, 2), name="conv")
+    h = b.fc(x, b.param("u", f32[1024, 256]), name="up")
+    graph = b.graph("g", {"y": b.fc(h, b.param("d", f32[256, 1024]), name="down")})
+    spec = DeviceSpec(memory=1 << 30, flops=2e12, bandwidth=5e10, launch=0.0)
+    machine = Machine("two", dict.fromkeys(TWO, spec), between=Link(1e12, 0.0))
+    for count, where in ((1, [0, 1, 1]), (8, [0, 0, 1])):
+        after = Pipeline(TWO, count, machine).run(graph, Context())
+        found = {n.name.split(".")[0]: n.device for n in after.nodes if isinstance(n.op, Conv | Fc)}
+        assert found == dict(zip(("conv", "up", "down"), (TWO[i] for i in where), strict=True))
 
 
 def located(graph: Graph) -> Graph:
