@@ -77,8 +77,12 @@ class Sharder(Builder):
                 self.unsharded(node)
         roots = (*self.before.outputs.values(), *self.before.updates.values())
         new = {v: self.whole(v, self.home(v.node)) for v in roots}
-        inputs = tuple(self.wholes[n.out].node for n in self.before.inputs)
+        inputs = tuple(map(self.given, self.before.inputs))
         return replace(rebuilt(self.before, new), inputs=inputs)
+
+    def given(self, node: Node) -> Node:
+        """What an input is now."""
+        return self.wholes[node.out].node
 
     def unsharded(self, node: Node) -> None:
         """The node as it is, on its device, over whole operands."""

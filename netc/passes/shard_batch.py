@@ -6,7 +6,7 @@ micro-batches follow one another through them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -108,19 +108,19 @@ class _Batches(Sharder):
 
     def cut(self, node: Node) -> Parts | None:
         """Shares of an input."""
-        shape = node.types[0].shape
-        if not isinstance(node.op, Input) or not shape or shape[0] != self.batch:
-            return None
-        if self.count < 2:
+        if not self.shared(node):
             return None
         self.unsharded(node)
         cut = Cut(0, (self.batch // self.count,) * self.count)
-        ranks = ((r, self.rank_device(node, r)) for r in self.ranks())
-        return Parts(0, tuple(self.part(node.out, cut, r, device) for r, device in ranks))
+        ranks = range(self.count)
+        return Parts(
+            0, tuple(self.part(node.out, cut, r, self.rank_device(node, r)) for r in ranks)
+        )
 
-    def ranks(self) -> Sequence[int]:
-        """Those that are made."""
-        return range(self.count)
+    def shared(self, node: Node) -> bool:
+        """Whether a node is an input with the batch."""
+        shape = node.types[0].shape
+        return isinstance(node.op, Input) and shape[:1] == (self.batch,) and self.count > 1
 
 
 class _Replicas(_Batches):
@@ -172,14 +172,14 @@ class _OneShare(_Batches):
         """Where the net says."""
         return node.device
 
-    def ranks(self) -> Sequence[int]:
-        """The first only."""
-        return range(1)
-
     def cut(self, node: Node) -> Parts | None:
         """The first share of an input, for all."""
-        found = super().cut(node)
-        return found and replace(found, values=found.values * self.count)
+        if not self.shared(node):
+            return None
+        shape = (self.batch // self.count, *node.types[0].shape[1:])
+        share = node.types[0].with_shape(shape)
+        made = replace(node, op=Input(share), types=(share,))
+        return Parts(0, made.results * self.count)
 
     def apply(self, node: Node, rule: Follow) -> Parts:
         """The first part of a node, for all."""
@@ -189,6 +189,11 @@ class _OneShare(_Batches):
     def brought(self, value: Value, device: Device | None) -> Value:
         """The value."""
         return value
+
+    def given(self, node: Node) -> Node:
+        """An input of a share."""
+        found = self.parts.get(node.out)
+        return found.values[0].node if found else super().given(node)
 
     def runs(self, node: Node) -> bool:
         """Whether a node has a place."""
