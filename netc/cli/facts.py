@@ -49,7 +49,7 @@ def net_lines(graph: Graph, sizes: Mapping[str, int]) -> list[str]:
     work = sum(flops(n, sizes) for n in graph.nodes)
     at = ", ".join(f"{clean(k)} = {v}" for k, v in sizes.items())
     lines.append(f"  work    {amount(work, 'FLOP')} a run" + (f" with {at}" if at else ""))
-    devices = sorted({str(n.device) for n in graph.nodes if n.device})
+    devices = sorted({n.place for n in graph.nodes if n.place})
     lines.append(f"  devices {', '.join(devices) or 'any'}")
     if graph.labels:
         lines.append(f"  labels  {len(graph.labels)}, from {clean(graph.labels[0])!r}")
@@ -82,7 +82,7 @@ def op_rows(graph: Graph, sizes: Mapping[str, int]) -> list[Row]:
 def node_rows(graph: Graph, sizes: Mapping[str, int]) -> list[Row]:
     """Per node: name, op, type, device, FLOPs."""
     return [
-        (n.name, n.op.name, ", ".join(map(str, n.types)), n.device or "", amount(flops(n, sizes)))
+        (n.name, n.op.name, ", ".join(map(str, n.types)), n.place, amount(flops(n, sizes)))
         for n in graph.nodes
         if not isinstance(n.op, Param)
     ]

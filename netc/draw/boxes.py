@@ -68,7 +68,7 @@ def picture(graph: Graph) -> Picture:
         box.lines = _words(box)
         box.outputs = tuple(name for n in box.nodes for name in outputs.get(n, ()))
         box.family = family_of(_parts(box.nodes[0])[0].op)
-        box.device = str(box.nodes[0].device or "")
+        box.device = box.nodes[0].place
     index = {id(box): i for i, box in enumerate(boxes)}
     edges: dict[tuple[int, int, str], Edge] = {}
     for box in boxes:
@@ -125,7 +125,7 @@ def _follows(graph: Graph, node: Node) -> Value | None:
         return None
     (value,) = moving
     alone = len(graph.uses[value]) == 1 and len(value.node.types) == 1
-    return value if alone and value.node.device == node.device else None
+    return value if alone and value.node.place == node.place else None
 
 
 def _words(box: Box) -> list[str]:

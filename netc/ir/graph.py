@@ -15,10 +15,12 @@ import numpy as np
 from netc.errors import NOWHERE, Diagnostic, GraphError, Span, clean
 from netc.ir.device import Device
 from netc.ir.op import REGISTRY, Array, Op, typed
-from netc.ir.ops.sources import Initializer, Input, Param
+from netc.ir.ops.sources import Const, Initializer, Input, Param
+from netc.ir.shards import Shard
 from netc.ir.types import TensorType
 
 MAX_NODES = 100_000
+_SOURCES = (Input, Param, Const)  # what is there before a run, or given to it
 
 
 class Stage(Enum):
@@ -39,9 +41,15 @@ class Node:
     name: str
     loc: Span = NOWHERE
     device: Device | None = None
+    shards: tuple[Shard, ...] = ()  # how devices share it, the outermost first
 
     def __repr__(self) -> str:
         return f"<%{self.name} = {self.op.name}(…)>"
+
+    @property
+    def place(self) -> str:
+        """Where it runs, as text: `cuda:0`, `replicate(cpu:0, cpu:1)`, or nothing."""
+        return " @ ".join(map(str, (self.device, *self.shards) if self.device else self.shards))
 
     @property
     def results(self) -> tuple[Value, ...]:
@@ -171,6 +179,7 @@ class Builder:
 
     def __init__(self, names: set[str] | None = None) -> None:
         self.loc, self.device = NOWHERE, cast("Device | None", None)
+        self.shards: tuple[Shard, ...] = ()
         self.names: set[str] = set() if names is None else names
         self.inputs: list[Node] = []
         self.weights: dict[str, Array] = {}
@@ -187,7 +196,8 @@ class Builder:
         self._count += 1
         if self._count > MAX_NODES:
             raise GraphError(f"more than {MAX_NODES} nodes", self.loc)
-        return Node(op, inputs, types, self.unique(name or op.name), self.loc, self.device)
+        shards = () if isinstance(op, _SOURCES) else self.shards
+        return Node(op, inputs, types, self.unique(name or op.name), self.loc, self.device, shards)
 
     def _located(self, op: Op, inputs: tuple[Value, ...], e: GraphError) -> GraphError:
         d = e.diagnostics[0]
@@ -249,6 +259,15 @@ class Builder:
             yield
         finally:
             self.device = before
+
+    @contextmanager
+    def sharded(self, shards: tuple[Shard, ...]) -> Iterator[None]:
+        """Nodes made within are shared by devices so; inputs, parameters and constants are not."""
+        before, self.shards = self.shards, shards
+        try:
+            yield
+        finally:
+            self.shards = before
 
     def graph(self, name: str, outputs: Mapping[str, Value], **more: Any) -> Graph:
         """The graph of everything the outputs need."""

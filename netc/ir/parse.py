@@ -19,6 +19,7 @@ from netc.ir.device import Device
 from netc.ir.graph import Builder, Graph, Node, Value
 from netc.ir.op import REGISTRY, Array, Op
 from netc.ir.ops.sources import KINDS, Initializer, Input, Param
+from netc.ir.shards import within
 from netc.ir.tree import Call, Line, Tree, Word, at, placed, read_name, read_tree, split_reference
 
 
@@ -74,6 +75,9 @@ class _Reader:
         inputs = [self.value(t, nodes) for t in line.operands]
         b.loc = here
         b.device = Device.parse(line.device, here) if line.device else None
+        b.shards = ()
+        for shard in line.shards:
+            b.shards = within(b.shards, shard, here)
         node = b(op, *inputs, name=name)
         if list(node.types) != line.types:
             gives, said = (", ".join(map(str, ts)) for ts in (node.types, line.types))

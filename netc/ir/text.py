@@ -87,7 +87,7 @@ def _head(node: Node) -> str:
 
 
 def _tail(node: Node, locations: bool) -> str:
-    out = f" @ {node.device}" if node.device else ""
+    out = f" @ {node.place}" if node.place else ""
     if locations and node.loc != NOWHERE:
         out += f" at {quoted(node.loc.file)}:{node.loc.line}:{node.loc.column}"
     return out

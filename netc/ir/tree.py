@@ -16,6 +16,7 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedTok
 from netc.errors import Diagnostic, GraphError, NetcError, ParseError, Source, Span, clean
 from netc.ir.dims import parse_dim
 from netc.ir.graph import Stage
+from netc.ir.shards import Shard
 from netc.ir.types import TensorType
 
 T = TypeVar("T")
@@ -78,6 +79,7 @@ class Line:
     attributes: dict[str, Any]
     types: list[TensorType]
     device: str
+    shards: tuple[Shard, ...]
     loc: Span | None
 
 
@@ -146,6 +148,9 @@ class _Fold(Transformer[Token, Any]):
 
     def STAGE(self, t: Token) -> Stage:
         return at(t, _stage, t.split()[1])
+
+    def SHARD(self, t: Token) -> Shard:
+        return at(t, Shard.parse, t[2:])
 
     def LOC(self, t: Token) -> Span:
         file, line, column = t[3:].rsplit(":", 2)
@@ -243,6 +248,7 @@ def _line(word: str, at: Token, op: Token | None, parts: list[Any]) -> Line:
     pairs: list[tuple[Token, Any]] = []
     types: list[TensorType] = []
     device, loc = "", None
+    shards: list[Shard] = []
     for p in parts:
         match p:
             case Token(type="VALUE"):
@@ -255,11 +261,13 @@ def _line(word: str, at: Token, op: Token | None, parts: list[Any]) -> Line:
                 types += p
             case Call():
                 pairs.append((Token("KEY", "init="), p))
+            case Shard():
+                shards.append(p)
             case Span():
                 loc = p
             case _:
                 pairs.append(p)
-    return Line(word, at, op, operands, _attributes(pairs), types, device, loc)
+    return Line(word, at, op, operands, _attributes(pairs), types, device, tuple(shards), loc)
 
 
 @cache
