@@ -7,7 +7,8 @@ real nets are those in examples/ and, where the shared folder is there, the prot
 imports. `greedy`, `min_cut` and `milp` are compared by the time of one run with the bound of the
 mixed integer program; `stages` by the interval of a full pipeline with the bound on that, and,
 asked for least time, by the time of one run as well. `min_cut` minimizes the sum of all work and
-copies, which is compared with all placements where there are at most 2^14.
+copies, which is compared with all placements where there are at most 2^14. Last, what the costs
+are worth: `benchmarks.costs`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import netc
-from benchmarks import zoo
+from benchmarks import costs, zoo
 from netc.errors import NetcError
 from netc.ir.graph import Graph
 from netc.ir.machine import two_cpus
@@ -139,6 +140,7 @@ def main() -> None:
     show("real nets, percent above the bound",
          [measured(name, p, given.seconds) for name, p in real_problems()])  # fmt: skip
     print(f"\n{default_speed()}")
+    costs.show(zoo.NAMES, 1, given.seconds)
 
 
 if __name__ == "__main__":

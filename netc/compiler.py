@@ -237,7 +237,11 @@ def _gpu_image(gpu: GpuBackEnd, options: Options) -> GpuImage:
 
 def build(graph: Graph, options: Options = Options()) -> Artifact:
     """A whole compilation of one graph."""
-    lowered = lower(graph, options)
+    return finish(lower(graph, options), options)
+
+
+def finish(lowered: Lowered, options: Options) -> Artifact:
+    """Stops 6 to 8 of a compilation whose stops before are done."""
     return emit(lowered.graph, lowered.order, replace(options, precisions=lowered.precisions))
 
 

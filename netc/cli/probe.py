@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -22,7 +23,8 @@ from netc.runtime.trace import timed
 
 Make: TypeAlias = Callable[[Builder, Value], Value]
 _SECONDS = 0.3  # for each measurement
-_FLOATS = 1 << 23  # of an array that no cache holds
+_FLOATS = 1 << 25  # of an array that no cache holds
+_SENT = 1 << 23  # of a large value that goes from device to device
 _CHAIN = 100  # steps, or trips from device to device
 
 
@@ -41,21 +43,26 @@ def probe(devices: Sequence[Device], gpu: str = "cuda") -> Machine:
         specs[d] = measured(d, found[d.index % len(found)].memory if found else 1, gpu)
     pairs = [(a, b) for a, b in itertools.permutations(devices, 2) if a in gpus or b in gpus]
     links = {(a, b): measured_link(a, b, gpu) for a, b in pairs}
-    return Machine("this machine", specs, links, machine.between if machine else None)
+    if machine is None:
+        return Machine("this machine", specs, links)
+    return replace(machine, specs=specs, links=links)
 
 
 def _processors(devices: Sequence[Device]) -> Machine:
     """Logical devices of the processor."""
     threads = thread_counts(host.thread_count(None), len(devices))[0]
+    launch, call = _launch(threads)
+    cache = host.cache_size() // 2  # others use it too
     spec = DeviceSpec(
         memory=host.available_memory() // len(devices),
         flops=_flops(threads),
-        bandwidth=_bandwidth(threads),
-        launch=_launch(threads),
+        bandwidth=_bandwidth(threads, _FLOATS),
+        launch=launch,
+        cache=cache // len(devices),
+        cache_bandwidth=_bandwidth(threads, cache // 8) if cache else 0.0,
     )
-    if len(devices) == 1:
-        return Machine("this machine", {devices[0]: spec})
-    return Machine("this machine", dict.fromkeys(devices, spec), between=_link(threads, spec))
+    link = _link(threads, spec) if len(devices) > 1 else None
+    return Machine("this machine", dict.fromkeys(devices, spec), between=link, call=call)
 
 
 def _best(exe: Executable, *shape: int) -> float:
@@ -87,17 +94,18 @@ def _flops(threads: int) -> float:
     return 2.0 * 128 * 128 * 9 * 56 * 56 / _best(_compiled(conv, shape, threads, True), *shape)
 
 
-def _bandwidth(threads: int) -> float:
-    """Of reading an array: its largest element."""
+def _bandwidth(threads: int, floats: int) -> float:
+    """Of reading an array of so many floats: its largest element."""
 
     def most(b: Builder, x: Value) -> Value:
         return b.reduce_max(x, axes=(0, 1))
 
-    return 4.0 * _FLOATS / _best(_compiled(most, (64, _FLOATS // 64), threads), 64, _FLOATS // 64)
+    shape = (64, floats // 64)
+    return 4.0 * floats / _best(_compiled(most, shape, threads), *shape)
 
 
-def _launch(threads: int) -> float:
-    """Of a step that has nothing to do: by the difference of two chains."""
+def _launch(threads: int) -> tuple[float, float]:
+    """Of a step that has nothing to do, by the difference of two chains; and of a run's rest."""
 
     def chain(count: int) -> Make:
         def steps(b: Builder, x: Value) -> Value:
@@ -108,19 +116,20 @@ def _launch(threads: int) -> float:
         return steps
 
     long, short = (_best(_compiled(chain(n), (8,), threads), 8) for n in (11 * _CHAIN, _CHAIN))
-    return max(1e-9, (long - short) / (10 * _CHAIN))
+    step = max(1e-9, (long - short) / (10 * _CHAIN))
+    return step, max(0.0, short - _CHAIN * step)
 
 
 def _link(threads: int, spec: DeviceSpec) -> Link:
     """Between two devices: a small value to and fro, and a large one."""
     small = _best(_hops(_CHAIN, 8, threads), 8) / _CHAIN
     latency = max(1e-9, small - 2 * spec.launch)
-    return Link(4.0 * _FLOATS / _copying(_hops(3, _FLOATS, threads)), latency)
+    return Link(4.0 * _SENT / _copying(_hops(3, _SENT, threads)), latency)
 
 
 def _copying(exe: Executable) -> float:
     """Seconds of the fastest copy of a large value."""
-    arrays = exe.accepted({"x": np.ones(_FLOATS, np.float32)}, {})
+    arrays = exe.accepted({"x": np.ones(_SENT, np.float32)}, {})
     end = time.perf_counter() + _SECONDS
     taken: list[float] = []
     while time.perf_counter() < end or not taken:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from netc.cli.show import milliseconds
-from netc.errors import UsageError
+from netc.errors import UsageError, clean
+from netc.ir.machine import Machine
 from netc.runtime.device_run import GpuExecutable
+from netc.runtime.ports import match_sizes
 from netc.runtime.session import Executable
-from netc.runtime.trace import StepTime, timed
+from netc.runtime.trace import StepTime, simulated, timed
 
 Arrays = Mapping[str, NDArray[Any]]
 _WARM_UP = 3
@@ -87,8 +90,8 @@ def gpu_said(exe: Executable, feed: Arrays) -> str:
     return f"; {milliseconds(spent)} ms of it on the GPU"
 
 
-def step_rows(exe: Executable, feed: Arrays) -> tuple[list[tuple[object, ...]], float]:
-    """A row for every step, and the work of a run in FLOP."""
+def median_steps(exe: Executable, feed: Arrays) -> list[StepTime]:
+    """The steps of a run, each with its median time."""
     arrays = exe.accepted(feed, {})
     runs: list[list[StepTime]] = []
     end = time.perf_counter() + _WATCHED_SECONDS
@@ -98,10 +101,37 @@ def step_rows(exe: Executable, feed: Arrays) -> tuple[list[tuple[object, ...]], 
     medians = [statistics.median(r[i].seconds for r in runs) for i in range(len(runs[0]))]
     if isinstance(exe, GpuExecutable) and exe.gpu:
         medians = _alone(exe, feed, runs[0], medians)
-    total = sum(medians) or 1e-12
+    return [replace(s, seconds=spent) for s, spent in zip(runs[0], medians, strict=True)]
+
+
+def step_rows(exe: Executable, feed: Arrays) -> tuple[list[tuple[object, ...]], float]:
+    """A row for every step, and the work of a run in FLOP."""
+    steps = median_steps(exe, feed)
+    total = sum(s.seconds for s in steps) or 1e-12
     rows: list[tuple[object, ...]] = []
-    for s, spent in zip(runs[0], medians, strict=True):
-        rates = (s.flops / max(spent, 1e-12) / 1e9, s.bytes / max(spent, 1e-12) / 1e9)
+    for s in steps:
+        rates = (work / max(s.seconds, 1e-12) / 1e9 for work in (s.flops, s.bytes))
         shown = [f"{rate:.1f}" if rate >= 0.05 else "" for rate in rates]
-        rows.append((s.name, s.op, milliseconds(spent), f"{100 * spent / total:.1f}", *shown))
-    return rows, float(sum(s.flops for s in runs[0]))
+        share = f"{100 * s.seconds / total:.1f}"
+        rows.append((s.name, s.op, milliseconds(s.seconds), share, *shown))
+    return rows, float(sum(s.flops for s in steps))
+
+
+def predicted_rows(
+    exe: Executable, machine: Machine, seconds: float
+) -> tuple[list[tuple[object, ...]], str]:
+    """Each step's time as a machine's table predicts it and as it is, and a line about the run."""
+    feed = random_feed(exe, batch_of(exe, None))
+    known = match_sizes(exe.plan, exe.accepted(feed, {}))
+    guesses = simulated(exe, known, machine)
+    taken = statistics.median(measure(exe, feed, seconds))
+    rows: list[tuple[object, ...]] = []
+    for guess, step in zip(guesses, median_steps(exe, feed), strict=True):
+        both = milliseconds(guess.seconds), milliseconds(step.seconds)
+        of = f"{guess.seconds / step.seconds:.2f}" if step.seconds > 0 else ""
+        rows.append((step.name, step.op, step.device, *both, of))
+    whole = machine.call + max((g.start + g.seconds for g in guesses), default=0.0)
+    return rows, (
+        f"predicted by {clean(machine.name)}: {milliseconds(whole)} ms a run; "
+        f"measured: {milliseconds(taken)} ms; ratio {whole / taken:.2f}"
+    )

@@ -1,8 +1,9 @@
 """What a machine can do: its devices, the links between them, and the time that work takes.
 
 A step takes max(flops / peak, bytes / bandwidth) + launch seconds, a transfer latency +
-bytes / bandwidth. Tables come from `netc devices --probe`, from a file, or are ready made here;
-a net can be compiled for a machine that is not at hand.
+bytes / bandwidth. What a run touches is read from the cache where all of it fits there. Tables
+come from `netc devices --probe`, from a file, or are ready made here; a net can be compiled for a
+machine that is not at hand.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -28,16 +29,23 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True)
 class DeviceSpec:
-    """One device: bytes of memory, FLOP/s, bytes/s of memory traffic, seconds a step costs."""
+    """One device: bytes of memory, FLOP/s, bytes/s of memory traffic, seconds a step costs.
+
+    `cache` is the bytes that stay in a cache from run to run, `cache_bandwidth` its traffic.
+    """
 
     memory: int
     flops: float
     bandwidth: float
     launch: float
+    cache: int = 0
+    cache_bandwidth: float = 0.0
 
-    def seconds(self, flops: float, moved: float) -> float:
-        """The time of a step of this many operations and bytes."""
-        return max(flops / self.flops, moved / self.bandwidth) + self.launch
+    def seconds(self, flops: float, moved: float, touched: float = math.inf) -> float:
+        """The time of a step of this many operations and bytes, in a run that touches so many."""
+        cached = self.cache_bandwidth > 0 and touched <= self.cache
+        bandwidth = self.cache_bandwidth if cached else self.bandwidth
+        return max(flops / self.flops, moved / bandwidth) + self.launch
 
 
 @dataclass(frozen=True)
@@ -65,12 +73,16 @@ ETHERNET = Link(bandwidth=1.25e10, latency=2e-5)  # 100 GbE
 
 @dataclass(frozen=True)
 class Machine:
-    """Devices by their specs, and links by (from, to); `between` holds where none is listed."""
+    """Devices by their specs, and links by (from, to); `between` holds where none is listed.
+
+    A run takes `call` seconds beside its steps.
+    """
 
     name: str
     specs: Mapping[Device, DeviceSpec]
     links: Mapping[tuple[Device, Device], Link] = field(default_factory=dict)
     between: Link | None = None
+    call: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("specs", "links"):
@@ -100,13 +112,19 @@ class Machine:
             raise UsageError(f"machine {clean(self.name)} has no link from {a} to {b}")
         return found
 
-    def seconds(self, node: Node, device: Device, sizes: Mapping[str, int]) -> float:
-        """The time of a node there; nothing for parameters and views."""
+    def seconds(
+        self,
+        node: Node,
+        device: Device,
+        sizes: Mapping[str, int],
+        touched: float = math.inf,
+    ) -> float:
+        """The time of a node there, in a run that touches so many bytes; views take none."""
         from netc.ir.cost import cost
 
         c, spec = cost(node), self.spec(device)
         flops, moved = evaluate(c.flops, sizes), evaluate(c.read + c.written, sizes)
-        return spec.seconds(flops, moved) if flops or moved else 0.0
+        return spec.seconds(flops, moved, touched) if flops or moved else 0.0
 
     def transfer(self, bytes: float, a: Device, b: Device) -> float:
         """The time to bring this many bytes from `a` to `b`; nothing within a device."""
@@ -135,7 +153,7 @@ class Machine:
         listed = [_device(d) for d in devices]
         specs = {d: self.spec(d) for d in listed}
         links = {(a, b): link for (a, b), link in self.links.items() if a in specs and b in specs}
-        return Machine(self.name, specs, links, self.between)
+        return replace(self, specs=specs, links=links)
 
     @staticmethod
     def parse(text: str, name: str = "machine.json") -> Machine:
@@ -155,6 +173,8 @@ class Machine:
         ]
         if self.between is not None:
             value["between"] = asdict(self.between)
+        if self.call:
+            value["call"] = self.call
         return json.dumps(value, indent=1) + "\n"
 
 
@@ -177,7 +197,7 @@ class _Reading:
 
     def machine(self, value: Any) -> Machine:
         """All of it."""
-        table = self.table(value, "the whole", {"devices"}, {"name", "links", "between"})
+        table = self.table(value, "the whole", {"devices"}, {"name", "links", "between", "call"})
         listed = self.table(table["devices"], "devices", set(), None)
         if not 0 < len(listed) <= MAX_DEVICES:
             raise self.wrong("devices", f"has {len(listed)} entries; 1 to {MAX_DEVICES} fit")
@@ -192,7 +212,8 @@ class _Reading:
                 raise self.wrong(f"links[{i}]", f"joins {a} and {b}, which are not both listed")
             links[a, b] = link
         between = self.link(table["between"], "between") if "between" in table else None
-        return Machine(str(table.get("name", self.name)), specs, links, between)
+        call = self.number(table["call"], "call") if "call" in table else 0.0
+        return Machine(str(table.get("name", self.name)), specs, links, between, call)
 
     def wrong(self, where: str, why: str) -> UsageError:
         """The error to raise."""
@@ -228,10 +249,12 @@ class _Reading:
 
     def spec(self, value: Any, where: str) -> DeviceSpec:
         """What a device can do."""
-        names = [f.name for f in fields(DeviceSpec)]
-        table = self.table(value, where, set(names), set())
-        got = {name: self.number(table[name], f"{where}.{name}") for name in names}
-        return DeviceSpec(int(got["memory"]), got["flops"], got["bandwidth"], got["launch"])
+        needed = {f.name for f in fields(DeviceSpec) if f.default is MISSING}
+        table = self.table(value, where, needed, {f.name for f in fields(DeviceSpec)})
+        given = {name: x for name, x in table.items() if x != 0 or name in needed}  # no cache
+        got: dict[str, Any] = {n: self.number(x, f"{where}.{n}") for n, x in given.items()}
+        whole = {n: int(x) for n, x in got.items() if n in ("memory", "cache")}
+        return DeviceSpec(**got | whole)
 
     def link(self, value: Any, where: str) -> Link:
         """A connection."""

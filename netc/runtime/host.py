@@ -84,6 +84,13 @@ def usable_cpus() -> tuple[int, ...]:
     return (*cores, *(cpu for cpu in allowed if cpu not in set(cores)))
 
 
+def cache_size() -> int:
+    """Bytes of the largest cache of a processor this process may run on; 0 where unknown."""
+    folder = _CPU / f"cpu{min(os.sched_getaffinity(0))}/cache"
+    said = [_text(path).removesuffix("K") for path in folder.glob("index*/size")]
+    return max((int(text) << 10 for text in said if text.isdigit()), default=0)
+
+
 def core_count() -> int:
     """Distinct cores among the processors this process may run on."""
     return len({_siblings(cpu) for cpu in os.sched_getaffinity(0)})

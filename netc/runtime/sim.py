@@ -17,7 +17,7 @@ from netc.ir.device import Device
 from netc.ir.dims import evaluate
 from netc.ir.machine import Machine
 from netc.ir.plan import Plan, Space, Step
-from netc.ir.plan_check import memory_problems
+from netc.ir.plan_check import memory_problems, needs
 from netc.ir.queues import COPY, Clocks, devices_of, queue_of, stream_of
 from netc.runtime.binding import plan_layout
 from netc.runtime.flat_plan import flatten
@@ -70,7 +70,8 @@ def simulate(plan: Plan, known: Mapping[str, int], machine: Machine, weights: in
     found = next(races(plan, known), None)
     if found is not None:
         raise VerifyError(found)
-    return Timeline(tuple(_events(plan, known, machine)))
+    touched = {device: need.total for device, need in needs(plan, known, weights).items()}
+    return Timeline(tuple(_events(plan, known, machine, touched)))
 
 
 def renamed(machine: Machine, devices: Sequence[Device]) -> Machine:
@@ -86,13 +87,15 @@ def renamed(machine: Machine, devices: Sequence[Device]) -> Machine:
     return Machine(machine.name, specs, links)
 
 
-def _events(plan: Plan, known: Mapping[str, int], machine: Machine) -> Iterator[Event]:
+def _events(
+    plan: Plan, known: Mapping[str, int], machine: Machine, touched: Mapping[str, int]
+) -> Iterator[Event]:
     free: dict[object, float] = {}  # queues and links
     ends: list[float] = []
     for i, step in enumerate(plan.steps):
         here = Device.parse(step.device)
         flops, moved = evaluate(step.flops, known), evaluate(step.bytes, known)
-        seconds = machine.spec(here).seconds(flops, moved)
+        seconds = machine.spec(here).seconds(flops, moved, touched[step.device])
         used: list[object] = [stream_of(here, step.stream == COPY)]
         source = source_of(plan, step)
         if source is not None:

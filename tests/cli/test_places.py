@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 import netc
 from netc.cli import app
 from netc.errors import UnsupportedError, UsageError
+from netc.ir.machine import Machine
 
 TEXT = """
 net two(data: f32[1, 4, 9, 9]) -> y {
@@ -83,3 +85,14 @@ def test_from_python_what_does_not_fit() -> None:
         netc.compile(graph, strategy="greedy")
     with pytest.raises(UnsupportedError, match="no back end for 'tpu'"):
         netc.compile(graph, target="tpu")
+
+
+def test_explain_measures(net: Path, tmp_path: Path) -> None:
+    """A row for each step with both times, and the whole run; by a table where one is given."""
+    table = tmp_path / "machine.json"
+    table.write_text(Machine.uniform(["cpu:0", "cpu:1"], name="mine").show())
+    words = ("--place", "c2=cpu:1", "--machine", table, "--measure")
+    shown = run("explain", net, *words)
+    assert "predicted ms" in shown
+    assert re.search(r"c2 .* cpu:1 +[\d.]+ +[\d.]+ +[\d.]+", shown)
+    assert re.search(r"predicted by mine: [\d.]+ ms a run; measured: [\d.]+ ms; ratio", shown)

@@ -9,7 +9,7 @@ import pytest
 from netc.errors import UsageError
 from netc.ir.device import Device
 from netc.ir.graph import Builder
-from netc.ir.machine import CPU, READY, Link, Machine, eight_gpus, two_cpus, two_hosts
+from netc.ir.machine import CPU, READY, DeviceSpec, Link, Machine, eight_gpus, two_cpus, two_hosts
 from netc.ir.types import DType, TensorType
 
 A, B = Device("cpu"), Device("cpu", 1)
@@ -63,7 +63,7 @@ def _table(**changes: object) -> str:
         (_table(devices={}), "devices has 0 entries"),
         (_table(devices={"gpu": {}}), "no device 'gpu'"),
         (_table(devices={"cpu": {}}), "lacks bandwidth, flops"),
-        (_table(speed=1), "has speed; between, devices, links, name fit"),
+        (_table(speed=1), "has speed; between, call, devices, links, name fit"),
         (_table(between={"bandwidth": 0, "latency": 1}), "between.bandwidth is 0; a positive"),
         (_table(between={"bandwidth": True, "latency": 1}), "between.bandwidth is True"),
         (_table(links=[{"from": "cpu:0", "to": "cpu:1", "bandwidth": 1, "latency": 1}]), "joins"),
@@ -83,3 +83,22 @@ def test_a_typical_machine_knows_its_devices_by_their_kinds() -> None:
     assert m.spec(gpu).flops > 100 * m.spec(cpu).flops
     assert m.transfer(1e9, gpu, other) < m.transfer(1e9, cpu, gpu) < 1.0
     assert m.link(cpu, gpu) == m.link(gpu, cpu)
+
+
+def test_what_fits_the_cache_is_read_from_there() -> None:
+    spec = DeviceSpec(1 << 30, 1e9, 1e9, 0.0, cache=1000, cache_bandwidth=4e9)
+    assert spec.seconds(0, 400, touched=1000) == pytest.approx(1e-7)
+    assert spec.seconds(0, 400, touched=1001) == spec.seconds(0, 400) == pytest.approx(4e-7)
+    none = DeviceSpec(1 << 30, 1e9, 1e9, 0.0)
+    assert none.seconds(0, 400, touched=0) == pytest.approx(4e-7)
+
+
+def test_a_table_without_a_cache_is_read_as_one_with() -> None:
+    old = Machine.parse(_table())
+    assert old.spec(A).cache == 0
+    assert old.call == 0
+    full = Machine("m", {A: DeviceSpec(1, 1.0, 1.0, 1.0, 5, 2.0)}, call=1e-6)
+    again = Machine.parse(full.show())
+    assert again.specs == full.specs
+    assert again.call == full.call
+    assert Machine.parse(old.show()).specs == old.specs

@@ -215,13 +215,14 @@ def problem_of(
     known = default_sizes(graph, sizes)
     items = items_of(graph)
     number = {n: i for i, item in enumerate(items) for n in item.nodes}
-    seconds = np.array([_seconds(item, machine, chosen, known, accepts) for item in items])
+    weights = np.array([_weights(item, known) for item in items], float)
+    working = np.array([_working(item, known) for item in items], float)
+    touched = float(weights.sum() + working.max(initial=0.0))
+    seconds = [_seconds(item, machine, chosen, known, accepts, touched) for item in items]
     latency, slope = _links(machine, chosen)
     return Problem(
         graph, chosen, items, _moves(graph, number, known),
-        seconds.reshape(len(items), len(chosen)),
-        np.array([_weights(item, known) for item in items], float),
-        np.array([_working(item, known) for item in items], float),
+        np.array(seconds).reshape(len(items), len(chosen)), weights, working,
         np.array([machine.spec(d).memory for d in chosen], float),
         latency, slope,
     )  # fmt: skip
@@ -259,8 +260,9 @@ def _seconds(
     devices: Sequence[Device],
     sizes: Mapping[str, int],
     accepts: AcceptsNode,
+    touched: float,
 ) -> list[float]:
-    """The item's time on each device."""
+    """The item's time on each device, in a run that touches so many bytes."""
     head = item.nodes[0]
     if item.device is not None and item.device not in devices:
         fits = f"there are {', '.join(map(str, devices))}"
@@ -276,7 +278,8 @@ def _seconds(
             continue
         spec = machine.spec(d)
         if spec not in known:
-            known[spec] = machine.seconds(head, d, sizes) + _followers(item, spec, sizes)
+            alone = machine.seconds(head, d, sizes, touched)
+            known[spec] = alone + _followers(item, spec, sizes, touched)
         out.append(known[spec])
     if not np.isfinite(out).any():
         help = "; ".join(reasons)
@@ -284,12 +287,12 @@ def _seconds(
     return out
 
 
-def _followers(item: Item, spec: DeviceSpec, sizes: Mapping[str, int]) -> float:
+def _followers(item: Item, spec: DeviceSpec, sizes: Mapping[str, int], touched: float) -> float:
     """What element-wise followers add to their kernel: operations, and operands of their own."""
     total, inside = 0.0, set(item.nodes)
     for node in item.nodes[1:]:
         extra = sum(_bytes(v, sizes) for v in set(node.inputs) if v.node not in inside)
-        total += max(evaluate(cost(node).flops, sizes) / spec.flops, extra / spec.bandwidth)
+        total += spec.seconds(evaluate(cost(node).flops, sizes), extra, touched) - spec.launch
     return total
 
 
