@@ -174,11 +174,16 @@ def _conv_transpose(g: Growth) -> Value | None:
     x = g.some(4)
     if x is None or not isinstance(c := x.type.shape[1], int):
         return None
-    groups = g.one_of(1, c)
-    k = g.one_of(2, 3, 4)
-    w = g.param((c, 1 if groups > 1 else g.one_of(1, 3, 5), k, k), scale=1 / math.sqrt(c * k))
-    pad, stride = g.one_of((), (1, 1)), g.one_of((), (2, 2))
-    return g.add("conv_transpose", x, w, groups=groups, stride=stride, pad=pad)
+    groups = g.one_of(1, 1, c, 2 if c % 2 == 0 else 1)
+    k = (g.one_of(1, 2, 3, 4, 5), g.one_of(2, 3, 4))
+    out = g.one_of(1, 8) if groups > 1 else g.one_of(1, 3, 5, 8, 17)
+    xs = [x, g.param((c, out, *k), scale=1 / math.sqrt(c * k[0]))]
+    if g.pick(3) == 0:
+        xs.append(g.param((out * groups,)))
+    return g.add(
+        "conv_transpose", *xs, groups=groups, stride=g.one_of((), (2, 2), (2, 2), (3, 1), (2, 3)),
+        pad=g.one_of((), (1, 1), (k[0] // 2, 0)), dilation=g.one_of((), (), (), (1, 2), (2, 3)),
+    )  # fmt: skip
 
 
 def _pool(g: Growth) -> Value | None:

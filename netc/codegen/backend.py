@@ -77,7 +77,7 @@ def _lowered(back_end: BackEnd, item: Copy | Run, placement: Placement) -> list[
     flops, bytes_ = _cost(item, kernel)
     made = []
     for i, (call, scratch) in enumerate(back_end.calls(kernel)):
-        writes = tuple((o.buffer, str(o.offset)) for o in kernel.outs)
+        writes = tuple((o.buffer, f"{o.offset}{call.part}") for o in kernel.outs)
         if not (isinstance(scratch, int) and scratch == 0):
             place = Place(Space.ARENA, scratch, device=str(item.node.device or "cpu:0"))
             call = _with_scratch(call, len(placement.places))
@@ -103,7 +103,7 @@ def _with_scratch(call: Call, buffer: int) -> Call:
         BufferArg(buffer, a.offset) if isinstance(a, BufferArg) and a.buffer == SCRATCH else a
         for a in call.args
     )
-    return Call(call.symbol, tuple(args))
+    return Call(call.symbol, tuple(args), call.part)
 
 
 def _moved(item: Transfer) -> Work:

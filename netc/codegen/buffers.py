@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from netc.codegen import phases
 from netc.codegen.operand import BLOCK, WEIGHTS, Operand, row_major
 from netc.ir.device import Device
 from netc.ir.dims import Dim, product
 from netc.ir.graph import Graph, Node, Value
 from netc.ir.op import Array
 from netc.ir.ops import devices
-from netc.ir.ops.convolution import Conv
+from netc.ir.ops.convolution import Conv, ConvTranspose
 from netc.ir.ops.fused import Fused
 from netc.ir.ops.shape import Concat, Flatten, Reshape, Slice
 from netc.ir.ops.sources import Const, Input, Param
@@ -177,6 +178,8 @@ def wanted_halo(node: Node) -> Halo:
     """The zeros around its first input that the kernel of this op reads."""
     if isinstance(node.op, Conv) and node.types[0].rank == 4 and node.op.pad:
         return node.op.pad
+    if isinstance(node.op, ConvTranspose) and phases.why_whole(node) is None:
+        return tuple(a.halo for a in phases.axes_of(node))
     return (0, 0)
 
 

@@ -126,10 +126,14 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Call:
-    """A step to be: which function of the image, with which arguments."""
+    """A step to be: which function of the image, with which arguments.
+
+    `part` names the elements that it writes where other calls of its kernel write others.
+    """
 
     symbol: str
     args: tuple[Arg, ...]
+    part: str = ""
 
 
 Packing: TypeAlias = "tuple[str | int, ...]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from netc.ir.dims import Dim
 from netc.ir.graph import Node, Value
-from netc.ir.ops.convolution import Conv
+from netc.ir.ops.convolution import Conv, ConvTranspose
 from netc.ir.ops.shape import Concat, Slice
 from netc.ir.scalar import Elementwise
 from netc.ir.types import TensorType
@@ -13,26 +13,37 @@ from netc.passes.facts import Fixed, aligned
 BLOCK = 8  # channels
 
 
+def is_conv(node: Node) -> bool:
+    """Whether kernels of the node give blocks: a convolution, or its transpose."""
+    return isinstance(node.op, Conv | ConvTranspose)
+
+
 def conv_reads_blocked(conv: Node) -> bool:
     """Whether blocks do not straddle groups of input channels (depthwise: each lane its own)."""
-    assert isinstance(conv.op, Conv)
-    return conv.op.groups == 1 or is_depthwise(conv) or whole(conv.inputs[1].type.shape[1])
+    groups, ins, _ = _channels(conv)
+    return groups == 1 or is_depthwise(conv) or whole(ins)
 
 
 def conv_gives_blocked(conv: Node) -> bool:
     """Whether blocks do not straddle groups of output channels."""
-    assert isinstance(conv.op, Conv)
-    channels, groups = conv.inputs[1].type.shape[0], conv.op.groups
-    if groups == 1 or is_depthwise(conv):
-        return True
-    return isinstance(channels, int) and whole(channels // groups)
+    groups, _, outs = _channels(conv)
+    return groups == 1 or is_depthwise(conv) or whole(outs)
 
 
 def is_depthwise(conv: Node) -> bool:
     """Whether every channel is convolved alone, and gives one."""
-    assert isinstance(conv.op, Conv)
-    x, w = conv.inputs[:2]
-    return conv.op.groups == x.type.shape[1] == w.type.shape[0]
+    groups, ins, outs = _channels(conv)
+    return ins == 1 and outs == 1 and groups == conv.inputs[0].type.shape[1]
+
+
+def _channels(conv: Node) -> tuple[int, Dim, Dim]:
+    """Groups, and the channels that go into one and come out of it."""
+    assert isinstance(conv.op, Conv | ConvTranspose)
+    first, second = conv.inputs[1].type.shape[:2]
+    groups = conv.op.groups
+    if isinstance(conv.op, ConvTranspose):
+        return groups, first // groups, second
+    return groups, second, first // groups
 
 
 def whole(channels: Dim) -> bool:
@@ -56,7 +67,7 @@ def why_plain(node: Node, fixed: Fixed) -> str | None:
     if node.op.blocked is None or any(t.dtype.value != "f32" for t in _types(node)):
         return ""
     match node.op:
-        case Conv():
+        case Conv() | ConvTranspose():
             return _why_plain_conv(node)
         case Elementwise():
             return _why_plain_elementwise(node, fixed)
@@ -78,10 +89,9 @@ def _types(node: Node) -> tuple[TensorType, ...]:
 def _why_plain_conv(node: Node) -> str | None:
     if conv_gives_blocked(node):
         return None
-    assert isinstance(node.op, Conv)
-    depth = node.inputs[1].type.shape[0] // node.op.groups
+    groups, _, depth = _channels(node)
     return (
-        f"%{node.name} stays row-major: {node.op.groups} groups of {depth} output channels "
+        f"%{node.name} stays row-major: {groups} groups of {depth} output channels "
         f"do not fill blocks of {BLOCK}"
     )
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from netc.ir.graph import Builder, Graph, Node, Stage, Value
 from netc.ir.op import typed
-from netc.ir.ops.convolution import Conv, Fc
+from netc.ir.ops.convolution import Fc, Windowed
 from netc.ir.ops.layout import ToBlocked, ToPlain
 from netc.ir.ops.normalization import Lrn
 from netc.ir.ops.pooling import Pool
@@ -25,6 +25,7 @@ from netc.passes.blocking import (
     conv_gives_blocked,
     conv_reads_blocked,
     data_inputs,
+    is_conv,
     why_plain,
 )
 from netc.passes.facts import SOURCES, Fixed, bytes_of
@@ -72,7 +73,7 @@ class Wishes:
                 ctx.refuse("layout", node, why)
             if why is not None:
                 self.forced[node] = PLAIN
-            elif isinstance(node.op, Conv):
+            elif is_conv(node):
                 self.forced[node] = C8
             else:
                 self.free.append(node)
@@ -93,11 +94,11 @@ class Wishes:
         match node.op:
             case Fc(axis=axis) if value == node.inputs[0] and axis == 1 and value.type.rank == 4:
                 return FREE
-            case Conv() if label is C8:
+            case Windowed(groups=groups) if label is C8:
                 if value != node.inputs[0]:
                     return PLAIN
                 few = isinstance(d := value.type.shape[1], int) and d <= FEW
-                return FREE if few and node.op.groups == 1 else _read(node)
+                return FREE if few and groups == 1 else _read(node)
         return label if value in data_inputs(node, self.fixed) else PLAIN
 
 
@@ -273,5 +274,5 @@ class _Converter:
             current = replace(node, inputs=inputs, types=types)
         for old, new in zip(node.results, current.results, strict=True):
             self.at[old, new.type.layout] = new
-            if isinstance(node.op, Conv) and conv_gives_blocked(node) and label is C8:
+            if is_conv(node) and conv_gives_blocked(node) and label is C8:
                 self.at[old, C8] = self.read(old, C8, node)

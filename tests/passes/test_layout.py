@@ -128,6 +128,24 @@ def test_groups_of_whole_blocks_and_depthwise() -> None:
     assert kinds(laid_out(text)) == ["to_blocked*", "conv*", "conv*", "to_plain"]
 
 
+def test_transposed_convolutions_are_convolutions() -> None:
+    attributes = "stride=(2, 2), pad=(0, 0), dilation=(1, 1)"
+    text = net(
+        f"%a = conv_transpose(%x, %w, {attributes}) : f32[N,16,17,17]\n"
+        f"%b = conv_transpose(%a, %v, {attributes}, groups=2) : f32[N,16,33,33]\n"
+        f"%y = conv_transpose(%b, %o, {attributes}, groups=4) : f32[N,12,65,65]",
+        params=W + ", param %v: f32[16,8,1,1], param %o: f32[16,3,1,1]",
+    )
+    found = ["to_blocked*", "conv_transpose*", "conv_transpose*", "to_plain", "conv_transpose"]
+    assert kinds(laid_out(text)) == found
+    few = net(
+        f"%a = conv_transpose(%x, %w, {attributes}) : f32[N,16,17,17]\n"
+        f"%y = conv(%a, %u, {CONV}) : f32[N,16,17,17]",
+        "f32[N,3,9,9]", ", param %w: f32[3,16,1,1], param %u: f32[16,16,1,1]",
+    )  # fmt: skip
+    assert kinds(laid_out(few)) == ["conv_transpose", "to_blocked*", "conv*", "to_plain"]
+
+
 def test_concat_of_odd_channels_is_row_major() -> None:
     text = net(
         f"%a = conv(%x, %v, {CONV}) : f32[N,12,9,9]\n%b = concat(%a, %a) : f32[N,24,9,9]\n"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from netc.codegen.backend import anchor_of
+from netc.codegen.phases import why_whole
 from netc.ir.graph import Graph, Node, Value
-from netc.ir.ops.convolution import Conv, Fc
+from netc.ir.ops.convolution import Conv, ConvTranspose, Fc
 from netc.ir.ops.indexing import Compact
 from netc.ir.ops.layout import ToBlocked, ToPlain
 from netc.ir.ops.normalization import LogSoftmax, Softmax
@@ -31,7 +32,7 @@ def why_not(body: Graph, params: frozenset[str]) -> str | None:
         return _alone(body, anchor)
     if any(isinstance(n.op, ToBlocked) for n in body.nodes) and not _gives_blocks(anchor):
         return f"the kernel of {anchor.op.name} gives row-major results only"
-    if isinstance(anchor.op, Conv | Fc):
+    if isinstance(anchor.op, Conv | Fc) or _in_phases(body, anchor):
         return _matrix(body, anchor, params)
     return _alone(body, anchor)
 
@@ -51,8 +52,16 @@ def _prologue(body: Graph, anchor: Node) -> str | None:
     return None
 
 
+def _in_phases(body: Graph, anchor: Node) -> bool:
+    """Whether a transposed convolution is done by matrix kernels, into channel blocks."""
+    blocked = any(v.type.layout is Layout.C8 for v in body.outputs.values())
+    return isinstance(anchor.op, ConvTranspose) and blocked
+
+
 def _gives_blocks(anchor: Node) -> bool:
     """Whether the kernel of a row-major convolution can store channel blocks."""
+    if isinstance(anchor.op, ConvTranspose):
+        return why_whole(anchor) is None
     if not isinstance(anchor.op, Conv) or anchor.out.type.rank != 4:
         return False
     outputs = anchor.inputs[1].type.shape[0] // anchor.op.groups
@@ -112,6 +121,9 @@ def _operand(v: Value, out: TensorType, param: bool) -> str | None:
 
 def row_major(node: Node) -> str | None:
     """Why a node must not be channel-blocked; None when its C8 kernel is there."""
+    if isinstance(node.op, ConvTranspose):
+        why = why_whole(node)
+        return why and f"{why}; it stays row-major"
     if isinstance(node.op, Conv) and node.op.groups > 1:
         return _grouped(node, node.op.groups)
     return None

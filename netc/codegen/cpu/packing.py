@@ -40,6 +40,30 @@ def pack_conv(weights: F32, groups: int, *, blocked: bool) -> F32:
     return packed
 
 
+def pack_phases(
+    weights: F32, groups: int, every: tuple[int, int], *, blocked: bool
+) -> dict[tuple[int, int], F32]:
+    """w[c, o, kh, kw] of a transposed convolution: every so-manieth tap, by its residues."""
+    turned = _turned(weights, groups)
+    return {
+        (i, j): pack_conv(turned[:, :, i :: every[0], j :: every[1]], groups, blocked=blocked)
+        for i, j in _residues(weights.shape, every)
+    }
+
+
+def _turned(weights: F32, groups: int) -> F32:
+    """w[c, o, …] as [o, c, …] or the reverse, group by group."""
+    first, second, *window = weights.shape
+    split = weights.reshape(groups, first // groups, second, *window).swapaxes(1, 2)
+    return split.reshape(groups * second, first // groups, *window)
+
+
+def _residues(shape: tuple[int, ...], every: tuple[int, int]) -> list[tuple[int, int]]:
+    """The residues of which a window has taps."""
+    down, across = (range(min(n, k)) for n, k in zip(every, shape[2:], strict=True))
+    return [(i, j) for i in down for j in across]
+
+
 def pack_fc(weights: F32, image: tuple[int, int, int], *, blocked: bool) -> F32:
     """w[o, c·h·w] for a blocked image, or for plain rows when `blocked` is false."""
     shape = image if blocked else (weights.shape[1], 1, 1)
@@ -62,6 +86,8 @@ def unpack(packed: F32, packing: Sequence[str | int], shape: tuple[int, ...]) ->
             return _unpack_conv(packed, shape, groups, bool(blocked))
         case ["fc", int(c), int(h), int(w)]:
             return _unpack_conv(packed, (shape[0], c, h, w), 1, True).reshape(shape)
+        case ["phases", int(groups), int(blocked), int(i), int(j)] if min(groups, i, j) > 0:
+            return _unpack_phases(packed, shape, groups, (i, j), bool(blocked))
         case ["raw"]:
             return packed.reshape(shape)
     raise ArtifactError(f"weights are packed in an unknown way, {clean(packing)}")
@@ -72,9 +98,9 @@ def packed_count(packing: Sequence[str | int], shape: tuple[int, ...]) -> int:
     count = math.prod(shape)
     if packing[0] == "raw" or not count:
         return count
-    groups = int(packing[1]) if packing[0] == "conv" else 1
-    outputs = shape[0] // max(1, groups)
-    return groups * -(-outputs // PANEL) * PANEL * (count // shape[0])
+    groups = max(1, int(packing[1])) if packing[0] in ("conv", "phases") else 1
+    outputs = shape[1] if packing[0] == "phases" else shape[0] // groups
+    return groups * -(-outputs // PANEL) * PANEL * (count // (groups * max(1, outputs)))
 
 
 def _unpack_conv(packed: F32, shape: tuple[int, ...], groups: int, blocked: bool) -> F32:
@@ -93,3 +119,17 @@ def _unpack_conv(packed: F32, shape: tuple[int, ...], groups: int, blocked: bool
     else:
         rest = rows.reshape(groups, left, height, width, outputs).transpose(0, 4, 1, 2, 3)
     return np.concatenate([eights, rest], axis=2).reshape(shape)
+
+
+def _unpack_phases(
+    packed: F32, shape: tuple[int, ...], groups: int, every: tuple[int, int], blocked: bool
+) -> F32:
+    channels, outputs, height, width = shape
+    out = np.zeros((groups * outputs, channels // groups, height, width), np.float32)
+    at = 0
+    for i, j in _residues(shape, every):
+        part = out[:, :, i :: every[0], j :: every[1]]
+        size = packed_count(("conv", groups, int(blocked)), part.shape)
+        part[...] = _unpack_conv(packed[at : at + size], part.shape, groups, blocked)
+        at += size
+    return _turned(out, groups)

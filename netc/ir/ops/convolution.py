@@ -139,6 +139,8 @@ class ConvTranspose(Windowed, name="conv_transpose"):
     out = stride·(in − 1) + dilation·(k − 1) + 1 − 2·pad (Caffe deconv_layer.cpp).
     """
 
+    blocked = (0,)
+
     def infer(self, x: TensorType, w: TensorType, *bias: TensorType) -> TensorType:
         kernel = self.kernel(x, w, bias)
         window = zip(x.shape[2:], kernel, *self.window(len(kernel)), strict=True)

@@ -66,7 +66,10 @@ def placed(type: TensorType, buffer: int, where: Where) -> tuple[Operand, Dim]:
     else:
         if len(wide) > 1:
             wide[1] = wide[1] + where.spread
+        if any(where.halo):
+            wide[2:] = [d + 2 * h for d, h in zip(wide[2:], where.halo, strict=True)]
         strides = row_major(wide)
+        offset = sum(h * s for h, s in zip(where.halo, strides[2:4], strict=False))
     size = product(wide) * type.dtype.size
     return Operand(type, buffer, offset * type.dtype.size, strides, where.halo), size
 
@@ -150,7 +153,8 @@ class Compiled:
             case IntArg(value):
                 return evaluate(value, self.sizes)
             case TableArg(parts):
-                table = np.concatenate([_table(p, self.sizes) for p in parts])
+                tables = [_table(p, self.sizes) for p in parts]
+                table = np.concatenate([np.empty(0, np.int32), *tables])
                 self.keep.append(table)
                 return int(table.ctypes.data)
             case CodeArg(symbol):

@@ -3,10 +3,10 @@
 from netc.codegen.cpu.anchors import choices as choices
 from netc.codegen.cpu.anchors import conv as conv
 from netc.codegen.cpu.anchors import copies as copies
-from netc.codegen.cpu.anchors import direct as direct
 from netc.codegen.cpu.anchors import images as images
 from netc.codegen.cpu.anchors import indexing as indexing
 from netc.codegen.cpu.anchors import lrn as lrn
+from netc.codegen.cpu.anchors import phases as phases
 from netc.codegen.cpu.anchors import pooling as pooling
 from netc.codegen.cpu.anchors import randoms as randoms
 from netc.codegen.cpu.anchors import ranking as ranking

@@ -20,12 +20,12 @@ from netc.codegen.cpu.gemm import Epilogue
 from netc.codegen.cpu.lowering import Lowering, rule
 from netc.codegen.cpu.microkernel import tile_pixels
 from netc.codegen.cpu.packing import pack_channels, pack_conv, pack_fc
-from netc.codegen.operand import BLOCK, Call, Kernel, Operand, Packing
+from netc.codegen.operand import BLOCK, Call, Kernel, Operand
 from netc.ir.dims import Dim, evaluate, least, most, product
 from netc.ir.gemm_plan import PANEL, Slot, plan_gemm
 from netc.ir.op import Array
 from netc.ir.ops.convolution import Conv, Fc
-from netc.ir.plan import Affine, Arg, BufferArg, IntArg, TableArg
+from netc.ir.plan import Affine, Arg, BufferArg, IntArg, TableArg, WeightArg
 from netc.ir.types import Layout
 
 NOMINAL = 56  # what a symbolic height or width is taken for where blocking is chosen
@@ -40,6 +40,7 @@ class Matrix:
     source: Operand
     shift: Dim  # elements from the source's first pixel back to the first tap
     images: Dim
+    together: Dim  # images one pixel table covers
     outputs: tuple[Dim, ...]  # output pixels of one image, by axis
     in_steps: tuple[Dim, ...]  # input elements from one output pixel to the next, by axis
     in_image: Dim
@@ -49,9 +50,7 @@ class Matrix:
     n1: int
     groups: int
     channels: int  # output channels of one group
-    param: Operand
-    weights: Array
-    packing: Packing
+    weights: WeightArg
 
 
 @rule(Conv)
@@ -69,7 +68,7 @@ def lower_conv(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
         from netc.codegen.cpu.anchors.depthwise import lower_depthwise
 
         return lower_depthwise(ctx, k)
-    return _call(ctx, k, _convolution(k.anchor.op, x, w, out))
+    return matrix_call(ctx, k, _convolution(ctx, k.anchor.op, x, w, out))
 
 
 @rule(Fc)
@@ -78,7 +77,8 @@ def lower_fc(ctx: Lowering, k: Kernel) -> Call:
     assert k.anchor is not None
     assert isinstance(k.anchor.op, Fc)
     x, w = k.anchor_operands()[:2]
-    return _call(ctx, k, _blocked_fc(x, w) if x.is_c8 else _plain_fc(k.anchor.op, x, w))
+    made = _blocked_fc(ctx, x, w) if x.is_c8 else _plain_fc(ctx, k.anchor.op, x, w)
+    return matrix_call(ctx, k, made)
 
 
 def _array(w: Operand) -> Array:
@@ -86,7 +86,7 @@ def _array(w: Operand) -> Array:
     return np.asarray(w.array, np.float32)
 
 
-def _convolution(op: Conv, x: Operand, w: Operand, out: Operand) -> Matrix:
+def _convolution(ctx: Lowering, op: Conv, x: Operand, w: Operand, out: Operand) -> Matrix:
     weights = _array(w)
     channels, kernel = weights.shape[1], weights.shape[2:]
     image, plane, row, column = x.strides
@@ -103,10 +103,12 @@ def _convolution(op: Conv, x: Operand, w: Operand, out: Operand) -> Matrix:
     else:
         taps = (Affine((channels, kh, kw), (plane, down, across)),)
         n8, n1 = 0, channels * kh * kw
+    packed = pack_conv(weights, op.groups, blocked=x.is_c8)
     return Matrix(
         source=x,
         shift=op.pad[0] * row + op.pad[1] * column,
         images=x.type.shape[0],
+        together=pixels_together(x.type.shape[0], out.type.shape[2:]),
         outputs=out.type.shape[2:],
         in_steps=(op.stride[0] * row, op.stride[1] * column),
         in_image=image,
@@ -116,21 +118,21 @@ def _convolution(op: Conv, x: Operand, w: Operand, out: Operand) -> Matrix:
         n1=n1,
         groups=op.groups,
         channels=weights.shape[0] // op.groups,
-        param=w,
-        weights=pack_conv(weights, op.groups, blocked=x.is_c8),
-        packing=("conv", op.groups, int(x.is_c8)),
+        weights=ctx.packed(w, packed, ("conv", op.groups, int(x.is_c8))),
     )
 
 
-def _blocked_fc(x: Operand, w: Operand) -> Matrix:
+def _blocked_fc(ctx: Lowering, x: Operand, w: Operand) -> Matrix:
     weights = _array(w)
     channels, height, width = (_known(d) for d in x.type.shape[1:])
     image, plane, row, column = x.strides
     full, rest = divmod(channels, BLOCK)
+    packed = pack_fc(weights, (channels, height, width), blocked=True)
     return Matrix(
         source=x,
         shift=0,
         images=x.type.shape[0],
+        together=pixels_together(x.type.shape[0], ()),
         outputs=(),
         in_steps=(),
         in_image=image,
@@ -143,20 +145,21 @@ def _blocked_fc(x: Operand, w: Operand) -> Matrix:
         n1=rest * height * width,
         groups=1,
         channels=weights.shape[0],
-        param=w,
-        weights=pack_fc(weights, (channels, height, width), blocked=True),
-        packing=("fc", channels, height, width),
+        weights=ctx.packed(w, packed, ("fc", channels, height, width)),
     )
 
 
-def _plain_fc(op: Fc, x: Operand, w: Operand) -> Matrix:
+def _plain_fc(ctx: Lowering, op: Fc, x: Operand, w: Operand) -> Matrix:
     weights = _array(w)
     outputs, inputs = weights.shape
+    images = product(x.type.shape[: op.axis])
     full, rest = divmod(inputs, BLOCK)
+    packed = pack_fc(weights, (inputs, 1, 1), blocked=False)
     return Matrix(
         source=x,
         shift=0,
-        images=product(x.type.shape[: op.axis]),
+        images=images,
+        together=pixels_together(images, ()),
         outputs=(),
         in_steps=(),
         in_image=inputs,
@@ -166,9 +169,7 @@ def _plain_fc(op: Fc, x: Operand, w: Operand) -> Matrix:
         n1=rest,
         groups=1,
         channels=outputs,
-        param=w,
-        weights=pack_fc(weights, (inputs, 1, 1), blocked=False),
-        packing=("fc", inputs, 1, 1),
+        weights=ctx.packed(w, packed, ("fc", inputs, 1, 1)),
     )
 
 
@@ -177,7 +178,7 @@ def _known(d: Dim) -> int:
     return d
 
 
-def _call(ctx: Lowering, k: Kernel, m: Matrix) -> Call:
+def matrix_call(ctx: Lowering, k: Kernel, m: Matrix) -> Call:
     """The kernel of this epilogue, and its argument block (`gemm_plan.Slot` gives the order)."""
     out, tail = k.outs[0], Tail(k)
     vectors, tensors = _split(k, tail)
@@ -234,12 +235,11 @@ def _channel_vector(o: Operand, m: Matrix) -> Array:
 def _sizes(ctx: Lowering, m: Matrix, out: Operand) -> list[Arg]:
     """Slots INPUT to PANELS."""
     per_image = product(m.outputs)
-    together = _together(m)
     panels = -(-m.channels // PANEL)
     nominal = dict.fromkeys(m.source.type.symbols | out.type.symbols, NOMINAL)
     nominal = {s: 1 if s == str(m.images) else n for s, n in nominal.items()}
     steps = m.n8 + -(-m.n1 // BLOCK)
-    pixels = evaluate(per_image * together, nominal)
+    pixels = evaluate(per_image * m.together, nominal)
     blocking = plan_gemm(
         panels,
         steps,
@@ -249,7 +249,7 @@ def _sizes(ctx: Lowering, m: Matrix, out: Operand) -> list[Arg]:
     )
     tiles = ctx.weight(blocking.tiles)
     pixel_table = TableArg(
-        (Affine((together, *m.outputs), (m.in_image, *m.in_steps)),),
+        (Affine((m.together, *m.outputs), (m.in_image, *m.in_steps)),),
     )
     return [
         BufferArg(m.source.buffer, m.source.offset - m.shift * _FLOAT),
@@ -257,9 +257,9 @@ def _sizes(ctx: Lowering, m: Matrix, out: Operand) -> list[Arg]:
         TableArg(tuple(a for a in m.taps if product(a.dims) != 0)),
         IntArg(m.n8),
         IntArg(m.n1),
-        ctx.packed(m.param, m.weights, m.packing),
+        m.weights,
         IntArg(m.images),
-        IntArg(together),
+        IntArg(m.together),
         IntArg(per_image),
         IntArg(m.in_image),
         IntArg(m.groups),
@@ -273,12 +273,12 @@ def _sizes(ctx: Lowering, m: Matrix, out: Operand) -> list[Arg]:
     ]
 
 
-def _together(m: Matrix) -> Dim:
+def pixels_together(images: Dim, outputs: tuple[Dim, ...]) -> Dim:
     """How many images one pixel table covers: many small ones, or one."""
-    room = _TABLE // product(m.outputs)
+    room = _TABLE // product(outputs)
     if isinstance(room, int) and room <= 1:
         return 1
-    return most(1, least(m.images, room))
+    return most(1, least(images, room))
 
 
 def _output(m: Matrix, out: Operand) -> list[Arg]:
@@ -289,7 +289,6 @@ def _output(m: Matrix, out: Operand) -> list[Arg]:
 
 def _place(m: Matrix, o: Operand) -> list[Arg]:
     """Address, pixel offsets, image stride and plane of the output or of a tail's operand."""
-    together = _together(m)
     image: Dim = m.channels
     plane: Dim = BLOCK
     steps: tuple[Dim, ...] = ()
@@ -298,5 +297,5 @@ def _place(m: Matrix, o: Operand) -> list[Arg]:
         image, plane, *rest = strides
         steps = tuple(rest)
         plane = o.strides[1]
-    offsets = TableArg((Affine((together, *m.outputs), (image, *steps)),))
+    offsets = TableArg((Affine((m.together, *m.outputs), (image, *steps)),))
     return [o.pointer(), offsets, IntArg(image), IntArg(plane)]

@@ -19,7 +19,7 @@ from netc.codegen.cpu.anchors.results import Row as Line
 from netc.codegen.cpu.anchors.units import units
 from netc.codegen.cpu.anchors.windows import AXIS_SLOTS, Axis, Span, add_axes, read_axes, span
 from netc.codegen.cpu.emit import Function, Val, vec
-from netc.codegen.cpu.lowering import Lowering, rule
+from netc.codegen.cpu.lowering import Lowering
 from netc.codegen.operand import BLOCK, Call, Kernel, Operand
 from netc.ir.op import Array
 from netc.ir.ops.convolution import Conv, ConvTranspose, Windowed
@@ -48,9 +48,8 @@ def lower_direct_conv(ctx: Lowering, k: Kernel) -> Call:
     return _lower(ctx, k, k.anchor.op, transposed=False)
 
 
-@rule(ConvTranspose)
-def lower_conv_transpose(ctx: Lowering, k: Kernel) -> Call:
-    """A transposed convolution, each result gathered from the inputs that add to it."""
+def lower_direct_transpose(ctx: Lowering, k: Kernel) -> Call:
+    """The transpose with a row-major result, each gathered from the inputs that add to it."""
     assert k.anchor is not None
     assert isinstance(k.anchor.op, ConvTranspose)
     return _lower(ctx, k, k.anchor.op, transposed=True)

@@ -1,0 +1,94 @@
+"""Transposed convolutions into channel blocks: one matrix kernel for each phase."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from netc.codegen.cpu.anchors.conv import Matrix, matrix_call, pixels_together
+from netc.codegen.cpu.anchors.direct import lower_direct_transpose
+from netc.codegen.cpu.lowering import Lowering, rule
+from netc.codegen.cpu.packing import pack_phases
+from netc.codegen.operand import BLOCK, Call, Kernel, Operand
+from netc.codegen.phases import Phase, axes_of
+from netc.ir.ops.convolution import ConvTranspose
+from netc.ir.plan import Affine, WeightArg
+
+Pair = tuple[Phase, Phase]
+
+
+@rule(ConvTranspose)
+def lower_conv_transpose(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
+    """A call for each phase, or the direct kernel; phases write beside each other."""
+    assert k.anchor is not None
+    assert isinstance(k.anchor.op, ConvTranspose)
+    if not k.outs[0].is_c8:
+        return lower_direct_transpose(ctx, k)
+    x, w = k.anchor_operands()[:2]
+    down, across = axes_of(k.anchor)
+    assert all(a.halo <= h for a, h in zip((down, across), x.halo, strict=True)), "a halo is needed"
+    groups, every = k.anchor.op.groups, (down.every, across.every)
+    pieces = pack_phases(np.asarray(w.array, np.float32), groups, every, blocked=x.is_c8)
+    packing = ("phases", groups, int(x.is_c8), *every)
+    packed = ctx.packed(w, np.concatenate([p.reshape(-1) for p in pieces.values()]), packing)
+    places = dict(zip(pieces, np.cumsum([0, *(p.nbytes for p in pieces.values())]), strict=False))
+    pairs = [(p, q) for p in down.phases() for q in across.phases()]
+    together = pixels_together(x.type.shape[0], tuple(p.count for p in pairs[0]))
+    calls: list[Call] = []
+    for pair in pairs:
+        at = places.get((pair[0].residue, pair[1].residue), 0)
+        m = _phase(x, pair, WeightArg(packed.offset + int(at)), groups, w.type.sizes({}))
+        call = matrix_call(ctx, _part(k, pair), replace(m, together=together))
+        calls.append(replace(call, part=f"phase {len(calls)}"))
+    return tuple(calls)
+
+
+def _phase(
+    x: Operand, pair: Pair, weights: WeightArg, groups: int, shape: tuple[int, ...]
+) -> Matrix:
+    """One phase: a convolution of stride 1 whose window runs backwards."""
+    channels, plane = shape[0] // groups, x.strides[1]
+    rows, columns = x.strides[2:]
+    window = tuple(p.taps for p in pair)
+    steps = tuple(-p.back * s for p, s in zip(pair, (rows, columns), strict=True))
+    full, rest = divmod(channels, BLOCK) if x.is_c8 else (0, channels)
+    taps: tuple[Affine, ...] = (Affine((channels, *window), (plane, *steps)),)
+    if x.is_c8:
+        left = Affine((*window, rest), (*steps, 1), full * plane)
+        taps = (Affine((full, *window), (plane, *steps)), left)
+    return Matrix(
+        source=x,
+        shift=-(pair[0].start * rows + pair[1].start * columns),
+        images=x.type.shape[0],
+        together=1,
+        outputs=tuple(p.count for p in pair),
+        in_steps=(rows, columns),
+        in_image=x.strides[0],
+        in_group=channels // BLOCK * plane if x.is_c8 else channels * plane,
+        taps=taps,
+        n8=full * math.prod(window),
+        n1=rest * math.prod(window),
+        groups=groups,
+        channels=shape[1],
+        weights=weights,
+    )
+
+
+def _part(k: Kernel, pair: Pair) -> Kernel:
+    """The kernel with what one phase sees of its results and of the tail's operands."""
+    ins = tuple(o if o.array is not None or not o.is_c8 else _seen(o, pair) for o in k.ins)
+    return replace(k, ins=ins, outs=tuple(_seen(o, pair) for o in k.outs))
+
+
+def _seen(o: Operand, pair: Pair) -> Operand:
+    """Every step-th pixel of an operand; axes of one pixel stay."""
+    sizes, strides, offset = list(o.type.shape), list(o.strides), o.offset
+    for axis, p in enumerate(pair, start=2):
+        if sizes[axis] == 1:
+            continue
+        offset = offset + strides[axis] * (p.first * o.item)
+        sizes[axis], strides[axis] = p.count, strides[axis] * p.step
+    type = o.type.with_shape(tuple(sizes))
+    return replace(o, type=type, offset=offset, strides=tuple(strides), halo=(0, 0))

@@ -1,0 +1,150 @@
+"""Transposed convolutions in phases: every window, into blocks, beside other channels and halos."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from netc.codegen.cpu import packing
+from netc.codegen.packing import packed_count, unpack
+from netc.codegen.phases import axes_of, why_whole
+from netc.ir.graph import Builder, Graph
+from netc.ir.ops.convolution import ConvTranspose
+from netc.ir.types import Layout, TensorType, f32
+from tests.codegen.cpu.harness import LEVELS_HERE, Bench, Where, close, expected
+
+KERNELS = [(k, k) for k in range(1, 6)] + [(1, 4), (5, 2)]
+STRIDES = [(1, 1), (2, 2), (3, 3), (2, 1), (1, 3)]
+PADS = [(0, 0), (1, 1), (2, 0)]
+EIGHT = f32[8, 8, 3, 3]
+TWICE = {"stride": (2, 2)}
+OTHERS = {
+    "groups": (f32[2, 16, 4, 5], f32[16, 8, 3, 3], {"groups": 2, "pad": (1, 1)} | TWICE),
+    "dilation": (f32[1, 9, 4, 5], f32[9, 7, 3, 3], {"dilation": (2, 3), "stride": (3, 2)}),
+    "like dilation": (f32[1, 9, 4, 5], f32[9, 7, 3, 2], {"dilation": (2, 2), "stride": (4, 2)}),
+    "one input": (f32[3, 20, 1, 1], f32[20, 24, 4, 4], {}),
+    "one row": (f32[1, 8, 1, 5], f32[8, 8, 3, 4], {"pad": (1, 1)} | TWICE),
+    "one pixel left": (f32[1, 8, 2, 2], EIGHT, {"pad": (2, 2)} | {"stride": (2, 3)}),
+    "much padding": (f32[1, 8, 6, 7], f32[8, 8, 2, 2], {"pad": (3, 4)} | TWICE),
+    "no images": (f32[0, 8, 3, 3], EIGHT, TWICE),
+    "no channels": (f32[1, 0, 3, 3], f32[0, 8, 2, 2], TWICE),
+    "deep": (f32[1, 600, 3, 3], f32[600, 40, 2, 2], TWICE),
+    "many phases": (f32[1, 8, 3, 2], f32[8, 8, 9, 9], {"stride": (8, 8), "pad": (1, 0)}),
+}
+WINDOWS = [
+    (k, s, p)
+    for k, s, p in itertools.product(KERNELS, STRIDES, PADS)
+    if all(b * (n - 1) + a > 2 * c for n, a, b, c in zip((4, 5), k, s, p, strict=True))
+]
+CASES = {
+    f"{k} {s} {p}": (f32[2, 9, 4, 5], f32[9, 17, *k], {"stride": s, "pad": p})
+    for k, s, p in WINDOWS
+} | OTHERS
+
+
+def body_and_halo(x: TensorType, w: TensorType, attributes: dict) -> tuple[Graph, tuple[int, int]]:
+    """relu(conv_transpose · slope + residual) in blocks, and the zeros it wants around x."""
+    b = Builder()
+    op = ConvTranspose(**attributes)
+    outputs = w.shape[1] * op.groups
+    xs = [b.input(n, t) for n, t in (("x", x), ("w", w), ("b", f32[outputs]))]
+    y = b(op, *xs).out
+    down, across = (a.halo for a in axes_of(y.node))
+    if y.type.layout is Layout.PLAIN:
+        y = b.to_blocked(y)
+    y = b.mul(y, b.input("s", f32[outputs, 1, 1]))
+    y = b.relu(b.add(y, b.input("r", y.type)))
+    return b.graph("g", {"out": y}), (down, across)
+
+
+def run(
+    level: str, x: TensorType, w: TensorType, attributes: dict, known: dict | None = None
+) -> None:
+    """One kernel into a part of a buffer with a halo, for one thread and several."""
+    body, halo = body_and_halo(x, w, attributes)
+    rng = np.random.default_rng(0)
+    shapes = {n.name: n.types[0].sizes(known or {}) for n in body.inputs}
+    feed = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    where = {name: Where(param=True) for name in "wbs"}
+    where |= {"x": Where(halo), "r": Where((1, 0)), "out": Where((1, 2), spread=2)}
+    (got,) = Bench(body, feed, where, known).run(level, (1, 2, 3))
+    magnitude = expected(body, {k: np.abs(v) for k, v in feed.items()})[0]
+    close(got, expected(body, feed)[0], 0, 8 * 2.0**-24 * magnitude + 1e-30)
+
+
+@pytest.mark.parametrize("level", LEVELS_HERE)
+@pytest.mark.parametrize("name", CASES)
+def test_agrees(name: str, level: str) -> None:
+    x, w, attributes = CASES[name]
+    run(level, x.blocked(), w, attributes)
+
+
+@pytest.mark.parametrize("level", LEVELS_HERE)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_few_channels_are_read_as_they_are(channels: int, level: str) -> None:
+    attributes = {"stride": (2, 2), "pad": (1, 1)}
+    run(level, f32[2, channels, 5, 4], f32[channels, 10, 4, 3], attributes)
+
+
+@pytest.mark.parametrize("level", LEVELS_HERE)
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 6, 3), (2, 1, 9)])
+@pytest.mark.parametrize(
+    ("kernel", "more"),
+    [((4, 4), {"stride": (2, 2), "pad": (1, 1)}), ((2, 1), {"stride": (3, 2)}), ((3, 3), {})],
+)
+def test_symbolic(kernel: tuple, more: dict, sizes: tuple, level: str) -> None:
+    known = dict(zip("NHW", sizes, strict=True))
+    run(level, f32["N", 12, "H", "W"].blocked(), f32[12, 20, *kernel], more, known)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_phases_make_every_output_of_the_right_inputs(name: str) -> None:
+    """Each output once, by exactly the inputs and taps that the definition names."""
+    x, w, attributes = CASES[name]
+    body, _ = body_and_halo(x, w, attributes)
+    node = next(n for n in body.nodes if isinstance(n.op, ConvTranspose))
+    for axis in axes_of(node):
+        found = {
+            (p.first + y * p.step, p.start + y - t * p.back, p.residue + t * p.every)
+            for p in axis.phases()
+            for y in range(p.count)
+            for t in range(p.taps)
+        }
+        outputs = sorted(p.first + y * p.step for p in axis.phases() for y in range(p.count))
+        assert outputs == list(range(axis.result))
+        reach = range(-axis.halo, axis.size + axis.halo)
+        assert all(i in reach for _, i, _ in found)
+        assert {f for f in found if 0 <= f[1] < axis.size} == {
+            (o, i, k)
+            for i in range(axis.size)
+            for k in range(axis.kernel)
+            if 0 <= (o := i * axis.stride + k * axis.dilation - axis.pad) < axis.result
+        }
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+@pytest.mark.parametrize("shape", [(16, 3, 4, 5), (6, 17, 1, 2), (20, 16, 3, 3)])
+def test_weights_come_back(shape: tuple[int, ...], blocked: bool) -> None:
+    w = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    for groups, every in itertools.product((1, 2), ((1, 1), (2, 2), (3, 2), (5, 7))):
+        pieces = packing.pack_phases(w, groups, every, blocked=blocked).values()
+        packed = np.concatenate([p.reshape(-1) for p in pieces])
+        how = ("phases", groups, int(blocked), *every)
+        assert packed_count(how, shape) == packed.size
+        np.testing.assert_array_equal(unpack(packed, how, shape), w)
+
+
+@pytest.mark.parametrize(
+    ("w", "attributes", "why"),
+    [
+        (f32[8, 8, 3, 3], {"stride": (9, 9)}, "81 convolutions"),
+        (f32[8, 1, 3, 3], {"groups": 8}, "1 to 1 channels a group"),
+        (f32[8, 8, 3, 3], {"stride": (8, 8)}, None),
+    ],
+)
+def test_what_stays_whole(w: TensorType, attributes: dict, why: str | None) -> None:
+    b = Builder()
+    node = b(ConvTranspose(**attributes), b.input("x", f32[1, 8, 4, 4]), b.input("w", w))
+    assert (why_whole(node) is None) if why is None else (why in str(why_whole(node)))
