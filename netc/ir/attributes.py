@@ -72,8 +72,10 @@ def renamed(op: Op, sizes: Mapping[str, Dim]) -> Op:
 
 
 def _mapped(op: Op, change: typing.Callable[[Dim], Dim]) -> Op:
-    changed = {}
+    changed: dict[str, Any] = {}
     for name, value in attributes(op):
-        if type(value) is tuple and any(isinstance(v, Expr) for v in value):
+        if isinstance(value, Expr):
+            changed[name] = change(value)
+        elif type(value) is tuple and any(isinstance(v, Expr) for v in value):
             changed[name] = tuple(change(v) if isinstance(v, Expr) else v for v in value)
     return replace(cast(Any, op), **changed) if changed else op

@@ -50,9 +50,15 @@ def _of(node: Node) -> Iterator[Condition]:
         case ConvTranspose():
             for size in node.types[0].shape[2:]:
                 yield Condition(size, 1, f"{name}: what padding leaves")
-        case Slice() if op.stop is not None:
+        case Slice():
             size = shapes[0][axis_of(op.axis, len(shapes[0]))]
-            yield Condition(size, op.stop, f"{name}: where it ends")
+            stop = size if op.stop is None else op.stop
+            if isinstance(stop, int):
+                yield Condition(size, stop, f"{name}: where it ends")
+            else:
+                yield Condition(size - stop, 0, f"{name}: what is left behind its end")
+            yield Condition(op.start, 0, f"{name}: where it starts")
+            yield Condition(stop - op.start, 0, f"{name}: its length")
         case Crop():
             starts = op.offsets(len(shapes[0]))
             for i in range(axis_of(op.axis, len(shapes[0])), len(shapes[0])):

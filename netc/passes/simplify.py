@@ -234,12 +234,12 @@ def slice_of(rw: Rewriter, node: Node) -> Value | None:
     """A slice of a slice is one slice; of a concat, within one part, it is of that part."""
     match node:
         case Node(
-            op=Slice(axis=axis, start=start, stop=int(stop)),
+            op=Slice(axis=axis, start=start, stop=stop),
             inputs=(Value(node=Node(op=Slice(axis=same, start=base), inputs=(x,))),),
-        ) if axis == same:
+        ) if axis == same and stop is not None:
             return rw.slice(x, axis=axis, start=base + start, stop=base + stop)
         case Node(
-            op=Slice(axis=axis, start=start, stop=int(stop)),
+            op=Slice(axis=axis, start=int(start), stop=int(stop)),
             inputs=(Value(node=Node(op=Concat(axis=same), inputs=parts)),),
         ) if axis == same:
             return _within_part(rw, parts, axis, start, stop)
@@ -286,9 +286,9 @@ def concat_of(rw: Rewriter, node: Node) -> Value | None:
 def _adjacent(rw: Rewriter, first: Value, second: Value, axis: int) -> Value | None:
     match first, second:
         case (
-            Value(node=Node(op=Slice(axis=a, start=start, stop=int(stop)), inputs=(x,))),
-            Value(node=Node(op=Slice(axis=b, start=begin, stop=int(end)), inputs=(y,))),
-        ) if x == y and a == b == axis and stop == begin:
+            Value(node=Node(op=Slice(axis=a, start=start, stop=stop), inputs=(x,))),
+            Value(node=Node(op=Slice(axis=b, start=begin, stop=end), inputs=(y,))),
+        ) if x == y and a == b == axis and stop == begin and end is not None:
             whole = start == 0 and end == x.type.shape[axis]
             return x if whole else rw.slice(x, axis=axis, start=start, stop=end)
     return None

@@ -207,11 +207,14 @@ class Concat(Op, name="concat"):
 
 
 class Slice(Op, name="slice"):
-    """Elements `start` (included) to `stop` (not included, None: the end) along the axis."""
+    """Elements `start` (included) to `stop` (not included, None: the end) along the axis.
+
+    Either may have symbols; that they fit the axis is then checked when the net runs.
+    """
 
     axis: int = 1
-    start: int = 0
-    stop: int | None = None
+    start: Dim = 0
+    stop: Dim | None = None
     blocked = (0,)
 
     def infer(self, x: TensorType) -> TensorType:
@@ -219,25 +222,23 @@ class Slice(Op, name="slice"):
         size = x.shape[axis]
         stop: Dim = size if self.stop is None else self.stop
         bounds = f"{self.start} to {stop} of {size}"
-        require(self.start >= 0, f"{bounds}: the start is negative")
-        if isinstance(stop, int):
-            require(self.start <= stop, f"{bounds}: it ends before it starts")
-            require(not isinstance(size, int) or stop <= size, f"{bounds}: it ends beyond the axis")
+        start, length, left = self.start, stop - self.start, size - stop
+        require(not isinstance(start, int) or start >= 0, f"{bounds}: the start is negative")
+        require(not isinstance(length, int) or length >= 0, f"{bounds}: it ends before it starts")
+        require(not isinstance(left, int) or left >= 0, f"{bounds}: it ends beyond the axis")
         return x.with_shape((*x.shape[:axis], stop - self.start, *x.shape[axis + 1 :]))
 
     def reference(self, x: Array) -> Array:
         axis = axis_of(self.axis, x.ndim)
-        require(
-            (self.stop or 0) <= x.shape[axis], f"{self.stop} of {x.shape[axis]}: it ends beyond"
-        )
-        at = (slice(None),) * axis
-        return x[(*at, slice(self.start, self.stop))].copy()
+        start, stop = known((self.start, x.shape[axis] if self.stop is None else self.stop), "ends")
+        require(stop <= x.shape[axis], f"{stop} of {x.shape[axis]}: it ends beyond")
+        return x[(*(slice(None),) * axis, slice(start, stop))].copy()
 
     def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
         rank, axis = xs[0].type.rank, axis_of(self.axis, xs[0].type.rank)
         stop = self.start + y.type.shape[axis]
-        (rest,) = known((xs[0].type.shape[axis] - stop,), "what is cut off")
-        before, after = ((0,) * axis + (n,) + (0,) * (rank - axis - 1) for n in (self.start, rest))
+        ends = known((self.start, xs[0].type.shape[axis] - stop), "what is cut off")
+        before, after = ((0,) * axis + (n,) + (0,) * (rank - axis - 1) for n in ends)
         return (b.pad(dy, before=before, after=after),)
 
     samples = (

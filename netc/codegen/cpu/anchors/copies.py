@@ -117,11 +117,11 @@ def lower_slice(ctx: Lowering, k: Kernel) -> Call:
     op = k.anchor.op
     assert isinstance(op, Slice)
     pieces = _Pieces(ctx, k)
-    starts = [0] * len(pieces.shape)
+    starts: list[Dim] = [0] * len(pieces.shape)
     axis = axis_of(op.axis, len(starts))
     starts[axis] = op.start
     if pieces.blocked and axis == 1:
-        if op.start % BLOCK:
+        if op.start % BLOCK != 0:
             raise UnsupportedError(f"channel {op.start} begins no block", k.node.loc)
         starts[1] = op.start // BLOCK
     return pieces.put(shifted(pieces.source(k.anchor_operands()[0]), tuple(starts)), pieces.shape)
