@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,12 +12,6 @@ from netc.cli.options import EXISTING, WRITTEN, prepare_options, source_options
 from netc.cli.places import Places, place_options
 from netc.cli.show import progress, say, size, table
 from netc.errors import UsageError, clean
-
-if TYPE_CHECKING:
-    from netc.compiler import Lowered, Options
-    from netc.ir.machine import Machine
-
-_SECONDS = 1.0  # that whole runs are timed for
 
 
 @click.command("inspect")
@@ -52,6 +46,7 @@ def inspect_command(source: Path, batch: int, each: bool, **options: Any) -> Non
 @click.argument("source", type=EXISTING)
 @click.option("--rules", is_flag=True, help="Also every rewrite that was done.")
 @click.option("--measure", is_flag=True, help="Also run it: predicted and measured times.")
+@click.option("--trace", "trace_to", type=WRITTEN, help="Write the predicted run for Perfetto.")
 @target_option
 @place_options
 @source_options
@@ -60,13 +55,15 @@ def explain_command(
     source: Path,
     rules: bool,
     measure: bool,
+    trace_to: Path | None,
     target: str,
     **options: Any,
 ) -> None:
     """Show where each kernel of SOURCE runs, what was fused into it, and why not more.
 
-    With --measure the net runs on random inputs, and what each step took stands beside what
-    --machine predicts; without a table this machine is probed first.
+    With --machine or --trace a run is predicted, on devices that need not be here. With --measure
+    the net runs on random inputs, and what each step took stands beside the prediction; without a
+    table this machine is probed first.
     """
     from netc import api
     from netc.cli.facts import kernel_rows, placement_rows
@@ -98,29 +95,14 @@ def explain_command(
         table(("node", "pass", "rule"), rows, title=f"{len(rows)} rewrites")
     written = len(graph.nodes) - len(graph.params) - len(graph.inputs)
     say(f"{written} nodes became {len(kernels)} kernels; {len(refusals)} refusals")
+    if places.machine is not None or trace_to is not None:
+        from netc.cli.forecast import show_forecast
+
+        show_forecast(lowered, made.options, places.machine, trace_to)
     if measure:
-        _measured(lowered, made.options, places.machine)
+        from netc.cli.forecast import show_measured
 
-
-def _measured(lowered: Lowered, options: Options, machine: Machine | None) -> None:
-    """Print each step's predicted and measured time."""
-    from netc import api, choices
-    from netc.cli.probe import probe
-    from netc.cli.timing import predicted_rows
-    from netc.compiler import finish
-    from netc.ir.device import Device
-    from netc.runtime.session import executable
-
-    runs = api.gpu_options(None)
-    options = choices.for_gpus(lowered.graph, options, None, runs.gpu)
-    with progress(f"compiling {clean(lowered.graph.name)}") as step:
-        exe = executable(finish(lowered, options), gpu=runs)
-        step("measuring this machine")
-        table_ = machine or probe([Device.parse(name) for name in exe.devices])
-        step("timing")
-        rows, line = predicted_rows(exe, table_, _SECONDS)
-    table(("step", "does", "on", "predicted ms", "measured ms", "ratio"), rows, numbers=3)
-    say(line)
+        show_measured(lowered, made.options, places.machine)
 
 
 @click.command("draw")

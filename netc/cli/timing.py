@@ -12,12 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netc.cli.show import milliseconds
-from netc.errors import UsageError, clean
-from netc.ir.machine import Machine
+from netc.errors import UsageError
 from netc.runtime.device_run import GpuExecutable
-from netc.runtime.ports import match_sizes
 from netc.runtime.session import Executable
-from netc.runtime.trace import StepTime, simulated, timed
+from netc.runtime.trace import StepTime, timed
 
 Arrays = Mapping[str, NDArray[Any]]
 _WARM_UP = 3
@@ -115,23 +113,3 @@ def step_rows(exe: Executable, feed: Arrays) -> tuple[list[tuple[object, ...]], 
         share = f"{100 * s.seconds / total:.1f}"
         rows.append((s.name, s.op, milliseconds(s.seconds), share, *shown))
     return rows, float(sum(s.flops for s in steps))
-
-
-def predicted_rows(
-    exe: Executable, machine: Machine, seconds: float
-) -> tuple[list[tuple[object, ...]], str]:
-    """Each step's time as a machine's table predicts it and as it is, and a line about the run."""
-    feed = random_feed(exe, batch_of(exe, None))
-    known = match_sizes(exe.plan, exe.accepted(feed, {}))
-    guesses = simulated(exe, known, machine)
-    taken = statistics.median(measure(exe, feed, seconds))
-    rows: list[tuple[object, ...]] = []
-    for guess, step in zip(guesses, median_steps(exe, feed), strict=True):
-        both = milliseconds(guess.seconds), milliseconds(step.seconds)
-        of = f"{guess.seconds / step.seconds:.2f}" if step.seconds > 0 else ""
-        rows.append((step.name, step.op, step.device, *both, of))
-    whole = machine.call + max((g.start + g.seconds for g in guesses), default=0.0)
-    return rows, (
-        f"predicted by {clean(machine.name)}: {milliseconds(whole)} ms a run; "
-        f"measured: {milliseconds(taken)} ms; ratio {whole / taken:.2f}"
-    )

@@ -12,6 +12,7 @@ import numpy as np
 
 from netc.ir.dims import evaluate
 from netc.ir.machine import Machine
+from netc.ir.plan import Plan
 from netc.runtime.binding import Binding
 from netc.runtime.ports import Array
 from netc.runtime.session import Executable
@@ -60,7 +61,7 @@ def timed(exe: Executable, arrays: Sequence[Array]) -> tuple[dict[str, Array], l
     ticks = max(1, int(times[-1] - times[0]))
     at = (times - times[0]) * (binding.seconds / ticks)
     spans = {i: (float(at[i]), float(at[i + 1] - at[i])) for i in range(len(exe.plan.steps))}
-    return outputs, _made(exe, binding.known, spans)
+    return outputs, _made(exe.plan, binding.known, spans)
 
 
 def _timed_team(
@@ -88,7 +89,7 @@ def _timed_team(
         at = (times - first) * (binding.seconds / ticks)
         pairs = zip(indices, at[:-1], at[1:], strict=True)
         spans |= {i: (float(a), float(b - a)) for i, a, b in pairs if i >= 0}
-    return outputs, _made(exe, binding.known, spans)
+    return outputs, _made(exe.plan, binding.known, spans)
 
 
 def _timed_on_gpu(
@@ -99,19 +100,21 @@ def _timed_on_gpu(
 
     assert isinstance(exe, GpuExecutable)
     outputs, spans, known = exe.timed_steps(arrays)
-    return outputs, _made(exe, known, spans)
+    return outputs, _made(exe.plan, known, spans)
 
 
-def simulated(exe: Executable, known: Mapping[str, int], machine: Machine) -> list[StepTime]:
-    """The steps of a run as they would be on a machine."""
+def simulated(
+    plan: Plan, known: Mapping[str, int], machine: Machine, weights: int
+) -> list[StepTime]:
+    """The steps of a run as they would be on a machine; `weights` are bytes of parameters."""
     from netc.runtime.sim import simulate
 
-    events = simulate(exe.plan, known, machine, len(exe.image.weights)).events
-    return _made(exe, known, {e.step: (e.start, e.seconds) for e in events})
+    events = simulate(plan, known, machine, weights).events
+    return _made(plan, known, {e.step: (e.start, e.seconds) for e in events})
 
 
 def _made(
-    exe: Executable, known: Mapping[str, int], spans: Mapping[int, tuple[float, float]]
+    plan: Plan, known: Mapping[str, int], spans: Mapping[int, tuple[float, float]]
 ) -> list[StepTime]:
     """The plan's steps with when each began and how long it took."""
     return [
@@ -126,7 +129,7 @@ def _made(
             device=step.device,
             stream=step.stream,
         )
-        for i, step in enumerate(exe.plan.steps)
+        for i, step in enumerate(plan.steps)
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -96,3 +97,17 @@ def test_explain_measures(net: Path, tmp_path: Path) -> None:
     assert "predicted ms" in shown
     assert re.search(r"c2 .* cpu:1 +[\d.]+ +[\d.]+ +[\d.]+", shown)
     assert re.search(r"predicted by mine: [\d.]+ ms a run; measured: [\d.]+ ms; ratio", shown)
+
+
+def test_explain_predicts_for_what_is_not_here(net: Path, tmp_path: Path) -> None:
+    """Two GPUs of a table: how long, who is busy, and a trace with a track for each stream."""
+    trace, gpus = tmp_path / "trace.json", "cuda:0,cuda:1"
+    net.write_text(TEXT.replace("f32[1,", "f32[2,"))
+    words = ("--target", "cuda", "--replicate", gpus)
+    shown = run("explain", net, *words, "--machine", "eight gpus", "--trace", trace)
+    assert "predicted by eight gpus: " in shown
+    assert re.search(r"cuda:1 compute: \d+ steps, busy \d+%", shown)
+    assert re.search(r"cuda:1 copy: 1 steps, busy \d+%, .* copied", shown)
+    events = json.loads(trace.read_text())["traceEvents"]
+    tracks = {e["args"]["name"] for e in events if e["name"] == "thread_name"}
+    assert tracks == {f"cuda:{i} {stream}" for i in (0, 1) for stream in ("compute", "copy")}

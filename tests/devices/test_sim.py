@@ -79,7 +79,7 @@ def test_sim_devices_compute_the_same() -> None:
     exe = netc.compile(on_devices(g, lambda i, _: Device("sim", i % 8)))
     assert len(exe.devices) == 8
     assert np.array_equal(exe(data=x)["out"], netc.compile(g)(data=x)["out"])
-    steps = simulated(exe, N, READY["eight gpus"])
+    steps = simulated(exe.plan, N, READY["eight gpus"], 0)
     events = json.loads(trace_json([steps]))["traceEvents"]
     names = {e["args"]["name"] for e in events if e["name"] == "thread_name"}
     assert {"sim:0 compute", "sim:7 copy"} <= names
