@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from netc.ir.op import Array
     from netc.passes.base import Fired
     from netc.passes.partition.placement import Placement
+    from netc.passes.shardings import Sharding
     from netc.runtime.driver import GpuOptions
 
 __all__ = ["Executable", "compile", "from_caffe", "interpret", "load", "parse", "read"]
@@ -184,27 +185,26 @@ def arranged(
     devices: str | Sequence[str] | None,
     places: Mapping[str, str],
     strategy: str | None,
-    sharding: choices.Sharding | None = None,
+    sharding: Sharding | None = None,
     machine: Machine | None = None,
 ) -> Arranged:
     """The graph with layers where `places` says, and the rest where a strategy puts it.
 
-    A sharding comes after `places`, and instead of a strategy. `machine` tells of the devices.
+    What the net and `sharding` say of devices that share it is done, instead of a strategy.
+    `machine` tells of the devices.
     """
-    if not places and strategy is None and sharding is None:
+    shared = sharding is not None or any(n.shards for n in graph.nodes)
+    if not places and strategy is None and not shared:
         return Arranged(graph, options)
     from netc.ir.machine import Machine
     from netc.passes.partition.choose import annotate, apply, placement_of
-    from netc.passes.shard_batch import Pipeline
 
-    if sharding is not None and strategy is not None:
+    if shared and strategy is not None:
         help = "leave the strategy out; place and the net say where layers go"
         raise UsageError("a strategy and a sharding both say where a net runs", help=help)
     graph = annotate(graph, places)
-    if sharding is not None:
-        if machine is not None and isinstance(sharding, Pipeline):
-            sharding = replace(sharding, machine=machine.only(sharding.devices))
-        return _sharded(graph, options, sharding, bool(wanted_devices(devices)))
+    if shared:
+        return _sharded(graph, options, sharding, machine, wanted_devices(devices))
     if strategy is None:
         return Arranged(graph, options)
     if not devices:
@@ -215,15 +215,27 @@ def arranged(
     return Arranged(apply(graph, placement), options, placement)
 
 
-def _sharded(graph: Graph, options: Options, sharding: choices.Sharding, given: bool) -> Arranged:
-    """The graph after a sharding; `given` says whether devices were."""
+def _sharded(
+    graph: Graph,
+    options: Options,
+    said: Sharding | None,
+    machine: Machine | None,
+    given: tuple[Device, ...],
+) -> Arranged:
+    """The graph after all its shardings; `given` are the devices that a user names."""
     from netc.compiler import check_stage
     from netc.passes.base import Context, run_passes
+    from netc.passes.shardings import Shardings, annotated, sharding_devices
 
     check_stage(graph)
+    graph = graph if said is None else annotated(graph, said)
+    named = sharding_devices(graph)
+    choices.check_devices(given, named)
     context = Context(check=options.check)
-    made = run_passes(graph, (sharding,), context)
-    options = choices.sharded_options(options, graph, made, given)
+    made = run_passes(graph, (Shardings(machine),), context)
+    options = replace(options, devices=given or named)
+    choices.check_target(options.targets, options.devices)
+    options = choices.sharded_options(options, graph, made, bool(given))
     return Arranged(made, options, fired=tuple(context.fired))
 
 
@@ -233,7 +245,7 @@ def compile_options(
     check: int | None,
     devices: str | Sequence[str] | None = None,
     target: str | Sequence[str] = "cpu",
-    sharding: choices.Sharding | None = None,
+    sharding: Sharding | None = None,
     **gpu: Any,
 ) -> Options:
     """The compiler's options, with NETC_CHECK where `check` is not given; `gpu` are those of GPUs

@@ -6,25 +6,22 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from netc.errors import UnsupportedError, UsageError, clean
+from netc.errors import GraphError, UnsupportedError, UsageError, clean
 from netc.ir.device import Device
+from netc.ir.shards import BY, By, Shard
 
 if TYPE_CHECKING:
     from netc.compiler import Options
     from netc.ir.graph import Graph
     from netc.ir.machine import Machine
-    from netc.passes.shard_batch import Pipeline, Replicate
-    from netc.passes.shard_channels import By, SplitChannels
-
-    Sharding: TypeAlias = Replicate | SplitChannels | Pipeline
+    from netc.passes.shard_channels import SplitChannels
+    from netc.passes.shardings import Sharding
 
 TARGETS = ("cpu", "cuda")
 NATIVE = "native"
 ARCHS = ("sm_80", "sm_90", "ptx")  # what is compiled for where nothing is said
-BY = ("output", "input")
-MAX_MICRO_BATCHES = 1024
 
 
 def names_of(what: str, given: str | Iterable[str]) -> list[str]:
@@ -186,35 +183,33 @@ def machine_of(given: Any) -> Machine | None:
 def sharding_of(
     replicate: Any = None, split: Any = None, pipeline: Any = None, micro_batches: Any = None
 ) -> Sharding | None:
-    """The pass that shards a net as a user says it; None where nothing is said."""
+    """How a net is shared by devices, as a user says it; None where nothing is said."""
     said = {"replicate": replicate, "split": split, "pipeline": pipeline}
     given = [name for name, value in said.items() if value is not None]
-    if len(given) > 1:
-        help = "replicate shares the batch, split the channels, pipeline the nodes: choose one"
+    if len(given) > 1 and replicate is not None:
+        help = "replicate goes by itself; split and pipeline go together"
         raise UsageError(f"a net is sharded in one way, not by {' and '.join(given)}", help=help)
     if micro_batches is not None and pipeline is None:
         help = "such as pipeline cpu:0,cpu:1 and 4 micro-batches"
         raise UsageError("micro-batches are of a pipeline, and none is given", help=help)
+    if not given:
+        return None
+    from netc.passes.shardings import Sharding
+
+    whole = None
     if replicate is not None:
-        from netc.passes.shard_batch import Replicate
-
-        return Replicate(_named_once("replicate", replicate))
-    if pipeline is not None:
-        return _pipeline(pipeline, micro_batches)
-    return None if split is None else _split(split)
+        whole = Shard("replicate", _named_once("replicate", replicate))
+    elif pipeline is not None:
+        whole = _pipeline(_named_once("pipeline", pipeline), micro_batches)
+    return Sharding(whole, None if split is None else _split(split))
 
 
-def _pipeline(devices: Any, count: Any) -> Pipeline:
-    """As many micro-batches as devices, where their number is not given."""
-    from netc.ir.machine import Machine
-    from netc.passes.shard_batch import Pipeline
-
-    found = _named_once("pipeline", devices)
-    count = len(found) if count is None else count
-    if type(count) is not int or not 1 <= count <= MAX_MICRO_BATCHES:
-        fits = f"a number from 1 to {MAX_MICRO_BATCHES} fits"
-        raise UsageError(f"micro-batches are {clean(repr(count))}", help=fits)
-    return Pipeline(found, count, Machine.typical(found))
+def _pipeline(devices: tuple[Device, ...], count: Any) -> Shard:
+    try:
+        return Shard("pipeline", devices, micro_batches=count)
+    except GraphError as e:
+        d = e.diagnostics[0]
+        raise UsageError(d.message, help=d.help) from None
 
 
 def _split(split: Any) -> SplitChannels:
@@ -227,16 +222,12 @@ def _split(split: Any) -> SplitChannels:
     if not split:
         raise UsageError("split names no layer", help=help)
     ways: list[By] = []
-    over: dict[tuple[Device, ...], str] = {}
+    over: list[tuple[Device, ...]] = []
     for layer, said in split.items():
         devices, by = _split_way(layer, said)
         ways.append(by)
-        over.setdefault(_named_once(f"split of {clean(layer)!r}", devices), layer)
-    if len(over) > 1:
-        both = [f"{clean(n)!r} over {', '.join(map(str, d))}" for d, n in over.items()]
-        help = "all layers that are split are over the same devices, in the same order"
-        raise UsageError(f"split has {both[0]} and {both[1]}", help=help)
-    return SplitChannels(tuple(split), next(iter(over)), tuple(ways))
+        over.append(_named_once(f"split of {clean(layer)!r}", devices))
+    return SplitChannels(tuple(split), tuple(over), tuple(ways))
 
 
 def _split_way(layer: str, said: Any) -> tuple[Any, By]:
@@ -272,13 +263,18 @@ def _named_once(what: str, given: Any) -> tuple[Device, ...]:
 
 def with_sharding(devices: tuple[Device, ...], sharding: Sharding | None) -> tuple[Device, ...]:
     """The devices given, those of a sharding being among them; its own where none are given."""
-    if sharding is None or not devices:
-        return devices if sharding is None else sharding.devices
-    for device in sharding.devices:
+    if sharding is None:
+        return devices
+    check_devices(devices, sharding.devices)
+    return devices or sharding.devices
+
+
+def check_devices(devices: Sequence[Device], named: Sequence[Device]) -> None:
+    """Raise UsageError where a sharding names a device that is not among those given."""
+    for device in named if devices else ():
         if device not in devices:
             fits = f"the devices are {', '.join(map(str, devices))}"
             raise UsageError(f"the sharding names {device}, which is not there", help=fits)
-    return devices
 
 
 def sharded_options(options: Options, before: Graph, after: Graph, given: bool) -> Options:
@@ -286,15 +282,15 @@ def sharded_options(options: Options, before: Graph, after: Graph, given: bool) 
 
     Where no devices were given, those that the net and `place` name are there as well.
     """
+    from netc.passes.follow import shares_of
     from netc.passes.layers import layer
 
     now = [n.name for n in after.nodes]
     written = {n.name for n in before.nodes}
-    new = [name for name in now if name not in written]
     precisions: dict[str, str] = {}
     for name, precision in options.precisions.items():
         for node in layer(before, name, "to compute"):
-            shares = [n for n in new if n.startswith(f"{node.name}.")]
+            shares = shares_of(node.name, written, now)
             kept = [node.name] if node.name in now else []
             precisions |= dict.fromkeys((*kept, *shares), precision)
     named = [n.device for n in after.nodes if n.device is not None]

@@ -14,10 +14,10 @@ from netc.errors import UsageError, clean
 
 if TYPE_CHECKING:
     from netc.api import Arranged
-    from netc.choices import Sharding
     from netc.compiler import Options
     from netc.ir.graph import Graph
     from netc.ir.machine import Machine
+    from netc.passes.shardings import Sharding
 
 F = TypeVar("F", bound=Callable[..., Any])
 MAX_PLACES = 1 << 22  # bytes of a placement file

@@ -77,10 +77,20 @@ def listed(devices: Iterable[Device]) -> str:
 def within(outer: Sequence[Shard], shard: Shard, span: Span = NOWHERE) -> tuple[Shard, ...]:
     """The shardings of what is sharded so inside others. Raises GraphError where none can be.
 
-    Channels may be split within a pipeline, or stages be made of what is split; that is all.
+    A split stands within a pipeline or around one; nothing else goes together.
     """
     for each in outer:
         if "replicate" in (each.way, shard.way) or each.way == shard.way:
             fits = "a split and a pipeline go together; the rest stands side by side"
             raise GraphError(f"{shard.way} within {each}", span, fits)
     return (*outer, shard)
+
+
+def contradiction(shards: Iterable[Shard], device: Device | None) -> str:
+    """Why nodes that are sharded so cannot be placed on a device; nothing where they can."""
+    for each in shards if device is not None else ():
+        if each.way == "replicate":
+            return f"replicate runs it on each of {listed(each.devices)}"
+        if each.way == "pipeline" and device not in each.devices:
+            return f"its pipeline is over {listed(each.devices)}"
+    return ""

@@ -7,7 +7,7 @@ chosen. A word on anything else ends with its node.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
 from netc.ir.graph import Graph, Node, Value
 from netc.ir.ops.convolution import Conv, ConvTranspose, Fc
@@ -33,6 +33,8 @@ class Words:
         moved: dict[str, list[str]] = {}
         for name, word in self.said.items():
             target = name
+            for share in shares_of(name, old, new):
+                moved.setdefault(share, []).append(word)
             if name in old and isinstance(old[name].op, PRODUCTS):
                 target = _heir(old[name], before, after, new)
             elif name in new and isinstance(new[name].op, PRODUCTS):
@@ -53,6 +55,11 @@ class Words:
             if words:
                 found[kernel.name] = self.choose(words)
         return found
+
+
+def shares_of(name: str, before: Container[str], after: Iterable[str]) -> list[str]:
+    """The names of the shares of a node on several devices."""
+    return [n for n in after if n.startswith(f"{name}.") and n not in before]
 
 
 def _computing(graph: Graph) -> Iterator[tuple[str, Node]]:

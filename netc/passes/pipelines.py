@@ -16,9 +16,11 @@ from netc.passes.fuse import Accepts, Fuse
 from netc.passes.layout import AssignLayout
 from netc.passes.merge_siblings import MergeSiblings
 from netc.passes.place import Place
+from netc.passes.shardings import Shardings
 from netc.passes.simplify import Simplify
 
 INFERENCE: tuple[Pass, ...] = (
+    Shardings(),
     Canonicalize(),
     Simplify(),
     Cse(),
@@ -32,7 +34,13 @@ INFERENCE: tuple[Pass, ...] = (
     Fuse(),
 )
 # What lowering needs: full attributes, parameters as arrays, every node a kernel.
-MINIMAL: tuple[Pass, ...] = (Canonicalize(), FoldParams(), Place(), Fuse(join=False))
+MINIMAL: tuple[Pass, ...] = (
+    Shardings(),
+    Canonicalize(),
+    FoldParams(),
+    Place(),
+    Fuse(join=False),
+)
 
 PASSES: dict[str, Pass] = {p.name: p for p in INFERENCE}
 

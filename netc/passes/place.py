@@ -24,9 +24,13 @@ def default_device(graph: Graph, devices: Sequence[Device] = (), kind: str = "")
     name its own.
     """
     for node in graph.nodes:
-        if devices and node.device is not None and node.device not in devices:
+        named = [] if node.device is None else [node.device]
+        named += [d for s in node.shards for d in s.devices]
+        for device in named if devices else ():
+            if device in devices:
+                continue
             fits = f"the devices are {', '.join(map(str, devices))}"
-            where = f"%{clean(node.name)} is on {node.device}, which is not there"
+            where = f"%{clean(node.name)} is on {device}, which is not there"
             raise GraphError(where, node.loc, fits)
     if not kind:
         return devices[0] if devices else CPU
@@ -49,6 +53,9 @@ class Place:
         """The graph with a device on every node."""
         new: dict[Value, Value] = {}
         for node in graph.nodes:
+            if node.shards:
+                message = f"%{clean(node.name)} is still to be shared by devices: {node.place}"
+                raise GraphError(message, node.loc, "run the pass shard first")
             inputs = tuple(new[v] for v in node.inputs)
             placed = node
             device = node.device or self._of_reader(graph, node) or self.default

@@ -4,17 +4,23 @@ A value is whole on one device, or in parts along an axis, one per rank. An op t
 follows; any other reads whole operands: the parts, copied to its device and concatenated there.
 Every crossing is a `copy`, every gather a `concat` of copies; nothing is left to infer.
 Parameters have no place: each device that reads one, or a slice of one, keeps it.
+
+A pass does one way of sharding, and may leave others that nodes ask for to later ones: what is
+still to be sharded has no device until then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from netc.ir.device import Device
 from netc.ir.graph import Builder, Graph, Node, Value
 from netc.ir.ops.devices import Copy
 from netc.ir.ops.sources import Const, Param
+from netc.ir.shards import Shard, Way
 from netc.passes.rewrite import rebuilt
 from netc.passes.shard_follow import Cut, Follow, Sizes, bounds, follow
 
@@ -36,22 +42,32 @@ class Parts:
 class Sharder(Builder):
     """Rebuilds a graph, producers first; subclasses say where nodes run and what is cut."""
 
-    def __init__(self, graph: Graph) -> None:
+    way: ClassVar[Way]
+
+    def __init__(self, graph: Graph, first: Device | None) -> None:
         super().__init__({n.name for n in graph.nodes})
-        self.before = graph
+        self.before, self.first = graph, first
         self.parts: dict[Value, Parts] = {}
         self.wholes: dict[Value, Value] = {}  # where they were made
-        self._copies: dict[tuple[Value, Device | None], Value] = {}
+        self._copies: dict[tuple[Value, Device], Value] = {}
         self._gathered: dict[tuple[Value, Device | None], Value] = {}
         self._slices: dict[tuple[Value, Cut, int, Device | None], Value] = {}
 
-    def home(self, node: Node) -> Device | None:
-        """Where a node runs that is not cut."""
-        raise NotImplementedError
+    def inside(self, node: Node) -> bool:
+        """Whether the pass shards a node."""
+        return True
 
-    def rank_device(self, node: Node, rank: int) -> Device | None:
-        """Where part `rank` of a node runs."""
-        raise NotImplementedError
+    def left(self, node: Node) -> tuple[Shard, ...]:
+        """The shardings of a node that are left to other passes."""
+        return tuple(s for s in node.shards if s.way != self.way or not self.inside(node))
+
+    def home(self, node: Node) -> Device | None:
+        """Where a node runs that is not cut; None where a later pass decides that."""
+        return node.device or (None if self.left(node) else self.first)
+
+    def places(self, node: Node, followed: Parts) -> Sequence[Device | None]:
+        """Where each part of a node runs that follows another's."""
+        return [v.node.device for v in followed.values]
 
     def cut(self, node: Node) -> Parts | None:
         """The parts of a node that the pass cuts by itself; None where it does not."""
@@ -59,7 +75,7 @@ class Sharder(Builder):
 
     def follows(self, node: Node) -> bool:
         """Whether a node may work on parts because its operands are in parts."""
-        return True
+        return self.inside(node)
 
     def run(self) -> Graph:
         """The whole graph."""
@@ -70,10 +86,10 @@ class Sharder(Builder):
                 continue
             found = self.cut(node)
             if found is None and self.follows(node):
-                found = self._following(node)
+                found = self.following(node)
             if found is not None:
                 self.parts[node.out] = found
-            if found is None:
+            else:
                 self.unsharded(node)
         roots = (*self.before.outputs.values(), *self.before.updates.values())
         new = {v: self.whole(v, self.home(v.node)) for v in roots}
@@ -88,49 +104,69 @@ class Sharder(Builder):
         """The node as it is, on its device, over whole operands."""
         device = self.home(node)
         if isinstance(node.op, Copy):  # it may read from anywhere
-            inputs = tuple(self._made(v) for v in node.inputs)
+            inputs = tuple(self._source(v, device) for v in node.inputs)
+            if inputs[0].node.device == device is not None:
+                self.wholes[node.out] = inputs[0]
+                return
         else:
             inputs = tuple(self.whole(v, device) for v in node.inputs)
-        same = device == node.device and inputs == node.inputs
-        now = node if same else replace(node, inputs=inputs, device=device)
+        left = self.left(node)
+        same = (device, inputs, left) == (node.device, node.inputs, node.shards)
+        now = node if same else replace(node, inputs=inputs, device=device, shards=left)
         self.wholes.update(zip(node.results, now.results, strict=True))
 
-    def _made(self, v: Value) -> Value:
-        return self.wholes[v] if v in self.wholes else self.whole(v, self.home(v.node))
+    def _source(self, v: Value, device: Device | None) -> Value:
+        """What a copy to a device reads: a value where it was made, or its parts brought there."""
+        return self.wholes[v] if v in self.wholes else self.whole(v, device)
 
-    def _following(self, node: Node) -> Parts | None:
+    def following(self, node: Node) -> Parts | None:
         """The node in parts, where an operand is and the op allows it."""
         for i, v in enumerate(node.inputs):
             known = self.parts.get(v)
             if known is None or len(known.values) < 2:
                 continue
+            places = self.places(node, known)
+            if isinstance(node.op, Copy):
+                brought = map(self.brought, known.values, places)
+                return Parts(known.axis, tuple(brought))
             rule = follow(node, i, Cut(known.axis, known.sizes))
             if rule is not None:
-                return self.apply(node, rule)
+                return self.apply(node, rule, places)
         return None
 
-    def apply(self, node: Node, rule: Follow) -> Parts:
+    def apply(self, node: Node, rule: Follow, places: Sequence[Device | None]) -> Parts:
         """Every part of a node by a rule."""
         values = []
-        for rank, op in enumerate(rule.ops):
-            device = self.rank_device(node, rank)
+        for rank, (op, device) in enumerate(zip(rule.ops, places, strict=True)):
             operands = [
                 self.whole(v, device) if cut is None else self.part(v, cut, rank, device)
                 for v, cut in zip(node.inputs, rule.operands, strict=True)
             ]
-            self.loc = node.loc
-            with self.on(device):
+            with self.like(node, device, self.left(node)):
                 values.append(self(op, *operands, name=f"{node.name}.{rank}").out)
         return Parts(rule.axis, tuple(values))
 
+    @contextmanager
+    def like(
+        self, node: Node, device: Device | None, shards: Sequence[Shard] | None = None
+    ) -> Iterator[None]:
+        """Nodes made within stand where a node stands in the text, and run on a device.
+
+        What moves the values of a pipeline is part of it, where no other shardings are given.
+        """
+        if shards is None:
+            shards = [s for s in self.left(node) if s.way == "pipeline"]
+        with self.at(node.loc), self.on(device), self.sharded(tuple(shards)):
+            yield
+
     def brought(self, value: Value, device: Device | None) -> Value:
         """A value on a device: itself, or its one copy there."""
-        if value.node.device == device or isinstance(value.op, Param | Const):
+        if device in (None, value.node.device) or isinstance(value.op, Param | Const):
             return value
         key = (value, device)
         if key not in self._copies:
             name = f"{value.node.name}_{device}".replace(":", "")
-            with self.at(value.node.loc), self.on(device):
+            with self.like(value.node, device):
                 self._copies[key] = self(Copy(), value, name=name).out
         return self._copies[key]
 
@@ -138,11 +174,12 @@ class Sharder(Builder):
         """All of a value on a device: a copy, or the copies of its parts concatenated."""
         if v in self.wholes:
             return self.brought(self.wholes[v], device)
+        device = device or self.home(v.node)
         key = (v, device)
         if key not in self._gathered:
             known = self.parts[v]
             copies = [self.brought(part, device) for part in known.values]
-            with self.at(v.node.loc), self.on(device):
+            with self.like(v.node, device):
                 self._gathered[key] = self.concat(*copies, axis=known.axis, name=v.node.name)
         return self._gathered[key]
 
@@ -157,7 +194,7 @@ class Sharder(Builder):
         key = (source, cut, rank, at)
         if key not in self._slices:
             start, stop = bounds(cut.sizes)[rank]
-            with self.at(v.node.loc), self.on(at):
+            with self.like(v.node, at):
                 self._slices[key] = self.slice(
                     source, axis=cut.axis, start=start, stop=stop, name=f"{v.node.name}.{rank}"
                 )
@@ -168,8 +205,3 @@ def shares(count: int, ranks: int) -> Sizes:
     """A count in shares that differ by one at most."""
     each, more = divmod(count, ranks)
     return tuple(each + (rank < more) for rank in range(ranks))
-
-
-def listed(devices: Sequence[Device]) -> str:
-    """The devices, for a sentence."""
-    return ", ".join(map(str, devices))

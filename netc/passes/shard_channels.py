@@ -11,105 +11,126 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, cast
 
 from netc.errors import GraphError, clean
 from netc.ir.device import Device
 from netc.ir.graph import Graph, Node, Stage, Value
 from netc.ir.ops.convolution import Conv, ConvTranspose, Fc, Windowed
 from netc.ir.ops.windows import axis_of
+from netc.ir.shards import By, Shard, listed
 from netc.passes.base import Context, Fired
 from netc.passes.layers import layer
-from netc.passes.shard import Parts, Sharder, listed, shares
+from netc.passes.shard import Parts, Sharder, shares
 from netc.passes.shard_follow import Cut, Follow, Sizes, by_groups
 
-By = Literal["output", "input"]
+CHANNELLED = (Conv, ConvTranspose, Fc)
+Devices = tuple[Device, ...]
 
 
 @dataclass(frozen=True)
 class SplitChannels:
     """Convolutions and inner products in shares of channels, one a device.
 
-    `layers` are named as in `netc.passes.layers`; of a path, what has channels is split. `by` is
-    one word for all of them, or one for each.
+    `layers` are named as in `netc.passes.layers`; of a path, what has channels is split. `devices`
+    are for all of them, or a tuple for each, and so is `by`. What has no place is on `first`.
     """
 
     layers: tuple[str, ...]
-    devices: tuple[Device, ...]
+    devices: Devices | tuple[Devices, ...]
     by: By | tuple[By, ...] = "output"
+    first: Device | None = None
     name: ClassVar[str] = "split_channels"
     needs: ClassVar[tuple[Stage, ...]] = (Stage.NET,)
     gives: ClassVar[Stage | None] = None
 
     def run(self, graph: Graph, ctx: Context) -> Graph:
         """The graph with the shares, and what follows them in parts."""
-        ways = self._ways(graph)
-        if len(self.devices) < 2 or not ways:
+        ways = {n: way for n, way in self.ways(graph).items() if len(way.devices) > 1}
+        if not ways:
             return graph
-        made = _Channels(graph, self.devices, ways).run()
-        for name, by in ways.items():
-            ctx.fired.append(Fired("split_channels", f"by {by} over {listed(self.devices)}", name))
+        made = _Channels(graph, ways, self.first or self.each[0].devices[0]).run()
+        for name, way in ways.items():
+            said = f"by {way.by} over {listed(way.devices)}"
+            ctx.fired.append(Fired("split_channels", said, name))
         return made
 
-    def _ways(self, graph: Graph) -> dict[str, By]:
+    @property
+    def each(self) -> tuple[Shard, ...]:
+        """The sharding of each layer."""
+        alike = all(isinstance(d, Device) for d in self.devices)
+        devices = (self.devices,) * len(self.layers) if alike else self.devices
+        by = (self.by,) * len(self.layers) if isinstance(self.by, str) else self.by
+        pairs = zip(cast(tuple[Devices, ...], devices), by, strict=True)
+        return tuple(Shard("split", d, b) for d, b in pairs)
+
+    def ways(self, graph: Graph) -> dict[str, Shard]:
         """How each node that is meant is cut."""
-        given = (self.by,) * len(self.layers) if isinstance(self.by, str) else self.by
-        ways: dict[str, By] = {}
-        for name, by in zip(self.layers, given, strict=True):
-            for node in self._meant(graph, name):
-                if ways.setdefault(node.name, by) != by:
-                    message = f"%{clean(node.name)} is split by {ways[node.name]} and by {by}"
+        ways: dict[str, Shard] = {}
+        for name, way in zip(self.layers, self.each, strict=True):
+            for node in _meant(graph, name, way):
+                known = ways.setdefault(node.name, way)
+                if known != way:
+                    both = f"{known.by} and by {way.by}" if known.by != way.by else known.by
+                    both += (
+                        ""
+                        if known.devices == way.devices
+                        else (f", over {listed(known.devices)} and over {listed(way.devices)}")
+                    )
+                    message = f"%{clean(node.name)} is split by {both}"
                     raise GraphError(message, node.loc, "name it once")
         return ways
 
-    def _meant(self, graph: Graph, name: str) -> list[Node]:
-        """The nodes with channels of a layer, none of them placed."""
-        found = layer(graph, name, "to split")
-        cut = [n for n in found if isinstance(n.op, Conv | ConvTranspose | Fc)]
-        if not cut:
-            message = f"no node of layer {clean(name)!r} has channels to split"
-            if found[0].name == name:
-                message = f"%{clean(name)} is {found[0].op.name}"
-            fits = "conv, conv_transpose and fc have channels to split"
-            raise GraphError(message, found[0].loc, fits)
-        for node in cut:
-            if node.device is not None:
-                message = f"%{clean(node.name)} is placed on {node.device}, but is split over "
-                fits = "take the placement away, or the split"
-                raise GraphError(message + listed(self.devices), node.loc, fits)
-        return cut
+
+def _meant(graph: Graph, name: str, way: Shard) -> list[Node]:
+    """The nodes with channels of a layer, none of them placed."""
+    found = layer(graph, name, "to split")
+    cut = [n for n in found if isinstance(n.op, CHANNELLED)]
+    if not cut:
+        message = f"no node of layer {clean(name)!r} has channels to split"
+        if found[0].name == name:
+            message = f"%{clean(name)} is {found[0].op.name}"
+        fits = "conv, conv_transpose and fc have channels to split"
+        raise GraphError(message, found[0].loc, fits)
+    for node in cut:
+        if node.device is not None:
+            message = f"%{clean(node.name)} is placed on {node.device}, but is split over "
+            fits = "take the placement away, or the sharding"
+            raise GraphError(message + listed(way.devices), node.loc, fits)
+    return cut
 
 
 class _Channels(Sharder):
     """Cuts the named nodes; what follows and has no place of its own follows in parts."""
 
-    def __init__(self, graph: Graph, devices: tuple[Device, ...], ways: Mapping[str, By]) -> None:
-        super().__init__(graph)
-        self.devices, self.ways = devices, ways
+    way = "split"
 
-    def home(self, node: Node) -> Device:
-        """Where the net says, else the first device."""
-        return node.device or self.devices[0]
+    def __init__(self, graph: Graph, ways: Mapping[str, Shard], first: Device) -> None:
+        super().__init__(graph, first)
+        self.ways = ways
 
-    def rank_device(self, node: Node, rank: int) -> Device:
-        """Rank r is device r."""
-        return self.devices[rank]
+    def home(self, node: Node) -> Device | None:
+        """Where its first part is, or where the net says, else the first device."""
+        if node.name in self.ways:
+            return self.ways[node.name].devices[0]
+        known = self.parts.get(node.results[0])
+        return known.values[0].node.device if known else super().home(node)
 
     def follows(self, node: Node) -> bool:
-        """What has no place of its own follows; the named nodes are cut."""
-        return node.device is None and node.name not in self.ways
+        """What has no place of its own follows; the named nodes are cut, the batch is not here."""
+        replicated = any(s.way == "replicate" for s in node.shards)
+        return node.device is None and node.name not in self.ways and not replicated
 
     def cut(self, node: Node) -> Parts | None:
         """The shares of a named node; by input it is whole again."""
         if node.name not in self.ways:
             return None
+        way = self.ways[node.name]
         if isinstance(node.op, Windowed) and node.op.groups > 1:
-            return self._grouped(node)
-        if self.ways[node.name] == "output":
-            return self.apply(node, self._by_output(node))
-        return None
+            return self.apply(node, self._grouped(node), way.devices)
+        return self.apply(node, self._by_output(node), way.devices) if way.by == "output" else None
 
-    def _grouped(self, node: Node) -> Parts:
+    def _grouped(self, node: Node) -> Follow:
         """Whole groups on each device: no operand is needed twice."""
         op, channels = cast(Windowed, node.op), node.inputs[0].type.shape[1]
         depth = self._number(node, channels, "input channels") // op.groups
@@ -117,7 +138,7 @@ class _Channels(Sharder):
         rule = by_groups(node, tuple(g * depth for g in groups))
         if rule is None:
             raise GraphError(f"%{clean(node.name)} has groups without channels", node.loc)
-        return self.apply(node, rule)
+        return rule
 
     def _by_output(self, node: Node) -> Follow:
         """conv(x, w)[share] = conv(x, w[share])."""
@@ -132,18 +153,20 @@ class _Channels(Sharder):
     def unsharded(self, node: Node) -> None:
         """A named node by input is a sum of shares; any other stays."""
         grouped = isinstance(node.op, Windowed) and node.op.groups > 1
-        if self.ways.get(node.name) != "input" or grouped:
+        way = self.ways.get(node.name)
+        if way is None or way.by == "output" or grouped:
             super().unsharded(node)
             return
-        terms = [self.brought(v, self.devices[0]) for v in self._terms(node)]
+        first = way.devices[0]
+        terms = [self.brought(v, first) for v in self._terms(node, way.devices)]
         total = terms[0]
-        with self.at(node.loc), self.on(self.devices[0]):
+        with self.like(node, first, self.left(node)):
             for i, term in enumerate(terms[1:], 2):
                 name = node.name if i == len(terms) else f"{node.name}.sum"
                 total = self.add(total, term, name=name)
         self.wholes[node.out] = total
 
-    def _terms(self, node: Node) -> list[Value]:
+    def _terms(self, node: Node, devices: Devices) -> list[Value]:
         """conv(x[share], w[:, share]), the first with the bias."""
         x, w, *bias = node.inputs
         axis, inner = self._inner(node)
@@ -154,13 +177,13 @@ class _Channels(Sharder):
             sizes = known.sizes
         columns = Cut(0 if isinstance(node.op, ConvTranspose) else 1, _times(sizes, inner))
         terms = []
-        for rank, device in enumerate(self.devices):
+        for rank, device in enumerate(devices):
             operands = [
                 self.part(x, Cut(axis, sizes), rank, device),
                 self.part(w, columns, rank, device),
                 *(self.whole(b, device) for b in bias if rank == 0),
             ]
-            with self.at(node.loc), self.on(device):
+            with self.like(node, device, self.left(node)):
                 terms.append(self(node.op, *operands, name=f"{node.name}.{rank}").out)
         return terms
 
@@ -181,11 +204,12 @@ class _Channels(Sharder):
 
     def _shared(self, node: Node, count: int, what: str) -> Sizes:
         """Shares of channels or groups; an error where a device would have none."""
-        if count < len(self.devices):
+        ranks = len(self.ways[node.name].devices)
+        if count < ranks:
             fits = f"at most {count} devices" if count else "nothing"
-            message = f"%{clean(node.name)} has {count} {what} for {len(self.devices)} devices"
+            message = f"%{clean(node.name)} has {count} {what} for {ranks} devices"
             raise GraphError(message, node.loc, f"{fits} would fit")
-        return shares(count, len(self.devices))
+        return shares(count, ranks)
 
 
 def _times(sizes: Sizes, factor: int) -> Sizes:

@@ -81,6 +81,7 @@ def devices_of(model: Path) -> set[str]:
         (("--replicate", "cpu:0,cpu:1", "--devices", "cpu:2,cpu:1,cpu:0"), True),
         (("--split", "c1=cpu:0,cpu:1", "--place", "fc=cpu:1"), True),
         (("--replicate", "sim:0,sim:1"), True),
+        (("--split", "c1=cpu:0,cpu:1", "--pipeline", "cpu:0,cpu:1"), True),
     ],
 )
 def test_a_sharded_file_gives_what_one_device_gives(
@@ -106,6 +107,8 @@ def test_a_sharded_file_gives_what_one_device_gives(
         ({"split": {"c2": "cpu:0,cpu:1:input"}}, False),
         ({"split": {"c2": ("cpu:0", "cpu:1")}, "place": {"c1": "cpu:2"}}, True),
         ({"pipeline": TWO, "micro_batches": 2, "place": {"c2": "cpu:1"}}, True),
+        ({"split": {"c1": ["cpu:0", "cpu:1"], "c2": ["cpu:2", "cpu:3", "cpu:1"]}}, True),
+        ({"pipeline": TWO, "split": {"c2": ["cpu:1", "cpu:2"], "fc": (TWO, "input")}}, False),
     ],
 )
 def test_from_python(options: dict[str, Any], exact: bool) -> None:
@@ -173,7 +176,6 @@ REPLICATE = ("--replicate", "cpu:0,cpu:1")
         (("--split", "c1"), "--split 'c1' is not LAYERS=DEVICES"),
         (("--split", "c1=cpu:0,cpu:1:rows"), "no device 'cpu:1:rows'"),
         (("--split", "c1=cpu:0,cpu:1", "--split", "c1=cpu:0"), "--split has c1 over cpu:0,cpu:1"),
-        (("--split", "c1=cpu:0,cpu:1", "--split", "c2=cpu:0,cpu:2"), "'c2' over cpu:0, cpu:2"),
         (("--split", "fc=cpu,cpu:1,cpu:2,cpu:3,cpu:4,cpu:5"), "5 output channels for 6 devices"),
         (("--replicate", "cpu:0,gpu:1"), "no device 'gpu:1'"),
         (("--replicate", "cpu:0,cpu:0"), "replicate names a device twice: cpu:0, cpu:0"),
