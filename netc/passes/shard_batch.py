@@ -99,9 +99,9 @@ def _alone(graph: Graph, names: Names | None, devices: Sequence[Device]) -> Grap
     for node in graph.nodes:
         read = tuple(new[v] for v in node.inputs)
         fixed = isinstance(node.op, Param | Const) or all(isinstance(v.op, Param) for v in read)
-        if isinstance(node.op, Param | Const | Input):
+        if isinstance(node.op, Param | Const):
             made = node.results
-        elif names is None or node.name in names:
+        elif names is None or node.name in names or isinstance(node.op, Input):
             device = node.device if node.device in devices else None
             made = replace(node, inputs=read, device=device).results
         else:  # it comes from without
