@@ -109,7 +109,8 @@ def why_whole(node: Node) -> str | None:
         return f"%{node.name} would be {count} convolutions, {MOST} at most are worth it"
     if node.op.groups == 1:
         return None
-    ins, outs = node.inputs[1].type.shape[0] // node.op.groups, node.inputs[1].type.shape[1]
-    if isinstance(ins, int) and isinstance(outs, int) and ins % 8 == 0 and outs % 8 == 0:
+    ins, outs = known(node.inputs[1].type.shape[:2], "channels")
+    ins //= node.op.groups
+    if (ins, outs) == (1, 1) or (ins % 8 == 0 and outs % 8 == 0):
         return None
     return f"%{node.name} has {ins} to {outs} channels a group, no multiples of 8"

@@ -31,6 +31,8 @@ OTHERS = {
     "no images": (f32[0, 8, 3, 3], EIGHT, TWICE),
     "no channels": (f32[1, 0, 3, 3], f32[0, 8, 2, 2], TWICE),
     "deep": (f32[1, 600, 3, 3], f32[600, 40, 2, 2], TWICE),
+    "alone, large": (f32[2, 16, 7, 9], f32[16, 1, 13, 12], {"groups": 16, "pad": (1, 0)} | TWICE),
+    "alone, apart": (f32[1, 9, 4, 40], f32[9, 1, 3, 3], {"dilation": (2, 3), "groups": 9} | TWICE),
     "many phases": (f32[1, 8, 3, 2], f32[8, 8, 9, 9], {"stride": (8, 8), "pad": (1, 0)}),
 }
 WINDOWS = [
@@ -41,7 +43,12 @@ WINDOWS = [
 CASES = {
     f"{k} {s} {p}": (f32[2, 9, 4, 5], f32[9, 17, *k], {"stride": s, "pad": p})
     for k, s, p in WINDOWS
-} | OTHERS
+}
+ALONE = {
+    f"alone, {k} {s} {p}": (f32[2, 9, 4, 5], f32[9, 1, *k], {"stride": s, "pad": p, "groups": 9})
+    for k, s, p in WINDOWS[::4]
+}
+CASES |= ALONE | OTHERS
 
 
 def body_and_halo(x: TensorType, w: TensorType, attributes: dict) -> tuple[Graph, tuple[int, int]]:
@@ -92,11 +99,16 @@ def test_few_channels_are_read_as_they_are(channels: int, level: str) -> None:
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 6, 3), (2, 1, 9)])
 @pytest.mark.parametrize(
     ("kernel", "more"),
-    [((4, 4), {"stride": (2, 2), "pad": (1, 1)}), ((2, 1), {"stride": (3, 2)}), ((3, 3), {})],
+    [
+        ((20, 4, 4), {"stride": (2, 2), "pad": (1, 1)}),
+        ((20, 2, 1), {"stride": (3, 2)}),
+        ((20, 3, 3), {}),
+        ((1, 4, 4), {"stride": (2, 2), "pad": (1, 1), "groups": 12}),
+    ],
 )
 def test_symbolic(kernel: tuple, more: dict, sizes: tuple, level: str) -> None:
     known = dict(zip("NHW", sizes, strict=True))
-    run(level, f32["N", 12, "H", "W"].blocked(), f32[12, 20, *kernel], more, known)
+    run(level, f32["N", 12, "H", "W"].blocked(), f32[12, *kernel], more, known)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -140,7 +152,8 @@ def test_weights_come_back(shape: tuple[int, ...], blocked: bool) -> None:
     ("w", "attributes", "why"),
     [
         (f32[8, 8, 3, 3], {"stride": (9, 9)}, "81 convolutions"),
-        (f32[8, 1, 3, 3], {"groups": 8}, "1 to 1 channels a group"),
+        (f32[8, 2, 3, 3], {"groups": 4}, "2 to 2 channels a group"),
+        (f32[8, 1, 3, 3], {"groups": 8}, None),
         (f32[8, 8, 3, 3], {"stride": (8, 8)}, None),
     ],
 )

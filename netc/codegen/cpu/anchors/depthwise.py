@@ -44,6 +44,16 @@ class Shape:
     overlap: bool
 
 
+@dataclass(frozen=True)
+class Window:
+    """Weights [C, 1, kh, kw], and which inputs an output meets; `pad` may be negative."""
+
+    weights: Array
+    stride: tuple[int, ...]
+    pad: tuple[int, ...]
+    dilation: tuple[int, ...]
+
+
 def _tile(target: Target, taps: int) -> tuple[int, int]:
     """Rows and vectors of a tile: eight sums and a few inputs fit the registers."""
     if taps > _UNROLLED:
@@ -56,16 +66,22 @@ def lower_depthwise(ctx: Lowering, k: Kernel) -> Call:
     assert k.anchor is not None
     op = k.anchor.op
     assert isinstance(op, Conv)
-    x, w, *bias = k.anchor_operands()
+    x, w = k.anchor_operands()[:2]
     stride, pad, dilation = op.window(2)
     assert all(p <= h for p, h in zip(pad, x.halo, strict=True)), "padding needs a halo"
-    weights = _packed(w)
-    kernel = weights.shape[1:3]
+    array = np.asarray(w.array, np.float32).reshape(w.type.sizes({}))
+    return depthwise_call(ctx, k, Window(array, stride, pad, dilation), Results(ctx, k))
+
+
+def depthwise_call(ctx: Lowering, k: Kernel, w: Window, results: Results) -> Call:
+    """The kernel of one window over the anchor's input."""
+    x, _, *bias = k.anchor_operands()
+    weights = pack_blocks(w.weights.transpose(1, 0, 2, 3))[0]
+    stride, dilation, kernel = w.stride, w.dilation, weights.shape[1:3]
     small = kernel[0] * kernel[1] <= _UNROLLED
-    results = Results(ctx, k)
     access, port = input_port(x)
     rows, vectors = _tile(ctx.target, kernel[0] * kernel[1])
-    read_again = any(p.mode in "cx" for p in results.ports[: len(results.tail.operands)])
+    read_again = any(p.mode in "cxb" for p in results.ports[: len(results.tail.operands)])
     s = Shape(
         results,
         port,
@@ -81,18 +97,11 @@ def lower_depthwise(ctx: Lowering, k: Kernel) -> Call:
     args.access(access)
     args.add(ctx.weight(weights))
     args.add(ctx.weight(_packed_bias(bias, weights.shape[0])))
-    for n in (*kernel, *dilation, *pad):
+    for n in (*kernel, *dilation, *w.pad):
         args.size(n)
     results.arguments(args)
     symbol = ctx.code(("depthwise", s, results.key), lambda f: _Depthwise(f, s).emit())
     return Call(symbol, tuple(args.items))
-
-
-def _packed(w: Operand) -> Array:
-    """[C,1,kh,kw] as [block][kh][kw][8]."""
-    array = np.asarray(w.array, np.float32).reshape(w.type.sizes({}))
-    packed: Array = pack_blocks(array.transpose(1, 0, 2, 3))[0]
-    return packed
 
 
 def _packed_bias(bias: Sequence[Operand], blocks: int) -> Array:

@@ -189,7 +189,7 @@ def lane_mask(f: Function, left: Val | None, lanes: int, first: int = 0) -> Val 
 
 def put(f: Function, stream: Stream, value: Val, at: Val, extra: int, mask: Val | None) -> None:
     """Store a vector, zero in the lanes of a blocked output that are no channels."""
-    if mask is not None and stream.port.mode == "c":
+    if mask is not None and stream.port.mode in "cb":
         zero = Val(value.type, "zeroinitializer")
         value = f.select(mask, value, zero)
     stream.store(value, at, extra)

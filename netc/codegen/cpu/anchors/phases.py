@@ -1,14 +1,17 @@
-"""Transposed convolutions into channel blocks: one matrix kernel for each phase."""
+"""Transposed convolutions into channel blocks: a kernel for each phase."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from netc.codegen.cpu.anchors.conv import Matrix, matrix_call, pixels_together
+from netc.codegen.cpu.anchors.depthwise import Window, depthwise_call
 from netc.codegen.cpu.anchors.direct import lower_direct_transpose
+from netc.codegen.cpu.anchors.results import Results
 from netc.codegen.cpu.lowering import Lowering, rule
 from netc.codegen.cpu.packing import pack_phases
 from netc.codegen.operand import BLOCK, Call, Kernel, Operand
@@ -26,23 +29,44 @@ def lower_conv_transpose(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
     assert isinstance(k.anchor.op, ConvTranspose)
     if not k.outs[0].is_c8:
         return lower_direct_transpose(ctx, k)
+    x = k.anchor_operands()[0]
+    axes = axes_of(k.anchor)
+    assert all(a.halo <= h for a, h in zip(axes, x.halo, strict=True)), "phases need a halo"
+    pairs = [(p, q) for p in axes[0].phases() for q in axes[1].phases()]
+    alone = k.anchor.op.groups > 1 and k.anchor.inputs[1].type.shape[:2] == (k.anchor.op.groups, 1)
+    calls = (_each_channel if alone else _matrices)(ctx, k, pairs)
+    return tuple(replace(call, part=f"phase {i}") for i, call in enumerate(calls))
+
+
+def _each_channel(ctx: Lowering, k: Kernel, pairs: list[Pair]) -> Iterator[Call]:
+    """Depthwise kernels."""
+    w = k.anchor_operands()[1]
+    weights = np.asarray(w.array, np.float32).reshape(w.type.sizes({}))
+    for down, across in pairs:
+        part = _part(k, (down, across))
+        taken = weights[:, :, down.residue :: down.every, across.residue :: across.every]
+        pad = tuple((p.taps - 1) * p.back - p.start for p in (down, across))
+        window = Window(taken[:, :, ::-1, ::-1], (1, 1), pad, (down.back, across.back))
+        results = Results(ctx, part, blocked=True, shape=part.outs[0].type.shape)
+        yield depthwise_call(ctx, k, window, results)
+
+
+def _matrices(ctx: Lowering, k: Kernel, pairs: list[Pair]) -> Iterator[Call]:
+    """Matrix kernels, whose weights lie one after the other."""
+    assert k.anchor is not None
+    assert isinstance(k.anchor.op, ConvTranspose)
     x, w = k.anchor_operands()[:2]
-    down, across = axes_of(k.anchor)
-    assert all(a.halo <= h for a, h in zip((down, across), x.halo, strict=True)), "a halo is needed"
-    groups, every = k.anchor.op.groups, (down.every, across.every)
+    groups, every = k.anchor.op.groups, (pairs[0][0].every, pairs[0][1].every)
     pieces = pack_phases(np.asarray(w.array, np.float32), groups, every, blocked=x.is_c8)
     packing = ("phases", groups, int(x.is_c8), *every)
     packed = ctx.packed(w, np.concatenate([p.reshape(-1) for p in pieces.values()]), packing)
     places = dict(zip(pieces, np.cumsum([0, *(p.nbytes for p in pieces.values())]), strict=False))
-    pairs = [(p, q) for p in down.phases() for q in across.phases()]
     together = pixels_together(x.type.shape[0], tuple(p.count for p in pairs[0]))
-    calls: list[Call] = []
     for pair in pairs:
         at = places.get((pair[0].residue, pair[1].residue), 0)
-        m = _phase(x, pair, WeightArg(packed.offset + int(at)), groups, w.type.sizes({}))
-        call = matrix_call(ctx, _part(k, pair), replace(m, together=together))
-        calls.append(replace(call, part=f"phase {len(calls)}"))
-    return tuple(calls)
+        weights = WeightArg(packed.offset + int(at))
+        m = _phase(x, pair, weights, groups, w.type.sizes({}))
+        yield matrix_call(ctx, _part(k, pair), replace(m, together=together))
 
 
 def _phase(

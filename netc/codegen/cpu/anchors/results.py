@@ -39,11 +39,13 @@ class Lane:
 class Results:
     """The outputs of a kernel with an anchor, as far as its code and its arguments go."""
 
-    def __init__(self, ctx: Lowering, k: Kernel, blocked: bool | None = None) -> None:
+    def __init__(
+        self, ctx: Lowering, k: Kernel, blocked: bool | None = None, shape: Shape | None = None
+    ) -> None:
         assert k.anchor is not None
         self.tail = Tail(k)
         type = k.anchor.types[0]
-        self.shape: Shape = type.shape
+        self.shape: Shape = type.shape if shape is None else shape
         self.blocked = type.layout is Layout.C8 if blocked is None else blocked
         operands = (*self.tail.operands, *k.outs)
         for o in k.outs:
@@ -60,7 +62,7 @@ class Results:
     @property
     def even(self) -> bool:
         """Whether vectors wider than a pixel may be put."""
-        return all(p.mode in "c08p" for p in self.ports)
+        return all(p.mode in "c08pb" for p in self.ports)
 
     @property
     def axes(self) -> int:

@@ -8,6 +8,7 @@ channels, which makes eight elements of each. Modes:
     8   eight channel values, the same for every pixel
     p   one value a pixel, the same for its eight channels
     s   elements at a stride
+    b   pixels at a stride, each eight elements side by side
     x   pixels at a stride and channels at another
 """
 
@@ -54,7 +55,8 @@ def blocked_port(a: Access) -> Port:
     elif inner == 0:
         mode = "8"
     else:
-        mode = "c" if a.lane == 1 and inner == BLOCK and a.whole else "x"
+        side_by_side = "c" if inner == BLOCK else "b"
+        mode = side_by_side if a.lane == 1 and a.whole else "x"
     contiguous = a.lane == 1 and a.whole
     return Port(mode, a.dtype, len(a.strides) - 1, contiguous, inner == 1)
 
@@ -105,6 +107,10 @@ class Stream:
         if mode == "s":
             places = [f.mul(f.add(at, extra + i), self.step) for i in range(lanes)]
             return gathered(f, self.element, [f.gep(self.base, p) for p in places], self.size)
+        if mode == "b":
+            places = self._blocks(at, lanes, extra)
+            parts = [f.load(vec(min(lanes, BLOCK), self.element), p, self.size) for p in places]
+            return parts[0] if len(parts) == 1 else f.shuffle(parts[0], parts[1], range(lanes))
         return self._pixels(at, lanes, extra)
 
     def masked(self, at: Val, mask: Val) -> Val:
@@ -124,6 +130,13 @@ class Stream:
                 place = f.gep(self.base, f.mul(f.add(at, extra + i), self.step))
                 f.store(f.extract(value, i), place, self.size)
             return
+        if self.port.mode == "b":
+            for i, place in enumerate(self._blocks(at, lanes, extra)):
+                first = i * BLOCK
+                whole = lanes <= BLOCK
+                part = value if whole else f.shuffle(value, value, range(first, first + BLOCK))
+                f.store(part, place, self.size)
+            return
         pixel = f.gep(self.base, f.mul(f.ashr(at, 3), self.step))
         first = extra % BLOCK
         bases = self.channel_bases(pixel)[first : first + lanes]
@@ -136,6 +149,13 @@ class Stream:
 
     def _at(self, at: Val, extra: int) -> Val:
         return self.f.gep(self.f.gep(self.base, at, self.size), extra * self.size)
+
+    def _blocks(self, at: Val, lanes: int, extra: int) -> list[Val]:
+        """Where the pixels of `lanes` elements from `at + extra` on begin, or the part of one."""
+        f, pixel = self.f, self.f.ashr(at, 3)
+        count = max(1, lanes // BLOCK)
+        steps = [f.mul(f.add(pixel, extra // BLOCK + i), self.step) for i in range(count)]
+        return [f.gep(f.gep(self.base, s), extra % BLOCK * self.size) for s in steps]
 
     def _per_pixel(self, at: Val, lanes: int, extra: int) -> Val:
         f = self.f
