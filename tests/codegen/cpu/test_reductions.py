@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import netc
 from netc.ir.graph import Builder
 from netc.ir.op import REGISTRY, Case
 from netc.ir.types import f32
@@ -67,3 +68,15 @@ def test_global(level, name):
             for halo in ((0, 0), (1, 2)) if type.layout.value == "c8" else ((0, 0),):
                 (got,) = Bench(body, {"x0": x}, {"x0": Where(halo)}).run(level)
                 close(got, expected(body, {"x0": x})[0], 1, bound(op, x))
+
+
+def test_a_halo_changes_no_sum():
+    """A mean is the same bit by bit where a padded convolution reads the map as well."""
+    b, rng = Builder(), np.random.default_rng(0)
+    w = b.param("w", f32[8, 8, 3, 3], value=rng.normal(size=(8, 8, 3, 3)).astype(np.float32))
+    x = b.relu(b.conv(b.input("x", f32[1, 8, 21, 19]), w))
+    mean, y = b.global_avg_pool(x, name="mean"), b.conv(x, w, pad=(1, 1))
+    graph = b.graph("g", {"mean": mean, "y": y})
+    feed = {"x": rng.normal(size=(1, 8, 21, 19)).astype(np.float32)}
+    alone = netc.compile(graph, outputs=["mean"], threads=1)(feed)["mean"]
+    assert np.array_equal(netc.compile(graph, threads=1)(feed)["mean"], alone)
