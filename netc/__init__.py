@@ -23,6 +23,9 @@ _LAZY = {
     "Graph": "netc.ir.graph",
     "device": "netc.frontend.python",
     "net": "netc.frontend.python",
+    "pipeline": "netc.frontend.python",
+    "replicate": "netc.frontend.python",
+    "split_channels": "netc.frontend.python",
 }
 
 __all__ = [

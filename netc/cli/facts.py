@@ -49,8 +49,10 @@ def net_lines(graph: Graph, sizes: Mapping[str, int]) -> list[str]:
     work = sum(flops(n, sizes) for n in graph.nodes)
     at = ", ".join(f"{clean(k)} = {v}" for k, v in sizes.items())
     lines.append(f"  work    {amount(work, 'FLOP')} a run" + (f" with {at}" if at else ""))
-    devices = sorted({n.place for n in graph.nodes if n.place})
-    lines.append(f"  devices {', '.join(devices) or 'any'}")
+    shards = dict.fromkeys(s for n in graph.nodes for s in n.shards)
+    devices = {n.device for n in graph.nodes if n.device} | {d for s in shards for d in s.devices}
+    lines.append(f"  devices {', '.join(map(str, sorted(devices))) or 'any'}")
+    lines += [f"  sharded {shard}" for shard in shards]
     if graph.labels:
         lines.append(f"  labels  {len(graph.labels)}, from {clean(graph.labels[0])!r}")
     return lines + [f"  note    {clean(note)}" for note in graph.notes]

@@ -10,12 +10,12 @@ import inspect
 import linecache
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 from netc.errors import NOWHERE, Diagnostic, GraphError, NetcError, Source, Span, UsageError, clean
 from netc.frontend.net import arithmetic
@@ -28,12 +28,25 @@ from netc.ir.device import Device
 from netc.ir.dims import Expr
 from netc.ir.graph import Graph, Value
 from netc.ir.ops.sources import KINDS
+from netc.ir.shards import Shard, Way, contradiction, within
 from netc.ir.types import TensorType
 
-__all__ = ["Tensor", "device", "net", "with_weights", "words"]
+__all__ = [
+    "Tensor",
+    "device",
+    "net",
+    "pipeline",
+    "replicate",
+    "split_channels",
+    "with_weights",
+    "words",
+]
+
+Devices: TypeAlias = str | Sequence[str]
 
 _MAKER: ContextVar[Maker | None] = ContextVar("netc.maker", default=None)
 _DEVICE: ContextVar[Device | None] = ContextVar("netc.device", default=None)
+_SHARDS: ContextVar[tuple[Shard, ...]] = ContextVar("netc.shards", default=())
 _OURS = str(Path(__file__).parent.parent) + os.sep
 _RENAMED = {"max": "maximum", "min": "minimum"}
 
@@ -149,16 +162,53 @@ def _outputs(given: Any, function: Callable[..., Any]) -> dict[str, Value]:
 
 def device(name: str) -> AbstractContextManager[None]:
     """Nodes made within run on this device: `with netc.device("cuda:1"):`."""
-    return _on(Device.parse(name, _caller()))
+    return _on(Device.parse(name, _caller()), _SHARDS.get())
+
+
+def replicate(devices: Devices) -> AbstractContextManager[None]:
+    """What is made within runs on each device, for its share of the batch."""
+    return _shared("replicate", devices)
+
+
+def split_channels(devices: Devices, by: str = "output") -> AbstractContextManager[None]:
+    """Convolutions and inner products made within share their channels: by "output" or "input"."""
+    return _shared("split", devices, by=by)
+
+
+def pipeline(devices: Devices, micro_batches: int | None = None) -> AbstractContextManager[None]:
+    """What is made within runs in stages, one a device; micro-batches follow one another."""
+    return _shared("pipeline", devices, micro_batches=micro_batches)
+
+
+def _shared(way: str, devices: Devices, **more: Any) -> AbstractContextManager[None]:
+    at = _caller()
+    names = devices.split(",") if isinstance(devices, str) else devices
+    try:
+        named = tuple(Device.parse(name.strip()) for name in names)
+        shards = within(_SHARDS.get(), Shard(cast(Way, way), named, **more))
+    except GraphError as e:
+        raise _at_caller(e) from None
+    except (TypeError, AttributeError):
+        help = 'such as `["cpu:0", "cpu:1"]`'
+        raise UsageError(f"{way} is over devices by their names", at, help) from None
+    return _on(_DEVICE.get(), shards)
+
+
+def _on(chosen: Device | None, shards: tuple[Shard, ...]) -> AbstractContextManager[None]:
+    if why := contradiction(shards, chosen):
+        help = "take the placement away, or the sharding"
+        raise GraphError(f"what is here is placed on {chosen}, but {why}", _caller(), help)
+    return _within(chosen, shards)
 
 
 @contextmanager
-def _on(chosen: Device) -> Iterator[None]:
-    token = _DEVICE.set(chosen)
+def _within(chosen: Device | None, shards: tuple[Shard, ...]) -> Iterator[None]:
+    before = _DEVICE.set(chosen), _SHARDS.set(shards)
     try:
         yield
     finally:
-        _DEVICE.reset(token)
+        _DEVICE.reset(before[0])
+        _SHARDS.reset(before[1])
 
 
 def with_weights(graph: Graph, weights: Weights, strict: bool = False) -> Graph:
@@ -209,6 +259,12 @@ def _maker() -> Maker:
     return maker
 
 
+@contextmanager
+def _placed(maker: Maker) -> Iterator[None]:
+    with maker.b.on(_DEVICE.get()), maker.b.sharded(_SHARDS.get()):
+        yield
+
+
 def _apply(
     word: str, args: tuple[Any, ...], keywords: dict[str, Any], name: str | None, params: Any
 ) -> Any:
@@ -220,7 +276,7 @@ def _apply(
             raise GraphError(f"{word} has no parameters to share")
         path = maker.free(word) if name is None else maker.explicit(name)
         owner = params.name if isinstance(params, Tensor) else params or ""
-        with maker.b.at(at), maker.b.on(_DEVICE.get()):
+        with maker.b.at(at), _placed(maker):
             out = call(found, maker.site(path, owner), [_plain(a, maker) for a in args], plain)
     except GraphError as e:
         raise _at_caller(e) from None
@@ -232,7 +288,7 @@ def _join(sign: str, a: Any, b: Any) -> Tensor:
     maker, at = _maker(), _caller()
     a, b = _plain(a, maker), _plain(b, maker)
     try:
-        with maker.b.at(at), maker.b.on(_DEVICE.get()):
+        with maker.b.at(at), _placed(maker):
             site = maker.site(maker.free(arithmetic.node_word(sign, a, b)))
             return Tensor(arithmetic.tensors(site, sign, a, b), maker)
     except GraphError as e:

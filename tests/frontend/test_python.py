@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -215,3 +216,63 @@ def test_what_is_no_size(size: Any) -> None:
     with pytest.raises(GraphError, match="is no size"):
         netc.f32["N", size]
     assert netc.f32[np.int64(3)] == netc.f32[3]
+
+
+def test_shardings() -> None:
+    two = ["cpu:0", "cpu:1"]
+
+    @netc.net
+    def n(x: netc.f32[4, 8]):
+        with netc.replicate(two):
+            x = netc.relu(netc.fc(x, 8, name="one"), name="a")
+        with netc.pipeline("cpu:0, cpu:1", micro_batches=4):
+            x = x + 1.0
+            with netc.split_channels(two, by="input"):
+                x = netc.fc(x, 8, name="two")
+            with netc.device("cpu:1"):
+                x = netc.tanh(x)
+        with netc.pipeline(two), netc.split_channels(two):
+            x = netc.fc(x, 4, name="three")
+        return netc.relu(x, name="four")
+
+    stages = "pipeline(cpu:0, cpu:1, micro_batches=4)"
+    assert {node.name: node.place for node in n.nodes if node.place} == {
+        "one": "replicate(cpu:0, cpu:1)",
+        "a": "replicate(cpu:0, cpu:1)",
+        "affine": stages,
+        "two": f"{stages} @ split(cpu:0, cpu:1, by=input)",
+        "tanh": f"cpu:1 @ {stages}",
+        "three": "pipeline(cpu:0, cpu:1, micro_batches=2) @ split(cpu:0, cpu:1)",
+    }
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: netc.replicate([]), "replicate names no device"),
+        (lambda: netc.replicate(["cpu:0", "cpu"]), "replicate names a device twice"),
+        (lambda: netc.replicate(["tpu:0"]), "no device 'tpu:0'"),
+        (lambda: netc.replicate(2), "replicate is over devices by their names"),
+        (lambda: netc.replicate([2]), "replicate is over devices by their names"),
+        (lambda: netc.split_channels(["cpu:0"], by="rows"), "no split by rows"),
+        (lambda: netc.pipeline(["cpu:0"], micro_batches=0), "micro-batches are 0"),
+        (lambda: netc.pipeline(["cpu:0"], micro_batches="4"), "micro-batches are '4'"),
+    ],
+)
+def test_shardings_that_do_not_fit(make: Callable[[], object], said: str) -> None:
+    with pytest.raises(NetcError, match=said) as e:
+        make()
+    assert e.value.span.file == "test_python.py"
+    assert e.value.span.line
+
+
+def test_shardings_within_others() -> None:
+    two = ["cpu:0", "cpu:1"]
+    with netc.replicate(two):
+        for make in (netc.replicate, netc.split_channels, netc.pipeline):
+            with pytest.raises(GraphError, match=r"within replicate\(cpu:0, cpu:1\)"):
+                make(two)
+        with pytest.raises(GraphError, match="is placed on cpu:0, but replicate runs it on each"):
+            netc.device("cpu:0")
+    with netc.device("cpu:2"), pytest.raises(GraphError, match="its pipeline is over cpu:0"):
+        netc.pipeline(two)

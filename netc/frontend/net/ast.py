@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from netc.errors import NOWHERE, Span
+from netc.ir.shards import By, Way
 
 
 @dataclass(frozen=True)
@@ -148,13 +149,27 @@ class On(_Located):
 
 
 @dataclass(frozen=True)
+class Sharded(_Located):
+    """`replicate over cpu:0, cpu:1 { … }`, `split channels over …`, `pipeline over …`.
+
+    `by` is of a split; `count`, of micro-batches, of a pipeline.
+    """
+
+    way: Way
+    devices: tuple[str, ...]
+    body: tuple[Statement, ...]
+    by: By = "output"
+    count: Expr | None = None
+
+
+@dataclass(frozen=True)
 class Return(_Located):
     """`return a, b`."""
 
     values: tuple[Expr, ...]
 
 
-Statement: TypeAlias = Let | Bind | Repeat | On | Return
+Statement: TypeAlias = Let | Bind | Repeat | On | Sharded | Return
 
 
 @dataclass(frozen=True)

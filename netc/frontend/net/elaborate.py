@@ -31,6 +31,7 @@ from netc.frontend.net.words import ArgumentError, near, show
 from netc.ir.device import Device
 from netc.ir.dims import Expr, sym
 from netc.ir.graph import Graph, Value
+from netc.ir.shards import Shard
 from netc.ir.types import DType, TensorType
 
 MAX_REPORTED = 20
@@ -232,7 +233,10 @@ class Elaborator(Expressions):
             case ast.Repeat():
                 self._repeat(s, scope)
             case ast.On(device, body):
-                with self.maker.b.on(Device.parse(device)):
+                with self.maker.on(Device.parse(device)):
+                    self._statements(body, scope)
+            case ast.Sharded(body=body):
+                with self.maker.sharded(self._shard(s, scope)):
                     self._statements(body, scope)
             case ast.Return(values):
                 out = []
@@ -240,6 +244,13 @@ class Elaborator(Expressions):
                     out.append(self.eval(v, scope))
                 return tuple(out)
         return ()
+
+    def _shard(self, s: ast.Sharded, scope: Scope) -> Shard:
+        """The devices, and the number of micro-batches, at their places."""
+        count = None if s.count is None else self.eval(s.count, scope)
+        devices = tuple(map(Device.parse, s.devices))
+        with located(s.span if s.count is None else s.count.span):
+            return Shard(s.way, devices, s.by, count)
 
     def _constant(self, name: str, value: Any) -> Any:
         if isinstance(value, Value):
@@ -348,6 +359,6 @@ def _break(s: ast.Statement, scope: Scope) -> None:
         case ast.Bind(targets):
             for t in targets:
                 scope[t.id] = Broken()
-        case ast.Repeat(body=body) | ast.On(body=body):
+        case ast.Repeat(body=body) | ast.On(body=body) | ast.Sharded(body=body):
             for inner in body:
                 _break(inner, scope)

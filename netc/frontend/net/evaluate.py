@@ -143,7 +143,7 @@ class Expressions(ABC):
         if isinstance(e, ast.Call):
             return self._call(e, (), scope, hint, Device.parse(device))
         if isinstance(e, ast.Chain | ast.Negate):
-            with self.maker.b.on(Device.parse(device)):
+            with self.maker.on(Device.parse(device)):
                 return self.eval(e, scope, hint)
         raise GraphError("a device is given to an op or a block, not to a name")
 
@@ -187,8 +187,11 @@ class Expressions(ABC):
         for k in e.keywords:
             keywords[k.name] = self._keyword(k, scope)
         try:
-            with self.maker.b.at(e.span), self.maker.b.on(device or self.maker.b.device):
-                return self._apply(e, args, keywords, hint)
+            with self.maker.b.at(e.span):
+                if device is None:
+                    return self._apply(e, args, keywords, hint)
+                with self.maker.on(device):
+                    return self._apply(e, args, keywords, hint)
         except ArgumentError as error:
             raise self._at_argument(error, e, len(first)) from None
 

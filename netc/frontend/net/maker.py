@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from netc.errors import GraphError, clean
+from netc.ir.device import Device
 from netc.ir.dims import Dim
 from netc.ir.graph import Builder, Value, frozen
 from netc.ir.op import Op
 from netc.ir.ops.sources import Const, Initializer
+from netc.ir.shards import Shard, contradiction, within
 from netc.ir.types import TensorType, f32
 
 
@@ -65,6 +67,24 @@ class Maker:
             yield
         finally:
             self.scope = before
+
+    @contextmanager
+    def on(self, device: Device) -> Iterator[None]:
+        """Nodes made within run on this device."""
+        if why := contradiction(self.b.shards, device):
+            message = f"what is here is placed on {device}, but {why}"
+            raise GraphError(message, help="take the placement away, or the sharding")
+        with self.b.on(device):
+            yield
+
+    @contextmanager
+    def sharded(self, shard: Shard) -> Iterator[None]:
+        """Nodes made within are shared by devices so."""
+        if why := contradiction((shard,), self.b.device):
+            message = f"what is here is placed on {self.b.device}, but {why}"
+            raise GraphError(message, help="take the placement away, or the sharding")
+        with self.b.sharded(within(self.b.shards, shard)):
+            yield
 
     def site(self, name: str, owner: str = "") -> Site:
         """Where one word makes its nodes; `owner` is the layer whose parameters it shares."""

@@ -30,11 +30,12 @@ _SHOWN = {
 # A group of terminals, what stands for all of them, and the terminal that shows it is meant.
 _GROUPS = (
     ("IMPORT", "`net`, `block`, `op`, `let`, `import`", ("NET", "BLOCK", "OP", "LET")),
-    ("REPEAT", "a statement", ("NAME", "QUOTED", "LET", "ON", "RETURN")),
+    ("REPEAT", "a statement", ("NAME", "QUOTED", "LET", "ON", "SHARDED", "RETURN")),
     ("NUMBER", "a value", ("NAME", "QUOTED", "STRING", "LPAR", "LSQB", "MINUS")),
     ("DEVICE", "a device such as `cuda:0`", ("NAME",)),
     ("QUOTED", "a name", ("NAME",)),
 )
+_SHARDINGS = "such as `replicate over cpu:0, cpu:1 {`, `split channels over …`, `pipeline over …`"
 _CHARACTERS = {
     "'": 'texts are written with double quotes: `"…"`',
     ";": "no sign ends a statement",
@@ -58,6 +59,8 @@ def diagnose(e: UnexpectedInput, source: Source) -> Diagnostic:
         return Diagnostic("the text ends too early", end, _expected(e))
     if e.token == "//" and begins_line(e.token, source):
         return Diagnostic("unexpected `//`", span, "a comment begins with `#`")
+    if e.token == "over":
+        return Diagnostic("unexpected `over`", span, _SHARDINGS)
     if e.token in KEYWORDS and "NAME" in _accepted(e):
         message = f"`{e.token}` is a word of the language, not a name"
         return Diagnostic(message, span, f"in backquotes it is a name: `` `{e.token}` ``")

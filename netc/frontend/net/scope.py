@@ -107,7 +107,7 @@ class Library:
         for s in body:
             if isinstance(s, ast.Return):
                 self.wrong.append(Diagnostic(message, s.span, help))
-            elif isinstance(s, ast.Repeat | ast.On):
+            elif isinstance(s, ast.Repeat | ast.On | ast.Sharded):
                 self._refuse_returns(s.body, message, help)
 
 

@@ -106,6 +106,12 @@ def _statement(s: ast.Statement, indent: str) -> Iterator[str]:
             named = f" as {quote(index)}" if index else ""
             yield f"{indent}repeat {expr(count)}{named} {{"
             yield from _body(body, indent=indent)
+        case ast.Sharded(way, devices, body, by, count):
+            words = "split channels" if way == "split" else way
+            more = "" if by == "output" else f" by {by}"
+            more += "" if count is None else f" micro_batches={expr(count)}"
+            yield f"{indent}{words} over {', '.join(devices)}{more} {{"
+            yield from _body(body, indent=indent)
         case ast.On(device, body):
             yield f"{indent}on {device} {{"
             yield from _body(body, indent=indent)

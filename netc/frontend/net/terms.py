@@ -290,7 +290,8 @@ class _Terms:
 
     def _pair(self, node: Node, then: Node) -> Term | None:
         """mul, then add, with parameters of one layer: `scale`; gather, then add: `embed`."""
-        if then.op.name != "add" or then.inputs[0].node is not node:
+        alike = then.shards == node.shards
+        if then.op.name != "add" or then.inputs[0].node is not node or not alike:
             return None
         if node.op.name == "mul":
             return self._scale(node, then)

@@ -10,13 +10,14 @@ import inspect
 import math
 import re
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from lark import Token
 
 from netc.errors import Diagnostic, GraphError, Source, Span, clean
 from netc.frontend.net import ast
 from netc.ir.device import Device
+from netc.ir.shards import BY, By, Way
 
 COMPARE = frozenset(("<", "<=", ">", ">=", "==", "!="))
 _LEVELS = (COMPARE, frozenset("+-"), frozenset(("*", "/", "//", "%")))
@@ -24,6 +25,8 @@ _ESCAPE = re.compile(r"\\(u\{[0-9a-fA-F]{1,6}\}|.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "`": "`"}
 _MAX_DIGITS = 18  # of an integer: it then fits 64 bits
 _MAX_INDEXES = 8  # a[0][1]… in a row
+
+_AFTER_DEVICES = "after the devices fits `by input`, `micro_batches=4` or `{`"
 
 Children: TypeAlias = list[Any]
 
@@ -126,6 +129,37 @@ class Tree:
         """`on cuda:1 { … }`."""
         word, device, body = c
         return ast.On(device, body, span=self.span(word))
+
+    def sharded(self, c: Children) -> ast.Sharded:
+        """`split channels over cpu:0, cpu:1 by input { … }`."""
+        word, *devices, said, body = c
+        way = cast(Way, word.split()[0])
+        by, count = "output", None
+        match said:
+            case ("by", str(by), Token() as at):
+                if way != "split" or by not in BY:
+                    help = f"channels are split by {' or '.join(BY)}"
+                    self.wrong(f"no {way} by `{clean(by)}`", self.span(at), help)
+            case ("micro_batches", count, Token() as at):
+                if way != "pipeline":
+                    help = "such as `pipeline over cpu:0, cpu:1 micro_batches=4`"
+                    self.wrong("micro-batches are of a pipeline", self.span(at), help)
+        span = self.span(word)
+        return ast.Sharded(way, tuple(devices), body, cast(By, by), count, span=span)
+
+    def by(self, c: Children) -> tuple[str, str, Token]:
+        """`by input`."""
+        word, way = c
+        if word != "by":
+            self.wrong(f"unexpected `{clean(word)}`", self.span(word), _AFTER_DEVICES)
+        return "by", str(way), way
+
+    def micro(self, c: Children) -> tuple[str, ast.Expr, Token]:
+        """`micro_batches=4`."""
+        word, count = c
+        if word != "micro_batches":
+            self.wrong(f"unexpected `{clean(word)}`", self.span(word), _AFTER_DEVICES)
+        return "micro_batches", count, word
 
     def return_(self, c: Children) -> ast.Return:
         """`return a, b`."""

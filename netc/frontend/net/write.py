@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from netc.errors import Source, UnsupportedError, clean
 from netc.frontend.net import ast
 from netc.frontend.net.blocks import with_blocks
 from netc.frontend.net.mistakes import KEYWORDS
 from netc.frontend.net.parse import parse
-from netc.frontend.net.pipes import piped, wrapped
+from netc.frontend.net.pipes import names_in, piped, wrapped
 from netc.frontend.net.scope import BUILT_IN
 from netc.frontend.net.show import show
 from netc.frontend.net.terms import Term, literal, terms_of, text
 from netc.frontend.net.words import words
 from netc.ir.graph import Graph, Stage, Value
 from netc.ir.ops.formula import Formula
-from netc.ir.ops.sources import KINDS, Input, Param
+from netc.ir.ops.sources import KINDS, Const, Input, Param
+from netc.ir.shards import Shard
+
+Shards = tuple[Shard, ...]
 
 _CONSTANTS = frozenset((*BUILT_IN, *KINDS))
 _WORD = re.compile(r"[^\W\d]\w*")
@@ -37,16 +40,39 @@ def write_net(graph: Graph, doc: str = "", blocks: bool = True) -> str:
         raise UnsupportedError(f"a graph of stage {graph.stage.value} has no text in the language")
     ops = _formulas(graph)
     names = Names(graph)
-    body = _Writer(graph, ops, names).body()
+    body, shards = _Writer(graph, ops, names).body()
     found: list[ast.Block] = []
-    if blocks:
+    if blocks and not any(shards):
         used = {*words(), *(op.name for op in ops.values())}
         found, body = with_blocks(body, graph.outputs, names, used)
-    body = piped(body, graph.outputs)
+    if any(shards):
+        said = _sharded(body, shards, graph.outputs, names.step)
+    else:
+        said = wrapped(piped(body, graph.outputs), names.step)
     ports = tuple(ast.Port(n.name, literal(n.types[0])) for n in graph.inputs)
     outputs = tuple(map(ast.Name, graph.outputs))
-    net = ast.Net(_net_name(graph.name), ports, outputs, wrapped(body, names.step), doc)
+    net = ast.Net(_net_name(graph.name), ports, outputs, said, doc)
     return show(ast.File((*ops.values(), *found, net)))
+
+
+def _sharded(
+    body: Sequence[ast.Bind], shards: Sequence[Shards], outputs: Iterable[str], step: str
+) -> tuple[ast.Statement, ...]:
+    """The statements, those that follow one another and are sharded alike within one sharding."""
+    runs = [
+        (said, [s for s, _ in run])
+        for said, run in itertools.groupby(zip(body, shards, strict=True), lambda pair: pair[1])
+    ]
+    reads = [{n for s in run for n in names_in(s.value)} for _, run in runs]
+    out: list[ast.Statement] = []
+    for i, (said, run) in enumerate(runs):
+        others = set(outputs).union(*reads[:i], *reads[i + 1 :])
+        lines = wrapped(piped(run, others), step)
+        for s in reversed(said):
+            count = None if s.micro_batches is None else ast.Number(s.micro_batches)
+            lines = (ast.Sharded(s.way, tuple(map(str, s.devices)), lines, s.by, count),)
+        out += lines
+    return tuple(out)
 
 
 def _net_name(name: str) -> str:
@@ -112,9 +138,13 @@ class _Writer:
         self.variables: dict[Value, str] = {v: v.name for n in graph.inputs for v in n.results}
         self.made: set[str] = set()
 
-    def body(self) -> list[ast.Bind]:
-        """The statements of the net."""
+    def body(self) -> tuple[list[ast.Bind], list[Shards]]:
+        """The statements of the net, and how each is sharded; parameters are as what is next."""
         statements = []
+        shards = [t.node.shards for t in self.names.terms]
+        for i, term in reversed([*enumerate(self.names.terms[:-1])]):
+            if isinstance(term.node.op, Param | Const):
+                shards[i] = shards[i + 1]
         for term in self.names.terms:
             value = self._value(term)
             self.made.add(term.owner)
@@ -126,7 +156,8 @@ class _Writer:
                     what = f"the input {clean(v.name)} is an output under another name"
                     raise UnsupportedError(what)
                 statements.append(ast.Bind((ast.Name(name),), self._operand(v)))
-        return statements
+                shards.append(())
+        return statements, shards
 
     def _target(self, v: Value) -> str:
         name = self.outputs.get(v)

@@ -191,6 +191,50 @@ def test_several_results() -> None:
     )
 
 
+def test_shardings() -> None:
+    g = read(
+        """
+        let count = 2
+        block b(x) {
+          split channels over cpu:0,
+            cpu:2 by input { x = x |> conv(2, 1, name="c") |> relu }
+          return x
+        }
+        net n(x: f32[4, 2, 4, 4]) -> y {
+          replicate over cpu:0, cpu:1 { a = relu(x)  c = tanh(a) }
+          pipeline over cpu:0, cpu:2 micro_batches=count * 2 { a = a |> b  on cpu:2 { e = exp(a) } }
+          pipeline over cpu, cpu:1, cpu:2 { y = a + e + c }
+        }
+        """
+    )
+    stages = "pipeline(cpu:0, cpu:2, micro_batches=4)"
+    both = f"{stages} @ split(cpu:0, cpu:2, by=input)"
+    assert {n.name: n.place for n in g.nodes if n.place} == {
+        "a": "replicate(cpu:0, cpu:1)",
+        "c": "replicate(cpu:0, cpu:1)",
+        "a_1/c": both,
+        "a_1/x": both,
+        "e": f"cpu:2 @ {stages}",
+        "add": "pipeline(cpu:0, cpu:1, cpu:2, micro_batches=3)",
+        "y": "pipeline(cpu:0, cpu:1, cpu:2, micro_batches=3)",
+    }
+
+
+def test_the_words_of_shardings_are_names_too() -> None:
+    g = read(
+        """
+        net n(split: f32[4, 2]) -> over, channels {
+          replicate = relu(split)
+          over = replicate
+          pipeline = tanh(over) |> relu
+          by = pipeline micro_batches = by
+          channels, over = split(micro_batches, 2)
+        }
+        """
+    )
+    assert [str(v.type) for v in g.outputs.values()] == ["f32[4,1]", "f32[4,1]"]
+
+
 def test_devices() -> None:
     g = read(
         """

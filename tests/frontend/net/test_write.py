@@ -18,6 +18,7 @@ from netc.frontend.net.write import write_net
 from netc.ir.device import Device
 from netc.ir.graph import Builder, Graph, Value
 from netc.ir.ops.sources import Initializer, Param
+from netc.ir.shards import Shard
 from netc.ir.types import f32, u8
 from tests.strategies import graphs
 
@@ -45,7 +46,7 @@ def difference(a: Graph, b: Graph) -> str:
 
 def _other(a: Graph, u: Value, v: Value) -> str:
     same = u.index == v.index and u.node.types == v.node.types
-    same &= len(u.node.inputs) == len(v.node.inputs) and u.node.device == v.node.device
+    same &= len(u.node.inputs) == len(v.node.inputs) and u.node.place == v.node.place
     if isinstance(u.op, Param):
         same &= isinstance(v.op, Param) and u.name == v.name
         same &= u.name in a.weights or u.op == v.op
@@ -182,6 +183,27 @@ def test_devices_formulas_and_several_results() -> None:
 
     rows, count = b(Compact(), y, s).results
     check(b.graph("g", {"rows": rows, "count": count, "y": y}))
+
+
+def test_shardings() -> None:
+    """Values are read across regions, parameters stand within one, and ways within another."""
+    b = Builder()
+    two = Device("cpu"), Device("cpu", 1)
+    x = b.input("x", f32[4, 8])
+    with b.sharded((Shard("replicate", two),)):
+        w = b.param("w", f32[8, 8])
+        x = b.fc(x, w, name="one")
+        h = b.relu(x, name="h")
+    y = b.add(x, h, name="y")
+    with b.sharded((Shard("pipeline", two, micro_batches=4), Shard("split", two, "input"))):
+        z = b.fc(b.add(y, b.const(type=f32[()], value=2.0)), w, b.param("two.b", f32[8]))
+    with b.sharded((Shard("split", two),)):
+        z = b.fc(b.add(z, h), b.param("v.w", f32[2, 8]), name="v")
+    text = check(b.graph("g", {"z": b.relu(z), "y": y}))
+    assert "  replicate over cpu:0, cpu:1 {\n" in text
+    assert "  pipeline over cpu:0, cpu:1 micro_batches=4 {\n" in text
+    assert "    split channels over cpu:0, cpu:1 by input {\n" in text
+    assert "  split channels over cpu:0, cpu:1 {\n" in text
 
 
 def test_an_output_under_two_names_and_numbers_on_the_left() -> None:

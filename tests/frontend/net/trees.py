@@ -17,7 +17,8 @@ def _hidden(s: st.SearchStrategy, name: str) -> st.SearchStrategy:
     return st.composite(draw)()
 
 
-WORDS = ("x", "conv", "a.b", "net", "repeat", "as", "N", "ß", "漢字", "a b", "`", '"', "\\", "1x1")
+WORDS = ("x", "conv", "a.b", "net", "repeat", "as", "N", "ß", "漢字", "a b", "`", '"', "\\", "1x1",
+         "replicate", "over", "split", "channels", "pipeline", "by", "micro_batches")  # fmt: skip
 _any = st.characters(exclude_categories=("Cs",))
 _names = st.one_of(st.sampled_from(WORDS), st.text(_any, min_size=1, max_size=6))
 names = _hidden(_names, "names")
@@ -73,10 +74,21 @@ exprs = _hidden(st.recursive(atoms, _larger, max_leaves=8), "exprs")
 lets = st.builds(ast.Let, names, exprs)
 
 
+def _shardings(s: st.SearchStrategy) -> st.SearchStrategy:
+    over, body = _tuple(devices, 1), _tuple(s)
+    counts = st.one_of(st.none(), exprs)
+    return st.one_of(
+        st.builds(ast.Sharded, st.just("replicate"), over, body),
+        st.builds(ast.Sharded, st.just("split"), over, body, st.sampled_from(("output", "input"))),
+        st.builds(ast.Sharded, st.just("pipeline"), over, body, count=counts),
+    )
+
+
 def _bodies(s: st.SearchStrategy) -> st.SearchStrategy:
     return st.one_of(
         st.builds(ast.Repeat, exprs, st.one_of(st.just(""), names), _tuple(s)),
         st.builds(ast.On, devices, _tuple(s)),
+        _shardings(s),
     )
 
 
