@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -102,9 +103,22 @@ def median_steps(exe: Executable, feed: Arrays) -> list[StepTime]:
     return [replace(s, seconds=spent) for s, spent in zip(runs[0], medians, strict=True)]
 
 
+def _joined(steps: list[StepTime]) -> Iterator[StepTime]:
+    """Neighbouring calls of one kernel for one node, as one step."""
+    for _, group in itertools.groupby(steps, lambda s: (s.name, s.op, s.kernel, s.device)):
+        calls = list(group)
+        yield replace(
+            calls[0],
+            op=calls[0].op if len(calls) == 1 else f"{calls[0].op} ×{len(calls)}",
+            seconds=sum(s.seconds for s in calls),
+            flops=sum(s.flops for s in calls),
+            bytes=sum(s.bytes for s in calls),
+        )
+
+
 def step_rows(exe: Executable, feed: Arrays) -> tuple[list[tuple[object, ...]], float]:
     """A row for every step, and the work of a run in FLOP."""
-    steps = median_steps(exe, feed)
+    steps = list(_joined(median_steps(exe, feed)))
     total = sum(s.seconds for s in steps) or 1e-12
     rows: list[tuple[object, ...]] = []
     for s in steps:

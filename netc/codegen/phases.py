@@ -16,7 +16,7 @@ from netc.ir.graph import Node
 from netc.ir.ops.convolution import ConvTranspose
 from netc.ir.ops.windows import known
 
-MOST = 64  # phases of one node
+MOST = 1024  # phases of one node, each a step of its own; FCN-32s has so many
 
 
 @dataclass(frozen=True)
@@ -103,14 +103,14 @@ def why_whole(node: Node) -> str | None:
     """Why a transposed convolution is not cut into phases; None when it is."""
     assert isinstance(node.op, ConvTranspose)
     if node.types[0].rank != 4:
-        return f"%{node.name} has not two spatial axes"
+        return "it has not two spatial axes"
     count = math.prod(a.count for a in axes_of(node))
     if count > MOST:
-        return f"%{node.name} would be {count} convolutions, {MOST} at most are worth it"
+        return f"it would be {count} convolutions, and {MOST} at most are made of one"
     if node.op.groups == 1:
         return None
     ins, outs = known(node.inputs[1].type.shape[:2], "channels")
     ins //= node.op.groups
     if (ins, outs) == (1, 1) or (ins % 8 == 0 and outs % 8 == 0):
         return None
-    return f"%{node.name} has {ins} to {outs} channels a group, no multiples of 8"
+    return f"it has {ins} to {outs} channels a group, no multiples of 8"

@@ -123,7 +123,7 @@ def row_major(node: Node) -> str | None:
     """Why a node must not be channel-blocked; None when its C8 kernel is there."""
     if isinstance(node.op, ConvTranspose):
         why = why_whole(node)
-        return why and f"{why}; it stays row-major"
+        return why and f"%{node.name} stays row-major: {why}"
     if isinstance(node.op, Conv) and node.op.groups > 1:
         return _grouped(node, node.op.groups)
     return None

@@ -82,15 +82,22 @@ def pack_channels(values: F32, groups: int, fill: float = 0.0) -> F32:
 def unpack(packed: F32, packing: Sequence[str | int], shape: tuple[int, ...]) -> F32:
     """The weights of this shape that were packed so: the inverse of pack_conv and pack_fc."""
     match packing:
-        case ["conv", int(groups), int(blocked)]:
+        case ["conv", int(groups), int(blocked)] if _splits(shape, groups):
             return _unpack_conv(packed, shape, groups, bool(blocked))
         case ["fc", int(c), int(h), int(w)]:
             return _unpack_conv(packed, (shape[0], c, h, w), 1, True).reshape(shape)
-        case ["phases", int(groups), int(blocked), int(i), int(j)] if min(groups, i, j) > 0:
+        case ["phases", int(groups), int(blocked), int(i), int(j)] if (
+            _splits(shape, groups) and min(i, j) > 0
+        ):
             return _unpack_phases(packed, shape, groups, (i, j), bool(blocked))
         case ["raw"]:
             return packed.reshape(shape)
     raise ArtifactError(f"weights are packed in an unknown way, {clean(packing)}")
+
+
+def _splits(shape: tuple[int, ...], groups: int) -> bool:
+    """Whether weights of this shape can be a convolution's with so many groups."""
+    return len(shape) == 4 and groups > 0 and shape[0] % groups == 0
 
 
 def packed_count(packing: Sequence[str | int], shape: tuple[int, ...]) -> int:

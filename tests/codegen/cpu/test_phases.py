@@ -10,6 +10,7 @@ import pytest
 from netc.codegen.cpu import packing
 from netc.codegen.packing import packed_count, unpack
 from netc.codegen.phases import axes_of, why_whole
+from netc.errors import ArtifactError
 from netc.ir.graph import Builder, Graph
 from netc.ir.ops.convolution import ConvTranspose
 from netc.ir.types import Layout, TensorType, f32
@@ -148,13 +149,20 @@ def test_weights_come_back(shape: tuple[int, ...], blocked: bool) -> None:
         np.testing.assert_array_equal(unpack(packed, how, shape), w)
 
 
+@pytest.mark.parametrize("how", [("phases", 0, 1, 2, 2), ("phases", 3, 1, 2, 2), ("conv", 3, 1)])
+def test_weights_that_cannot_have_been_packed_so(how: tuple) -> None:
+    packed = np.zeros(packed_count(how, (16, 8, 3, 3)), np.float32)
+    with pytest.raises(ArtifactError, match="packed in an unknown way"):
+        unpack(packed, how, (16, 8, 3, 3))
+
+
 @pytest.mark.parametrize(
     ("w", "attributes", "why"),
     [
-        (f32[8, 8, 3, 3], {"stride": (9, 9)}, "81 convolutions"),
+        (f32[8, 8, 3, 3], {"stride": (33, 32)}, "1056 convolutions"),
         (f32[8, 2, 3, 3], {"groups": 4}, "2 to 2 channels a group"),
         (f32[8, 1, 3, 3], {"groups": 8}, None),
-        (f32[8, 8, 3, 3], {"stride": (8, 8)}, None),
+        (f32[8, 8, 3, 3], {"stride": (32, 32)}, None),
     ],
 )
 def test_what_stays_whole(w: TensorType, attributes: dict, why: str | None) -> None:
