@@ -9,7 +9,7 @@ import click
 
 from netc.cli.gpus import show_kernels, target_option
 from netc.cli.options import EXISTING, WRITTEN, prepare_options, source_options
-from netc.cli.places import Places, place_options
+from netc.cli.places import Places, place_options, place_options_only
 from netc.cli.show import progress, say, size, table
 from netc.errors import UsageError, clean
 
@@ -18,6 +18,7 @@ from netc.errors import UsageError, clean
 @click.argument("source", type=EXISTING)
 @click.option("--batch", type=click.IntRange(1, 1 << 20), default=1, help="For FLOPs and memory.")
 @click.option("--ops", "each", is_flag=True, help="One line for every node, not for every op.")
+@place_options
 @source_options
 @prepare_options
 def inspect_command(source: Path, batch: int, each: bool, **options: Any) -> None:
@@ -25,7 +26,8 @@ def inspect_command(source: Path, batch: int, each: bool, **options: Any) -> Non
     from netc.cli.facts import model_lines, net_lines, node_rows, op_rows, sizes_for
     from netc.cli.sources import is_model, read_source
 
-    graph = read_source(source, options)
+    places = Places.taken(options)
+    graph = places.shown(read_source(source, options))
     sizes = sizes_for(graph, batch)
     say("\n".join(net_lines(graph, sizes)))
     if is_model(source):
@@ -110,11 +112,16 @@ def explain_command(
 @click.option("-o", "--out", type=WRITTEN, help="The .svg to write; SOURCE.svg where not given.")
 @click.option("--devices", is_flag=True, help="Colour by device, not by kind of op.")
 @click.option("--after", help="Draw the graph as it is after this pass.")
+@place_options_only
 @source_options
 def draw_command(
     source: Path, out: Path | None, devices: bool, after: str | None, **options: Any
 ) -> None:
-    """Draw a net or a compiled model as SVG, which any browser shows."""
+    """Draw a net or a compiled model as SVG, which any browser shows.
+
+    \b
+    netc draw model.net --shape data=8,3,224,224 --replicate cpu:0,cpu:1 --devices
+    """
     from netc.cli.sources import read_source
     from netc.draw import draw
     from netc.runtime.atomic import write_file
@@ -122,7 +129,8 @@ def draw_command(
     out = out or source.with_suffix(".svg")
     if out.suffix.lower() != ".svg":
         raise UsageError(f"cannot write {clean(out.name)}", help="a drawing is a .svg file")
-    graph = read_source(source, options)
+    places = Places.taken(options)
+    graph = places.shown(read_source(source, options))
     if after:
         from netc.cli.stages import graph_after
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 MAX_PLACES = 1 << 22  # bytes of a placement file
 
+_DEVICES = click.option("--devices", help="Devices to use, such as cpu:0,cpu:1.")
 _OPTIONS = (
-    click.option("--devices", help="Devices to use, such as cpu:0,cpu:1."),
     click.option("--place", multiple=True, metavar="LAYER=DEVICE", help="May be repeated."),
     click.option("--placement", type=EXISTING, help="A file of lines `layer = device`."),
     click.option("--strategy", help="annotated, greedy, min_cut, stages or milp, over --devices."),
@@ -46,6 +46,11 @@ _OPTIONS = (
 
 def place_options(command: F) -> F:
     """The options of commands that place a net."""
+    return _DEVICES(place_options_only(command))
+
+
+def place_options_only(command: F) -> F:
+    """The same without --devices, for a command that means something else by it."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -68,12 +73,22 @@ class Places:
         from netc import choices
 
         names = ("devices", "place", "placement", "strategy")
-        placing = {name: options.pop(name) for name in names}
+        placing = {name: options.pop(name, None) for name in names}
         names = ("replicate", "split", "pipeline", "micro_batches")
         said = {name: options.pop(name) for name in names}
         said["split"] = _splits(said["split"])
         machine = choices.machine_of(options.pop("machine"))
         return Places(**placing, sharding=choices.sharding_of(**said), machine=machine)
+
+    def shown(self, graph: Graph) -> Graph:
+        """The graph arranged where options say something, else as it was written."""
+        from netc import api
+
+        said = (self.place, self.placement, self.strategy, self.sharding)
+        if not any(said):
+            return graph
+        options = api.compile_options(True, "native", None, self.devices, "cpu", self.sharding)
+        return self.arranged(graph, options).graph
 
     def arranged(self, graph: Graph, options: Options) -> Arranged:
         """The graph with its nodes where the options put them."""

@@ -158,6 +158,100 @@ def test_explain_shows_the_shares(net: Path) -> None:
     assert "2 micro-batches" in shown
 
 
+def test_inspect_and_draw_show_a_sharded_net(net: Path) -> None:
+    words = ("--shape", "data=4,4,9,9", "--replicate", "cpu:0,cpu:1")
+    shown = run("inspect", net, "--ops", *words)
+    assert "devices cpu:0, cpu:1" in shown
+    assert "c1.1" in shown
+    svg = net.with_suffix(".svg")
+    assert run("draw", net, "--devices", *words).startswith("0\n")
+    assert "c1.1" in svg.read_text()
+    assert "cpu:1" in svg.read_text()
+    run("draw", net, "--shape", "data=4,4,9,9", "--place", "c2=cpu:3", "--devices")
+    assert "cpu:3" in svg.read_text()
+    assert "there is no layer 'c9' to split" in run("inspect", net, "--split", "c9=cpu:0,cpu:1")
+
+
+SAYING = """
+net two(data: f32[4, 4, 9, 9]) -> prob {
+  replicate over cpu:0, cpu:1 {
+    x = data |> conv(8, 3, name="c1") |> relu |> max_pool(2, stride=2, name="p1")
+    t = x |> conv(8, 3, name="c2") |> relu |> conv(4, 1, name="c3") |> relu
+  }
+  split channels over cpu:0, cpu:1 { prob = t |> fc(5, name="fc") |> softmax }
+}
+"""
+
+
+@pytest.fixture
+def saying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("NETC_DEVICES", raising=False)
+    path = tmp_path / "saying.net"
+    path.write_text(SAYING)
+    return path
+
+
+def test_a_net_that_says_how_it_is_sharded(saying: Path) -> None:
+    model, plain = saying.with_suffix(".bin"), saying.with_name("plain.net")
+    plain.write_text(SAYING.replace("replicate over cpu:0, cpu:1", "on cpu:0")
+                     .replace("split channels over cpu:0, cpu:1", "on cpu:0"))  # fmt: skip
+    assert run("compile", saying).startswith("0\n")
+    assert devices_of(model) == {"cpu:0", "cpu:1"}
+    want = netc.compile(plain)(data=data())["prob"]
+    assert np.array_equal(netc.load(model, trust=True)(data=data())["prob"], want)
+    as_written = [netc.compile(f, optimize=False)(data=data())["prob"] for f in (saying, plain)]
+    assert np.array_equal(*as_written)
+    assert run("verify", model).startswith("0\n")
+
+
+def test_what_a_net_says_is_shown_as_written_and_as_done(saying: Path) -> None:
+    shown = run("dump", saying)
+    assert "%c1 = conv(%data, %c1.w, %c1.b) : f32[4,8,7,7] @ replicate(cpu:0, cpu:1)" in shown
+    assert "%prob = softmax(%fc) : f32[4,5] @ split(cpu:0, cpu:1)" in shown
+    assert "%c1.1 = conv(" in run("dump", saying, "--after", "shard")
+    assert "%c1.1 = conv(" in run("opt", saying, "-p", "shard")
+    shown = run("inspect", saying)
+    assert "devices cpu:0, cpu:1\n  sharded replicate(cpu:0, cpu:1)\n  sharded split(" in shown
+    shown = run("explain", saying, "--rules")
+    assert "over cpu:0, cpu:1" in shown
+    assert "by output over cpu:0, cpu:1" in shown
+    svg = saying.with_suffix(".svg")
+    run("draw", saying, "--devices")
+    assert "replicate(cpu:0, cpu:1)" in svg.read_text()
+    run("draw", saying, "--devices", "--after", "shard")
+    assert "c1.1" in svg.read_text()
+    assert run("bisect", saying).startswith("0\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--devices", "cpu:0,cpu:2"), "the sharding names cpu:1, which is not there"),
+        (("--strategy", "greedy", "--devices", "cpu:0,cpu:1"), "a strategy and a sharding both"),
+        (("--target", "cuda"), "the target is cuda, and the devices are cpu:0, cpu:1"),
+        (("--place", "c2=cpu:1"), "saying.net:5:14: error: %c2 is placed on cpu:1, but replicate"),
+        (("--place", "fc=cpu:1"), "%fc is placed on cpu:1, but is split over cpu:0, cpu:1"),
+        (
+            ("--replicate", "cpu:0,cpu:1"),
+            "%c1 is replicate(cpu:0, cpu:1) by the net, and replicate",
+        ),
+        (("--pipeline", "cpu:0,cpu:1"), "by the net, and pipeline(cpu:0, cpu:1, micro_batches=2)"),
+        (("--split", "fc=cpu:0,cpu:1"), "%fc is split(cpu:0, cpu:1) by the net, and split(cpu:0"),
+    ],
+)
+def test_what_contradicts_what_a_net_says(
+    saying: Path, words: tuple[object, ...], said: str
+) -> None:
+    shown = run("compile", saying, *words)
+    assert said in shown
+    assert "Traceback" not in shown
+
+
+def test_place_says_where_the_rest_is(saying: Path) -> None:
+    assert run("compile", saying, "--place", "prob=cpu:2").startswith("0\n")
+    assert devices_of(saying.with_suffix(".bin")) == {"cpu:0", "cpu:1", "cpu:2"}
+
+
 BATCH = ("--shape", "data=4,4,9,9")
 REPLICATE = ("--replicate", "cpu:0,cpu:1")
 
