@@ -80,7 +80,8 @@ class Pipeline:
         each = _MicroBatches(graph, self.micro_batches, self.nodes, self.first)
         one = _OneShare(_alone(graph, self.nodes, self.devices), self.micro_batches, each.batch)
         placement = stages(problem_of(one.run(), machine, self.devices))
-        each.stage = {name: placement.devices[now] for name, now in one.renamed()}
+        where = placement.devices
+        each.stage = {name: where[now] for name, now in one.renamed() if now in where}
         made = each.run()
         said = f"over {listed(self.devices)}, {self.micro_batches} micro-batches"
         ctx.fired.append(Fired("pipeline", said, each.named))
@@ -254,8 +255,8 @@ class _OneShare(_Batches):
         return node.device
 
     def ranks(self, node: Node) -> Sequence[Device | None]:
-        """Where the net says, once."""
-        return (node.device,)
+        """Where the net says."""
+        return (node.device,) * self.count
 
     def cut(self, node: Node) -> Parts | None:
         """The first share of an input, for all."""
@@ -267,7 +268,7 @@ class _OneShare(_Batches):
 
     def apply(self, node: Node, rule: Follow, places: Sequence[Device | None]) -> Parts:
         """The first part of a node, for all."""
-        made = super().apply(node, replace(rule, ops=rule.ops[:1]), places)
+        made = super().apply(node, replace(rule, ops=rule.ops[:1]), places[:1])
         return replace(made, values=made.values * self.count)
 
     def brought(self, value: Value, device: Device | None) -> Value:
