@@ -13,7 +13,8 @@ from netc.ir.graph import Graph
 from netc.ir.interpret import interpret
 from netc.ir.op import Array
 from netc.ir.ops.devices import Copy
-from netc.passes.base import Context, run_passes
+from netc.passes.base import Context, run_passes, until
+from netc.passes.pipelines import INFERENCE
 from netc.passes.place import Place
 from netc.passes.shard_channels import SplitChannels
 from tests.examples.test_examples import EXAMPLES, quiet, seeded
@@ -88,3 +89,20 @@ def test_alexnet_is_split_by_a_pass_as_well() -> None:
     feed = fed(whole)
     before, after = (interpret(g, feed, np.float32)["prob"] for g in (whole, split))
     assert np.abs(after - before).max() <= 1e-5 * np.abs(before).max()
+
+
+def test_one_weird_trick_is_alexnet() -> None:
+    """Bit by bit; only the picture's second half, halves of pool5 and of channels cross."""
+    shapes = {"data": (2, 3, 227, 227)}
+    two, one = (
+        netc.read(EXAMPLES / f"{name}.net", shapes=shapes, warn=quiet)
+        for name in ("alexnet_weird_trick", "alexnet")
+    )
+    done = run_passes(two, until(INFERENCE, "canonicalize"), Context(check=2))
+    assert sorted(copies(done)) == sorted([
+        "f32[1,3,227,227] to cpu:1",
+        "f32[1,256,6,6] to cpu:0", "f32[1,256,6,6] to cpu:1",
+        "f32[2,2048] to cpu:0", "f32[2,2048] to cpu:1", "f32[2,2048] to cpu:0",
+    ])  # fmt: skip
+    feed = fed(two)
+    assert np.array_equal(netc.compile(two)(**feed)["prob"], netc.compile(one)(**feed)["prob"])
