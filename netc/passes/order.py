@@ -22,13 +22,17 @@ from netc.passes.facts import SOURCES, VIEWS, bytes_of, is_kernel
 def schedule(graph: Graph, sizes: Mapping[str, int] | None = None) -> tuple[Node, ...]:
     """Every node, producers first, in the order of the least peak; symbols count as `sizes`."""
     memory = Memory(graph, sizes)
-    default = [n for n in graph.nodes if is_kernel(n)]
-    greedy = (memory.greedy(_least_peak), memory.greedy(_least_growth))
-    orders = [default, *greedy, memory.hungriest_first()]
-    best = min(orders, key=memory.peak)
+    best = least_memory(memory)
     if on_several(graph):
         best = _in_parallel(DeviceClock(graph, memory.needs, sizes), best)
     return _with_views(graph, best)
+
+
+def least_memory(memory: Memory) -> list[Node]:
+    """The kernels in the order of the least peak found."""
+    default = [n for n in memory.graph.nodes if is_kernel(n)]
+    greedy = (memory.greedy(_least_peak), memory.greedy(_least_growth))
+    return min((default, *greedy, memory.hungriest_first()), key=memory.peak)
 
 
 def _in_parallel(clock: DeviceClock, order: list[Node]) -> list[Node]:

@@ -9,6 +9,7 @@ from netc.ir.device import Device
 from netc.ir.graph import Node
 from netc.passes.base import Pass
 from netc.passes.canonicalize import Canonicalize
+from netc.passes.collectives import Collectives
 from netc.passes.cse import Cse
 from netc.passes.fold_norms import FoldNorms
 from netc.passes.fold_params import FoldParams
@@ -21,6 +22,7 @@ from netc.passes.simplify import Simplify
 
 INFERENCE: tuple[Pass, ...] = (
     Shardings(),
+    Collectives(),
     Canonicalize(),
     Simplify(),
     Cse(),
@@ -36,6 +38,7 @@ INFERENCE: tuple[Pass, ...] = (
 # What lowering needs: full attributes, parameters as arrays, every node a kernel.
 MINIMAL: tuple[Pass, ...] = (
     Shardings(),
+    Collectives(),
     Canonicalize(),
     FoldParams(),
     Place(),

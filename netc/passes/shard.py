@@ -1,8 +1,8 @@
 """Values in parts on several devices: the machinery that the sharding passes share.
 
-A value is whole on one device, or in parts along an axis, one per rank. An op that works on parts
-follows; any other reads whole operands: the parts, copied to its device and concatenated there.
-Every crossing is a `copy`, every gather a `concat` of copies; nothing is left to infer.
+A value is whole on one device, or in parts along an axis, one per rank, or a sum of such. An op
+that works on parts follows; any other reads whole operands, gathered or summed on its device.
+Every crossing is a `copy`, an `all_gather` or an `all_reduce`; nothing is left to infer.
 Parameters have no place: each device that reads one, or a slice of one, keeps it.
 
 A pass does one way of sharding, and may leave others that nodes ask for to later ones: what is
@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from netc.ir.device import Device
 from netc.ir.graph import Builder, Graph, Node, Value
-from netc.ir.ops.devices import Copy
+from netc.ir.ops.devices import CROSSING, Copy
 from netc.ir.ops.sources import Const, Param
 from netc.ir.shards import Shard, Way
 from netc.passes.rewrite import rebuilt
@@ -48,6 +48,7 @@ class Sharder(Builder):
         super().__init__({n.name for n in graph.nodes})
         self.before, self.first = graph, first
         self.parts: dict[Value, Parts] = {}
+        self.terms: dict[Value, tuple[Value, ...]] = {}  # what a value is the sum of
         self.wholes: dict[Value, Value] = {}  # where they were made
         self._copies: dict[tuple[Value, Device], Value] = {}
         self._gathered: dict[tuple[Value, Device | None], Value] = {}
@@ -103,9 +104,9 @@ class Sharder(Builder):
     def unsharded(self, node: Node) -> None:
         """The node as it is, on its device, over whole operands."""
         device = self.home(node)
-        if isinstance(node.op, Copy):  # it may read from anywhere
+        if isinstance(node.op, CROSSING):
             inputs = tuple(self._source(v, device) for v in node.inputs)
-            if inputs[0].node.device == device is not None:
+            if isinstance(node.op, Copy) and inputs[0].node.device == device is not None:
                 self.wholes[node.out] = inputs[0]
                 return
         else:
@@ -116,7 +117,7 @@ class Sharder(Builder):
         self.wholes.update(zip(node.results, now.results, strict=True))
 
     def _source(self, v: Value, device: Device | None) -> Value:
-        """What a copy to a device reads: a value where it was made, or its parts brought there."""
+        """What a crossing to a device reads: a value where it was made, or all of it there."""
         return self.wholes[v] if v in self.wholes else self.whole(v, device)
 
     def following(self, node: Node) -> Parts | None:
@@ -138,8 +139,9 @@ class Sharder(Builder):
         """Every part of a node by a rule."""
         values = []
         for rank, (op, device) in enumerate(zip(rule.ops, places, strict=True)):
+            at = None if isinstance(op, CROSSING) else device
             operands = [
-                self.whole(v, device) if cut is None else self.part(v, cut, rank, device)
+                self.whole(v, at) if cut is None else self.part(v, cut, rank, at)
                 for v, cut in zip(node.inputs, rule.operands, strict=True)
             ]
             with self.like(node, device, self.left(node)):
@@ -171,17 +173,23 @@ class Sharder(Builder):
         return self._copies[key]
 
     def whole(self, v: Value, device: Device | None) -> Value:
-        """All of a value on a device: a copy, or the copies of its parts concatenated."""
+        """All of a value on a device: a copy, its parts gathered, or its terms summed."""
         if v in self.wholes:
             return self.brought(self.wholes[v], device)
         device = device or self.home(v.node)
         key = (v, device)
         if key not in self._gathered:
-            known = self.parts[v]
-            copies = [self.brought(part, device) for part in known.values]
             with self.like(v.node, device):
-                self._gathered[key] = self.concat(*copies, axis=known.axis, name=v.node.name)
+                self._gathered[key] = self._joined(v, device)
         return self._gathered[key]
+
+    def _joined(self, v: Value, device: Device | None) -> Value:
+        if v in self.terms:
+            return self.all_reduce(*self.terms[v], name=v.node.name)
+        known = self.parts[v]
+        near = all(part.node.device == device for part in known.values)
+        join = self.concat if near else self.all_gather
+        return join(*known.values, axis=known.axis, name=v.node.name)
 
     def part(self, v: Value, cut: Cut, rank: int, device: Device | None) -> Value:
         """Part `rank` of a value on a device: the part there is, or a slice of the whole."""

@@ -2,8 +2,8 @@
 
 by output: conv(x, w) = concat(conv(x, w[share of rows])): what follows channel by channel stays
     in parts, up to an op that looks across channels;
-by input: conv(x, w) + b = Σ conv(x[share], w[:, share]) + b, summed on the first device in the
-    order of ranks, the bias in the first share.
+by input: conv(x, w) + b = Σ conv(x[share], w[:, share]) + b, summed where it is read in the order
+    of ranks, the bias in the first share.
 A convolution in groups is cut at groups, and reads and gives parts.
 """
 
@@ -157,16 +157,9 @@ class _Channels(Sharder):
         if way is None or way.by == "output" or grouped:
             super().unsharded(node)
             return
-        first = way.devices[0]
-        terms = [self.brought(v, first) for v in self._terms(node, way.devices)]
-        total = terms[0]
-        with self.like(node, first, self.left(node)):
-            for i, term in enumerate(terms[1:], 2):
-                name = node.name if i == len(terms) else f"{node.name}.sum"
-                total = self.add(total, term, name=name)
-        self.wholes[node.out] = total
+        self.terms[node.out] = self._terms(node, way.devices)
 
-    def _terms(self, node: Node, devices: Devices) -> list[Value]:
+    def _terms(self, node: Node, devices: Devices) -> tuple[Value, ...]:
         """conv(x[share], w[:, share]), the first with the bias."""
         x, w, *bias = node.inputs
         axis, inner = self._inner(node)
@@ -185,7 +178,7 @@ class _Channels(Sharder):
             ]
             with self.like(node, device, self.left(node)):
                 terms.append(self(node.op, *operands, name=f"{node.name}.{rank}").out)
-        return terms
+        return tuple(terms)
 
     def _inner(self, node: Node) -> tuple[int, int]:
         """The axis of x that is summed, and the columns of w for each element of it."""

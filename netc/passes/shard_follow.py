@@ -16,6 +16,7 @@ from netc.ir.dims import Dim, product
 from netc.ir.graph import Node
 from netc.ir.op import Op
 from netc.ir.ops.convolution import Conv, ConvTranspose, Fc, Windowed
+from netc.ir.ops.devices import AllGather, AllReduce
 from netc.ir.ops.elementwise import Cast
 from netc.ir.ops.image import ResizeBilinear, ResizeNearest, Unpool
 from netc.ir.ops.indexing import Gather, Im2col, Pick
@@ -143,7 +144,7 @@ def _fc(node: Node, first: int, cut: Cut) -> Follow | None:
 
 def _concat(node: Node, first: int, cut: Cut) -> Follow | None:
     """Along another axis, every operand is cut."""
-    if cut.axis == axis_of(cast(Concat, node.op).axis, node.types[0].rank):
+    if cut.axis == axis_of(cast(Concat | AllGather, node.op).axis, node.types[0].rank):
         return None
     return Follow((cut,) * len(node.inputs), cut.axis, (node.op,) * len(cut.sizes))
 
@@ -224,7 +225,7 @@ def _gather(node: Node, first: int, cut: Cut) -> Follow | None:
 
 Rule = Callable[[Node, int, Cut], "Follow | None"]
 _RULES: tuple[tuple[type[Op] | tuple[type[Op], ...], Rule], ...] = (
-    ((Elementwise, Cast), _elementwise),
+    ((Elementwise, Cast, AllReduce), _elementwise),
     ((Pool, Global, ResizeBilinear, ResizeNearest), _planes),
     (Im2col, _rows),
     (Unpool, _unpool),
@@ -233,7 +234,7 @@ _RULES: tuple[tuple[type[Op] | tuple[type[Op], ...], Rule], ...] = (
     (Reduce, _reduce),
     ((Conv, ConvTranspose), _windowed),
     (Fc, _fc),
-    (Concat, _concat),
+    ((Concat, AllGather), _concat),
     ((Slice, Tile), _along),
     (Pad, _pad),
     (Transpose, _transpose),

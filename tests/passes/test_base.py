@@ -80,8 +80,10 @@ def test_hooks_see_every_pass() -> None:
 
 
 def test_until() -> None:
-    assert until(INFERENCE, "canonicalize") == INFERENCE[:2]
-    with pytest.raises(VerifyError, match="no pass 'tidy'; there are shard, canonicalize"):
+    assert until(INFERENCE, "canonicalize") == INFERENCE[:3]
+    with pytest.raises(
+        VerifyError, match="no pass 'tidy'; there are shard, collectives, canonicalize"
+    ):
         until(INFERENCE, "tidy")
 
 

@@ -21,6 +21,7 @@ from netc.ir.ops.devices import Copy
 from netc.ir.text import show
 from netc.ir.types import f32
 from netc.passes.base import Context, Pass, run_passes
+from netc.passes.collectives import Collectives
 from netc.passes.fold_params import FoldParams
 from netc.passes.place import Place
 from netc.passes.shard_batch import Pipeline, Replicate
@@ -35,7 +36,7 @@ quick = settings(max_examples=100, deadline=None, suppress_health_check=list(Hea
 
 def sharded(graph: Graph, *passes: Pass) -> Graph:
     """After the passes, each verified and read back; placed, with no copy but those written."""
-    after = run_passes(graph, passes, Context(check=2))
+    after = run_passes(graph, (*passes, Collectives()), Context(check=2))
     placed = run_passes(after, (Place(DEVICES[0]),), Context(check=2))
     assert count(placed, Copy) == count(after, Copy), "place had to insert copies"
     return placed

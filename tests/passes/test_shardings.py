@@ -23,6 +23,7 @@ from netc.ir.shards import Shard
 from netc.ir.text import show
 from netc.ir.types import f32
 from netc.passes.base import Context, run_passes
+from netc.passes.collectives import Collectives
 from netc.passes.place import Place
 from netc.passes.shard_batch import Pipeline, Replicate
 from netc.passes.shard_channels import SplitChannels
@@ -55,7 +56,7 @@ def saying(graph: Graph, said: Callable[[Node], tuple[Shard, ...]]) -> Graph:
 
 def done(graph: Graph) -> Graph:
     """The graph after all it says: nothing is left to do, and to copy."""
-    after = run_passes(graph, (Shardings(),), Context(check=2))
+    after = run_passes(graph, (Shardings(), Collectives()), Context(check=2))
     assert not any(n.shards for n in after.nodes)
     placed = run_passes(after, (Place(DEVICES[0]),), Context(check=2))
     copies = [sum(isinstance(n.op, Copy) for n in g.nodes) for g in (after, placed)]
@@ -269,4 +270,6 @@ def test_precisions_follow_shares_through_the_pass() -> None:
     lowered = lower(graph, Options(optimize=False, precisions={"f5": "exact"}))
     kernels = {n.name for n in lowered.order if n.name.startswith("f5.")}
     assert kernels
-    assert set(lowered.precisions) >= {k for k in kernels if "w" not in k}
+    assert set(lowered.precisions) >= {
+        k for k in kernels if "w" not in k and "_" not in k
+    }  # nor copies

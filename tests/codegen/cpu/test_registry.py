@@ -11,12 +11,13 @@ from netc.codegen.cpu.lowering import RULES, Lowering
 from netc.codegen.cpu.target import LEVELS, compile_module
 from netc.ir.op import REGISTRY
 from netc.ir.ops.convolution import Conv, Fc
+from netc.ir.ops.devices import AllGather, AllReduce
 from netc.ir.ops.fused import Fused
 from netc.ir.ops.sources import Const, Input, Param
 from netc.ir.scalar import Elementwise
 from tests.codegen.cpu.harness import LEVELS_HERE, Bench, Where, body_of, close, drawn, expected
 
-WITHOUT = (Input, Param, Const, Fused)  # ops that are no kernels
+WITHOUT = (Input, Param, Const, Fused, AllGather, AllReduce)  # ops that are no kernels
 TESTED_ELSEWHERE = (Conv, Fc)
 EXACT = {
     "gather", "pick", "im2col", "compact", "argmax", "max_pool", "max_pool_index", "unpool",
