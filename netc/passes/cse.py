@@ -46,4 +46,4 @@ def key(node: Node) -> Hashable:
     if isinstance(node.op, Add | Mul | Equal):
         inputs = frozenset((v, node.inputs.count(v)) for v in node.inputs)
     said = tuple(repr(value) for _, value in attributes(node.op))
-    return (type(node.op), said, inputs, node.device)
+    return (type(node.op), said, inputs, node.device, node.shards)

@@ -96,7 +96,7 @@ def _tail(graph: Graph, conv: Node) -> Node | None:
 def _family(branch: Branch) -> Hashable:
     """Equal for branches that may be one."""
     conv, tail = branch.conv, branch.tail
-    return (conv.inputs[0], conv.op, len(conv.inputs), conv.device, tail and repr(tail.op))
+    return (conv.inputs[0], conv.op, len(conv.inputs), conv.place, tail and repr(tail.op))
 
 
 def _why_apart(graph: Graph, branch: Branch) -> str | None:

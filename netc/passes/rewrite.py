@@ -10,7 +10,7 @@
 
 A rule answers with the value that replaces the node's result, or None. Nodes are visited
 producers first, so a round is linear; rounds follow until none changes anything. What replaces a
-node takes over its name, location and device.
+node takes over its name, location, device and shardings.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Rewriter(Builder):
             self.new[old] = now
         if len(node.types) != 1 or type(node.op) not in rules:
             return
-        self.loc, self.device = node.loc, node.device
+        self.loc, self.device, self.shards = node.loc, node.device, node.shards
         for _ in range(MAX_ROUNDS):
             self._made.clear()
             answer = self._first_answer(current, rules)
