@@ -49,9 +49,10 @@ class Slot(IntEnum):
     OUT_PIXELS = 19  # i32 output offset of each pixel of the images taken together
     OUT_IMAGE_STRIDE = 20
     OUT_PLANE = 21  # from eight output channels to the next eight
-    OUT_CHANNELS = 22  # of one group
+    OUT_GROUP = 22  # from one group's outputs to the next's
+    OUT_CHANNELS = 23  # of one group
     COUNTERS = 24  # units taken of each part of the work, PARTS of them, each on a cache line
-    OPERANDS = 56  # per-channel pointers, then (pointer, offsets, image, plane) per-pixel rows
+    OPERANDS = 56  # per-channel pointers, then per-pixel rows like OUTPUT to OUT_GROUP
 
 
 @dataclass(frozen=True)

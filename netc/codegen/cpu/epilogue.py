@@ -18,7 +18,7 @@ Body = Callable[[Function, Val, Sequence[Val], Sequence[Val]], Val]
 
 # args, scratch, first pixel, pixels, panel, panels, first image, group
 PARAMS = ("ptr", "ptr", "i64", "i64", "i64", "i64", "i64", "i64")
-_PIXEL_SLOTS = 4
+_PIXEL_SLOTS = 5
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,9 @@ def _channels(
     """All pixels of `width` channels from `start` of a group."""
     args, _, p0, pixels, _, panels, first, group = f.args
     slots = Slots(f, args)
-    channel = f.add(f.mul(group, slots.size(Slot.OUT_CHANNELS)), start)
     after = Slot.OPERANDS + epilogue.channels
     rows = [Slot.OUTPUT, *(after + _PIXEL_SLOTS * i for i in range(epilogue.pixels))]
-    places = [_Place(slots, row, first, channel, p0) for row in rows]
+    places = [_Place(slots, row, (first, group, start), p0) for row in rows]
     lanes = _Lanes(f, epilogue, width, left)
     packed = f.add(f.mul(slots.size(Slot.PANELS), f.mul(group, PANEL)), start)
     constants = [
@@ -100,12 +99,13 @@ def _channels(
 
 
 class _Place:
-    """Where a block's pixels lie in one tensor, from one channel on."""
+    """Where a block's pixels lie in one tensor, from an image, a group and its channel on."""
 
-    def __init__(self, slots: Slots, at: int, first: Val, channel: Val, p0: Val) -> None:
+    def __init__(self, slots: Slots, at: int, start: tuple[Val, Val, Val], p0: Val) -> None:
         f = self.f = slots.f
+        image, group, channel = start
         plane = slots.size(at + 3)
-        shift = f.mul(first, slots.size(at + 2))
+        shift = f.add(f.mul(image, slots.size(at + 2)), f.mul(group, slots.size(at + 4)))
         shift = f.add(shift, f.mul(f.lshr(channel, 3), plane))
         self.base = f.gep(slots.ptr(at), shift, 4)
         self.offsets = f.gep(slots.ptr(at + 1), p0, 4)

@@ -214,6 +214,7 @@ class Conv:
             Slot.OUT_PIXELS: outs.ctypes.data,
             Slot.OUT_IMAGE_STRIDE: out_image,
             Slot.OUT_PLANE: out_plane,
+            Slot.OUT_GROUP: og // BLOCK * out_plane,
             Slot.OUT_CHANNELS: og,
             Slot.OPERANDS: bias.ctypes.data,
         }
@@ -224,7 +225,8 @@ class Conv:
         if self.residual:
             r = to_blocked(self.residual_value(), (0, 0))
             self.keep.append(r)
-            args[Slot.OPERANDS + 1 :] = (r.ctypes.data, outs.ctypes.data, out_image, out_plane)
+            strides = out_image, out_plane, args[Slot.OUT_GROUP]
+            args[Slot.OPERANDS + 1 :] = (r.ctypes.data, outs.ctypes.data, *strides)
         return args
 
     def residual_value(self) -> np.ndarray:

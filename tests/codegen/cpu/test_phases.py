@@ -8,6 +8,11 @@ import numpy as np
 import pytest
 
 from netc.codegen.cpu import packing
+from netc.codegen.cpu.anchors import lower
+from netc.codegen.cpu.emit import Module
+from netc.codegen.cpu.gemm import GemmFamily
+from netc.codegen.cpu.lowering import Lowering
+from netc.codegen.cpu.target import LEVELS
 from netc.codegen.packing import packed_count, unpack
 from netc.codegen.phases import axes_of, why_whole
 from netc.errors import ArtifactError
@@ -169,3 +174,24 @@ def test_what_stays_whole(w: TensorType, attributes: dict, why: str | None) -> N
     b = Builder()
     node = b(ConvTranspose(**attributes), b.input("x", f32[1, 8, 4, 4]), b.input("w", w))
     assert (why_whole(node) is None) if why is None else (why in str(why_whole(node)))
+
+
+@pytest.mark.parametrize(
+    ("window", "attributes", "calls"),
+    [
+        ((2, 2), TWICE, 2),
+        ((4, 4), {"pad": (1, 1)} | TWICE, 2),
+        ((3, 3), {"pad": (1, 1)} | TWICE, 4),
+        ((9, 9), {"stride": (3, 3), "pad": (3, 3)}, 3),
+        ((9, 9), {"stride": (3, 3), "pad": (4, 4)}, 9),
+        ((64, 64), {"stride": (32, 32)}, 32),
+    ],
+)
+def test_phases_of_a_row_are_groups(window: tuple, attributes: dict, calls: int) -> None:
+    """Where they have as many taps and outputs, one call does them all."""
+    body, halo = body_and_halo(f32[1, 8, 4, 5].blocked(), f32[8, 9, *window], attributes)
+    feed = {n.name: np.zeros(n.types[0].sizes({}), np.float32) for n in body.inputs}
+    where = {name: Where(param=True) for name in "wbs"} | {"x": Where(halo)}
+    module = Module(LEVELS["aarch64"])
+    ctx = Lowering(module.target, module, GemmFamily(module))
+    assert len(lower(ctx, Bench(body, feed, where).kernel)) == calls

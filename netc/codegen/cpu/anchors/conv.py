@@ -51,6 +51,7 @@ class Matrix:
     groups: int
     channels: int  # output channels of one group
     weights: WeightArg
+    beside: tuple[int, int] = (0, 1)  # groups that are phases of a row: pixels apart, out of step
 
 
 @rule(Conv)
@@ -227,9 +228,10 @@ def _split(k: Kernel, tail: Tail) -> tuple[list[Operand], list[Operand]]:
 
 def _channel_vector(o: Operand, m: Matrix) -> Array:
     """A parameter that varies by channel only, as the epilogue reads it: panels of 16."""
-    count = m.channels * m.groups
     flat = np.asarray(o.array, np.float32).reshape(-1)
-    return pack_channels(np.broadcast_to(flat, (count,)), m.groups)
+    if m.beside[0]:
+        return pack_channels(np.tile(np.broadcast_to(flat, (m.channels,)), m.groups), m.groups)
+    return pack_channels(np.broadcast_to(flat, (m.channels * m.groups,)), m.groups)
 
 
 def _sizes(ctx: Lowering, m: Matrix, out: Operand) -> list[Arg]:
@@ -288,7 +290,7 @@ def _output(m: Matrix, out: Operand) -> list[Arg]:
 
 
 def _place(m: Matrix, o: Operand) -> list[Arg]:
-    """Address, pixel offsets, image stride and plane of the output or of a tail's operand."""
+    """Address, pixel offsets, strides of image, plane and group: of the output or an operand."""
     image: Dim = m.channels
     plane: Dim = BLOCK
     steps: tuple[Dim, ...] = ()
@@ -297,5 +299,8 @@ def _place(m: Matrix, o: Operand) -> list[Arg]:
         image, plane, *rest = strides
         steps = tuple(rest)
         plane = o.strides[1]
+    group: Dim = m.channels // BLOCK * plane if m.groups > 1 else 0
+    if m.beside[0]:
+        group = o.strides[-1] // m.beside[1] * m.beside[0]
     offsets = TableArg((Affine((m.together, *m.outputs), (image, *steps)),))
-    return [o.pointer(), offsets, IntArg(image), IntArg(plane)]
+    return [o.pointer(), offsets, IntArg(image), IntArg(plane), IntArg(group)]

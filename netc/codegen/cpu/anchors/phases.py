@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +17,7 @@ from netc.codegen.cpu.lowering import Lowering, rule
 from netc.codegen.cpu.packing import pack_phases
 from netc.codegen.operand import BLOCK, Call, Kernel, Operand
 from netc.codegen.phases import Phase, axes_of
+from netc.ir.dims import Dim
 from netc.ir.ops.convolution import ConvTranspose
 from netc.ir.plan import Affine, WeightArg
 
@@ -24,7 +26,7 @@ Pair = tuple[Phase, Phase]
 
 @rule(ConvTranspose)
 def lower_conv_transpose(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
-    """A call for each phase, or the direct kernel; phases write beside each other."""
+    """A call for each phase or run of them, or the direct kernel."""
     assert k.anchor is not None
     assert isinstance(k.anchor.op, ConvTranspose)
     if not k.outs[0].is_c8:
@@ -32,17 +34,18 @@ def lower_conv_transpose(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
     x = k.anchor_operands()[0]
     axes = axes_of(k.anchor)
     assert all(a.halo <= h for a, h in zip(axes, x.halo, strict=True)), "phases need a halo"
-    pairs = [(p, q) for p in axes[0].phases() for q in axes[1].phases()]
     alone = k.anchor.op.groups > 1 and k.anchor.inputs[1].type.shape[:2] == (k.anchor.op.groups, 1)
-    calls = (_each_channel if alone else _matrices)(ctx, k, pairs)
+    calls = (_each_channel if alone else _matrices)(ctx, k, *(list(a.phases()) for a in axes))
     return tuple(replace(call, part=f"phase {i}") for i, call in enumerate(calls))
 
 
-def _each_channel(ctx: Lowering, k: Kernel, pairs: list[Pair]) -> Iterator[Call]:
+def _each_channel(
+    ctx: Lowering, k: Kernel, rows: list[Phase], columns: list[Phase]
+) -> Iterator[Call]:
     """Depthwise kernels."""
     w = k.anchor_operands()[1]
     weights = np.asarray(w.array, np.float32).reshape(w.type.sizes({}))
-    for down, across in pairs:
+    for down, across in itertools.product(rows, columns):
         part = _part(k, (down, across))
         taken = weights[:, :, down.residue :: down.every, across.residue :: across.every]
         pad = tuple((p.taps - 1) * p.back - p.start for p in (down, across))
@@ -51,22 +54,54 @@ def _each_channel(ctx: Lowering, k: Kernel, pairs: list[Pair]) -> Iterator[Call]
         yield depthwise_call(ctx, k, window, results)
 
 
-def _matrices(ctx: Lowering, k: Kernel, pairs: list[Pair]) -> Iterator[Call]:
+def _matrices(ctx: Lowering, k: Kernel, rows: list[Phase], columns: list[Phase]) -> Iterator[Call]:
     """Matrix kernels, whose weights lie one after the other."""
     assert k.anchor is not None
     assert isinstance(k.anchor.op, ConvTranspose)
     x, w = k.anchor_operands()[:2]
-    groups, every = k.anchor.op.groups, (pairs[0][0].every, pairs[0][1].every)
+    groups, every = k.anchor.op.groups, (rows[0].every, columns[0].every)
     pieces = pack_phases(np.asarray(w.array, np.float32), groups, every, blocked=x.is_c8)
     packing = ("phases", groups, int(x.is_c8), *every)
     packed = ctx.packed(w, np.concatenate([p.reshape(-1) for p in pieces.values()]), packing)
     places = dict(zip(pieces, np.cumsum([0, *(p.nbytes for p in pieces.values())]), strict=False))
-    together = pixels_together(x.type.shape[0], tuple(p.count for p in pairs[0]))
-    for pair in pairs:
-        at = places.get((pair[0].residue, pair[1].residue), 0)
+    together = pixels_together(x.type.shape[0], (rows[0].count, columns[0].count))
+    runs = _runs(columns) if groups == 1 else [[q] for q in columns]
+    for row, run in itertools.product(rows, runs):
+        at = places.get((row.residue, run[0].residue), 0)
         weights = WeightArg(packed.offset + int(at))
-        m = _phase(x, pair, weights, groups, w.type.sizes({}))
-        yield matrix_call(ctx, _part(k, pair), replace(m, together=together))
+        m = _phase(x, (row, run[0]), weights, groups, w.type.sizes({}))
+        m = _run(replace(m, together=together), run, x.strides[3])
+        yield matrix_call(ctx, _part(k, (row, run[0])), m)
+
+
+def _runs(phases: list[Phase]) -> list[list[Phase]]:
+    """Phases that can be groups of one call: their weights, inputs and outputs are evenly apart."""
+    runs: list[list[Phase]] = []
+    for p in sorted(phases, key=lambda p: p.residue):
+        if runs and _goes_on(runs[-1], p):
+            runs[-1].append(p)
+        else:
+            runs.append([p])
+    return runs
+
+
+def _goes_on(run: list[Phase], p: Phase) -> bool:
+    last = run[-1]
+    alike = (last.residue + 1, last.taps, last.count) == (p.residue, p.taps, p.count)
+    apart = (p.first - last.first, p.start - last.start)
+    before = run[-2] if len(run) > 1 else None
+    return alike and (
+        before is None or apart == (last.first - before.first, last.start - before.start)
+    )
+
+
+def _run(m: Matrix, run: list[Phase], column: Dim) -> Matrix:
+    """The matrix kernel of a whole run, of which `m` is the first; whole rows fill cache lines."""
+    if len(run) == 1:
+        return m
+    first, second = run[:2]
+    inputs, outputs = second.start - first.start, second.first - first.first
+    return replace(m, groups=len(run), in_group=inputs * column, beside=(outputs, first.step))
 
 
 def _phase(
@@ -111,6 +146,7 @@ def _seen(o: Operand, pair: Pair) -> Operand:
     sizes, strides, offset = list(o.type.shape), list(o.strides), o.offset
     for axis, p in enumerate(pair, start=2):
         if sizes[axis] == 1:
+            strides[axis] = 0
             continue
         offset = offset + strides[axis] * (p.first * o.item)
         sizes[axis], strides[axis] = p.count, strides[axis] * p.step
