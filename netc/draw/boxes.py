@@ -9,6 +9,9 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, cast
 
 from netc.errors import clean
+from netc.ir.cost import bytes_of
+from netc.ir.device import Device
+from netc.ir.dims import evaluate
 from netc.ir.graph import Graph, Node, Value
 from netc.ir.op import Op, attributes
 from netc.ir.ops.sources import Const, Input, Param
@@ -43,11 +46,12 @@ class Box:
 
 @dataclass(frozen=True)
 class Edge:
-    """From a box to a box, with the type of what flows."""
+    """From a box to a box, with the type of what flows, and whether it goes between devices."""
 
     source: int
     target: int
     label: str
+    crosses: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,8 @@ def picture(graph: Graph) -> Picture:
         for value in (v for n in box.nodes for v in n.inputs if v.node in home):
             source = home[value.node]
             if source is not box:
-                edge = Edge(index[id(source)], index[id(box)], shape_text(value.type))
+                label, devices = shape_text(value.type), {source.device, box.device} - {""}
+                edge = Edge(index[id(source)], index[id(box)], label, len(devices) > 1)
                 edges[edge.source, edge.target, edge.label] = edge
     _name_blocks(boxes)
     return Picture(tuple(boxes), tuple(edges.values()))
@@ -137,7 +142,24 @@ def _words(box: Box) -> list[str]:
     tails = [" ".join(t for t in _title(n) if t) for n in tail]
     for i in range(0, len(tails), 2):
         lines.append("+ " + " + ".join(tails[i : i + 2]))
-    return lines
+    return [*lines, *_fetched(box.nodes[0])]
+
+
+def _fetched(node: Node) -> list[str]:
+    """How many bytes a node takes from other devices, and from which; N counts as 1."""
+    far = [v for v in dict.fromkeys(node.inputs) if node.device and _is_far(v, node.device)]
+    if not far:
+        return []
+    known = dict.fromkeys(frozenset().union(*(v.type.symbols for v in far)), 1)
+    count = sum(evaluate(bytes_of(v.type), known) for v in far)
+    power = min(3, max(0, len(str(count)) - 1) // 3)
+    shown = f"{count / 1000**power:.3g} {('B', 'kB', 'MB', 'GB')[power]}"
+    each = f" a {'·'.join(sorted(known))}" if known else ""
+    return [f"{shown}{each} from {', '.join(dict.fromkeys(str(v.node.device) for v in far))}"]
+
+
+def _is_far(v: Value, device: Device) -> bool:
+    return v.node.device not in (None, device) and not isinstance(v.op, Param | Const)
 
 
 def _parts(node: Node) -> list[Node]:

@@ -157,7 +157,7 @@ def _edges(
         points = [start]
         for x, row in route:
             points += [(x + _MARGIN, tops[row]), (x + _MARGIN, bottoms[row])]
-        parts.append(_curve([*points, end]))
+        parts.append(_curve([*points, end], edge.crosses))
     return parts
 
 
@@ -174,8 +174,8 @@ def _ports(shown: Picture, placed: Layout) -> list[float]:
     return ports
 
 
-def _curve(points: list[tuple[float, float]]) -> str:
-    """Straight within layers, an S between them."""
+def _curve(points: list[tuple[float, float]], crosses: bool) -> str:
+    """Straight within layers, an S between them; dashes from device to device."""
     (x, y), *rest = points
     path = [f"M{x:.1f} {y:.1f}"]
     for px, py in rest:
@@ -184,10 +184,9 @@ def _curve(points: list[tuple[float, float]]) -> str:
         curve = f"C{x:.1f} {y + half:.1f} {px:.1f} {py - half:.1f} {px:.1f} {py:.1f}"
         path.append(curve if bent else f"L{px:.1f} {py:.1f}")
         x, y = px, py
-    return (
-        f'<path d="{" ".join(path)}" fill="none" stroke="#5b6570" stroke-width="1.2" '
-        f'marker-end="url(#tip)"/>'
-    )
+    line = 'stroke="#b4430a" stroke-width="2" stroke-dasharray="6 3"'
+    line = line if crosses else 'stroke="#5b6570" stroke-width="1.2"'
+    return f'<path d="{" ".join(path)}" fill="none" {line} marker-end="url(#tip)"/>'
 
 
 def _labels(shown: Picture, frames: list[Frame]) -> list[str]:

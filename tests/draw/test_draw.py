@@ -46,6 +46,23 @@ def test_drawing_is_well_formed_and_names_outputs_and_devices() -> None:
     assert "cuda:1" in text
 
 
+def test_what_crosses_devices_shows_its_bytes() -> None:
+    b = Builder()
+    x = b.input("data", f32["N", 3, 8, 8])
+    with b.on(Device("cuda", 0)):
+        near = b.relu(x)
+    with b.on(Device("cuda", 1)):
+        far = b.all_reduce(b.sigmoid(near, name="s"), near, name="sum")
+        y = b.affine(b.slice(far, axis=0, start=0, stop=2), scale=2.0)
+    g = b.graph("net", {"out": y})
+    lines = {box.lines[1]: box.lines[2:] for box in picture(g).boxes}
+    assert lines["sum"] == ["768 B a N from cuda:0"]
+    assert "768 B" not in str(lines["slice"])
+    crossing = [e for e in picture(g).edges if e.crosses]
+    assert len(crossing) == 2
+    assert draw(g).count("stroke-dasharray") == 2
+
+
 def test_hostile_names_stay_text() -> None:
     text = draw(two_branches('"/><script>\x00\u202e]]>' + "x" * 5000))
     root = ElementTree.fromstring(text)
