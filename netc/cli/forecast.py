@@ -13,7 +13,7 @@ from netc.cli.timing import batch_of, measure, median_steps, random_feed
 from netc.errors import clean
 from netc.ir.device import Device
 from netc.ir.machine import Machine
-from netc.ir.queues import COPY, devices_of
+from netc.ir.queues import COPY, homes_of
 from netc.runtime.ports import match_sizes
 from netc.runtime.session import Executable
 from netc.runtime.trace import StepTime, simulated, trace_json
@@ -35,7 +35,7 @@ def show_forecast(
         made = finish(lowered, replace(options, archs=()))  # kernels of GPUs as text only
     plan = made.levels[0].plan
     known = sizes_for(lowered.graph, 1)
-    on = machine or Machine.typical([Device.parse(name) for name in devices_of(plan)])
+    on = machine or Machine.typical([Device.parse(name) for name in homes_of(plan)])
     steps = simulated(plan, known, on, len(made.weights))
     whole = _whole(steps)
     say(f"predicted by {clean(on.name)}: {milliseconds(on.call + whole)} ms a run")

@@ -17,7 +17,7 @@ from netc.ir.device import Device
 from netc.ir.dims import evaluate
 from netc.ir.machine import Machine
 from netc.ir.plan import Plan, Space, Step, WeightArg, allocate, check_arena
-from netc.ir.queues import COMPUTE, COPY, Clocks, devices_of, queue_of
+from netc.ir.queues import COMPUTE, COPY, Clocks, homes_of, queue_of
 
 
 def problems(plan: Plan) -> list[str]:
@@ -169,7 +169,7 @@ def needs(plan: Plan, known: Mapping[str, int], weights: int = 0) -> dict[str, N
     """What each device must hold for these sizes; `weights` is the length of their section."""
     extents = _weight_extents(plan, weights)
     out = {}
-    for device in dict.fromkeys((*devices_of(plan), *(b.device for b in plan.buffers))):
+    for device in homes_of(plan):
         mine = [b for b in plan.buffers if b.device == device]
         inside = [b for b in mine if b.space is Space.ARENA]
         outside = sum(evaluate(b.size, known) for b in mine if b.space is not Space.ARENA)

@@ -36,6 +36,11 @@ def devices_of(plan: Plan) -> tuple[str, ...]:
     return tuple(sorted(set(devices), key=lambda name: (len(name), name)))
 
 
+def homes_of(plan: Plan) -> tuple[str, ...]:
+    """The devices of a plan's steps, then those that only hold something."""
+    return tuple(dict.fromkeys((*devices_of(plan), *(b.device for b in plan.buffers))))
+
+
 class Clocks:
     """The clocks of steps, taken one by one in the plan's order."""
 

@@ -7,7 +7,7 @@ import os
 from netc.errors import GraphError, UnsupportedError, UsageError, clean
 from netc.ir.device import Device
 from netc.ir.plan import Plan
-from netc.ir.queues import devices_of
+from netc.ir.queues import devices_of, homes_of
 
 RUNS = ("cpu", "cuda", "sim")  # kinds; sim runs on the processor, its time is computed
 
@@ -40,5 +40,4 @@ def check_runnable(plan: Plan) -> tuple[str, ...]:
 
 def on_gpu(plan: Plan) -> bool:
     """Whether a plan has steps, or only buffers, on cuda devices."""
-    named = {*devices_of(plan), *(buffer.device for buffer in plan.buffers)}
-    return any(Device.parse(name).kind == "cuda" for name in named)
+    return any(Device.parse(name).kind == "cuda" for name in homes_of(plan))

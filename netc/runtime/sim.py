@@ -18,7 +18,7 @@ from netc.ir.dims import evaluate
 from netc.ir.machine import Machine
 from netc.ir.plan import Plan, Space, Step
 from netc.ir.plan_check import memory_problems, needs
-from netc.ir.queues import COPY, Clocks, devices_of, queue_of, stream_of
+from netc.ir.queues import COPY, Clocks, homes_of, queue_of, stream_of
 from netc.runtime.binding import plan_layout
 from netc.runtime.flat_plan import flatten
 
@@ -63,7 +63,7 @@ def simulate(plan: Plan, known: Mapping[str, int], machine: Machine, weights: in
 
     Where the machine's devices have other names, the plan's first device is its first, and so on.
     """
-    machine = renamed(machine, [Device.parse(d) for d in devices_of(plan)])
+    machine = renamed(machine, [Device.parse(d) for d in homes_of(plan)])
     wrong = memory_problems(plan, machine, known, weights)
     if wrong:
         raise ResourceError("; ".join(wrong), help="use more devices, or a smaller batch")

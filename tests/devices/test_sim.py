@@ -11,8 +11,11 @@ import pytest
 import netc
 from netc.errors import ResourceError, UsageError, VerifyError
 from netc.ir.device import Device
+from netc.ir.graph import Builder
 from netc.ir.machine import CPU, READY, Link, Machine
 from netc.ir.plan import Plan
+from netc.ir.queues import devices_of, homes_of
+from netc.ir.types import f32
 from netc.runtime.sim import races, simulate
 from netc.runtime.trace import mean_times, simulated, timed, trace_json
 
@@ -51,6 +54,19 @@ def test_what_does_not_fit_is_refused() -> None:
         simulate(plan, N, Machine.uniform(["sim:0", "sim:1", "sim:2"], replace(CPU, memory=1000)))
     with pytest.raises(UsageError, match="is for 3 devices"):
         simulate(plan, N, READY["two cpus"])
+
+
+def test_a_device_that_only_holds_an_input_is_one_of_the_machine() -> None:
+    b, far = Builder(), Device("cpu", 2)
+    with b.on(far):
+        x = b.input("x", f32[2, 4])
+    with b.on(Device("cpu", 1)):
+        y = b.relu(x)
+    plan = netc.compile(b.graph("g", {"y": y, "z": b.tanh(y)})).plan
+    assert str(far) in homes_of(plan)
+    assert str(far) not in devices_of(plan)
+    assert simulate(plan, {}, READY["eight gpus"]).seconds > 0
+    assert simulate(plan, {}, Machine.uniform(homes_of(plan))).seconds > 0
 
 
 def test_real_addresses_show_races() -> None:
