@@ -116,7 +116,8 @@ def compile(
     fits runs. Without `optimize` the graph runs as it was written. `place` maps layers to devices;
     `strategy` ("greedy", "min_cut", "stages", "milp", "annotated") places the rest on `devices`.
     `replicate` shares the batch among devices, `split` the channels of layers, and `pipeline`
-    the nodes, `micro_batches` following one another: docs/DEVICES.md. What strategies and
+    the nodes, `micro_batches` following one another, beside what the net itself says of its
+    nodes (`replicate over cpu:0, cpu:1 { … }`): docs/DEVICES.md. What strategies and
     pipelines know of the devices is `machine`: a table's file, or "two cpus", "eight gpus", "two
     hosts"; without it, what is typical. Further options are those of `read`.
 
