@@ -14,9 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import ClassVar
 
 from netc.ir.device import Device
+from netc.ir.dims import Dim, ceil_div
 from netc.ir.graph import Builder, Graph, Node, Value
 from netc.ir.ops.devices import CROSSING, Copy
 from netc.ir.ops.sources import Const, Param
@@ -34,9 +36,8 @@ class Parts:
 
     @property
     def sizes(self) -> Sizes:
-        """The size of each part along the axis; a part has a number there."""
-        found = (v.type.shape[self.axis] for v in self.values)
-        return tuple(d if isinstance(d, int) else -1 for d in found)
+        """The size of each part along the axis."""
+        return tuple(v.type.shape[self.axis] for v in self.values)
 
 
 class Sharder(Builder):
@@ -209,7 +210,7 @@ class Sharder(Builder):
         return self.brought(self._slices[key], device)
 
 
-def shares(count: int, ranks: int) -> Sizes:
+def shares(count: Dim, ranks: int) -> Sizes:
     """A count in shares that differ by one at most."""
-    each, more = divmod(count, ranks)
-    return tuple(each + (rank < more) for rank in range(ranks))
+    ends = [ceil_div(count * rank, ranks) for rank in range(ranks + 1)]
+    return tuple(stop - start for start, stop in pairwise(ends))

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from netc.errors import GraphError, clean
 from netc.ir.device import Device
+from netc.ir.dims import Dim, symbols
 from netc.ir.graph import Graph, Node, Stage, Value
 from netc.ir.machine import Machine
 from netc.ir.ops.sources import Const, Input, Param
@@ -21,7 +22,7 @@ from netc.passes.base import Context, Fired
 from netc.passes.partition.problem import problem_of
 from netc.passes.partition.stages import stages
 from netc.passes.rewrite import rebuilt
-from netc.passes.shard import Parts, Sharder
+from netc.passes.shard import Parts, Sharder, shares
 from netc.passes.shard_follow import Cut, Follow, follow
 
 Names = frozenset[str]
@@ -79,7 +80,8 @@ class Pipeline:
         machine = self.machine or Machine.uniform(self.devices)
         each = _MicroBatches(graph, self.micro_batches, self.nodes, self.first)
         one = _OneShare(_alone(graph, self.nodes, self.devices), self.micro_batches, each.batch)
-        placement = stages(problem_of(one.run(), machine, self.devices))
+        sizes = dict.fromkeys(symbols(each.batch), self.micro_batches)  # an image for each
+        placement = stages(problem_of(one.run(), machine, self.devices, sizes))
         where = placement.devices
         each.stage = {name: where[now] for name, now in one.renamed() if now in where}
         made = each.run()
@@ -122,7 +124,8 @@ def _alone(graph: Graph, names: Names | None, devices: Sequence[Device]) -> Grap
 class _Batches(Sharder):
     """Cuts every input that has the batch of the first one into `count` equal shares.
 
-    Where nodes are named, these cut what they read.
+    Shares of a batch known only at run time differ by one at most, and may be empty. Where nodes
+    are named, these cut what they read.
     """
 
     what: ClassVar[str]
@@ -133,12 +136,12 @@ class _Batches(Sharder):
         count: int,
         nodes: Names | None = None,
         first: Device | None = None,
-        batch: int | None = None,
+        batch: Dim | None = None,
     ) -> None:
         super().__init__(graph, first)
         self.count, self.nodes = count, nodes
         self.batch = self._batch() if batch is None else batch
-        self.shares = Cut(0, (self.batch // self.count,) * self.count)
+        self.shares = Cut(0, shares(self.batch, self.count))
 
     @property
     def named(self) -> str:
@@ -158,18 +161,13 @@ class _Batches(Sharder):
         """Where each share of a node runs."""
         return self.ranks(node)
 
-    def _batch(self) -> int:
+    def _batch(self) -> Dim:
         if not self.before.inputs:
             raise GraphError(f"@{clean(self.before.name)} has no input whose batch could be shared")
         node = self.before.inputs[0]
         name, shape = clean(node.name), node.types[0].shape
         size = shape[0] if shape else 1
-        if not isinstance(size, int):
-            fitting = ",".join(map(str, (self.count, *shape[1:])))
-            fits = f"give a fixed batch, a multiple of {self.count}, as shape {name}={fitting} does"
-            message = f"the batch of %{name} is {size}, not known; {self.what} need equal shares"
-            raise GraphError(message, node.loc, fits)
-        if size % self.count or not size:
+        if isinstance(size, int) and (size % self.count or not size):
             below = size - size % self.count
             fits = f"{below} or {below + self.count}" if below else str(self.count)
             message = f"the batch of %{name} is {size}, which {self.count} {self.what} cannot share"
@@ -247,7 +245,7 @@ class _OneShare(_Batches):
 
     way, what = "pipeline", "micro-batches"
 
-    def __init__(self, graph: Graph, count: int, batch: int) -> None:
+    def __init__(self, graph: Graph, count: int, batch: Dim) -> None:
         super().__init__(graph, count, batch=batch)
 
     def home(self, node: Node) -> Device | None:

@@ -28,7 +28,7 @@ from netc.ir.ops.shape import Concat, Crop, Flatten, Pad, Reshape, Slice, Tile, 
 from netc.ir.ops.windows import axis_of
 from netc.ir.scalar import Elementwise
 
-Sizes: TypeAlias = tuple[int, ...]
+Sizes: TypeAlias = tuple[Dim, ...]  # of a batch they may have symbols
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,10 @@ def by_groups(node: Node, sizes: Sizes) -> Follow | None:
     channels, out = x.type.shape[1], node.types[0].shape[1]
     if not (isinstance(channels, int) and isinstance(out, int)) or op.groups == 1:
         return None
-    depth = channels // op.groups
-    if not depth or any(size % depth or not size for size in sizes):
+    depth, counts = channels // op.groups, [s for s in sizes if isinstance(s, int) and s]
+    if not depth or len(counts) < len(sizes) or any(count % depth for count in counts):
         return None
-    groups = tuple(size // depth for size in sizes)
+    groups = tuple(count // depth for count in counts)
     given = tuple(g * (out // op.groups) for g in groups)
     rows = given if isinstance(op, Conv) else sizes
     cuts = (Cut(1, sizes), Cut(0, rows), *(Cut(0, given) for _ in bias))
@@ -246,7 +246,7 @@ _RULES: tuple[tuple[type[Op] | tuple[type[Op], ...], Rule], ...] = (
 )
 
 
-def bounds(sizes: Sizes) -> tuple[tuple[int, int], ...]:
+def bounds(sizes: Sizes) -> tuple[tuple[Dim, Dim], ...]:
     """Start and stop of each part."""
-    ends = list(accumulate(sizes))
+    ends: list[Dim] = list(accumulate(sizes))
     return tuple(zip([0, *ends[:-1]], ends, strict=True))

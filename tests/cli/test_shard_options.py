@@ -252,6 +252,17 @@ def test_place_says_where_the_rest_is(saying: Path) -> None:
     assert devices_of(saying.with_suffix(".bin")) == {"cpu:0", "cpu:1", "cpu:2"}
 
 
+def test_a_file_for_any_batch(net: Path) -> None:
+    """No shape is given: each run's batch is shared by the devices, one image too."""
+    out = net.with_suffix(".bin")
+    assert run("compile", net, *REPLICATE, "-o", out).startswith("0\n")
+    exe, one = netc.load(out), netc.compile(net)
+    assert exe.devices == ("cpu:0", "cpu:1")
+    for batch in (1, 4, 5):
+        x = np.random.default_rng(batch).standard_normal((batch, 4, 9, 9)).astype(np.float32)
+        assert all(np.array_equal(one(data=x)[k], y) for k, y in exe(data=x).items())
+
+
 BATCH = ("--shape", "data=4,4,9,9")
 REPLICATE = ("--replicate", "cpu:0,cpu:1")
 
@@ -259,8 +270,6 @@ REPLICATE = ("--replicate", "cpu:0,cpu:1")
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (REPLICATE, "two.net:3:9: error: the batch of %data is N, not known"),
-        (REPLICATE, "a multiple of 2, as shape data=2,4,9,9 does"),
         (("--shape", "data=3,4,9,9", *REPLICATE), "the batch of %data is 3, which 2 replicas"),
         ((*BATCH, "--pipeline", "cpu:0,cpu:1", "--micro-batches", 3), "3 micro-batches cannot"),
         ((*BATCH, "--place", "c2=cpu:1", *REPLICATE), "%c2 is placed on cpu:1, but replicate"),
