@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -58,8 +60,8 @@ def test_devices_work_side_by_side(cut: object, least: float) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(graphs(), st.integers(2, 8), st.randoms(use_true_random=False))
-def test_producers_first_and_never_slower(g: Graph, count: int, random: object) -> None:
-    where = {n: Device("sim", random.randrange(count)) for n in g.nodes}  # type: ignore[attr-defined]
+def test_producers_first_and_never_slower(g: Graph, count: int, random: Random) -> None:
+    where = {n: Device("sim", random.randrange(count)) for n in g.nodes}
     made = lower(with_devices(g, where), Options(optimize=False))
     done: set[object] = set()
     for node in made.order:
