@@ -78,10 +78,10 @@ class Home:
 
     def holds_parts(self, concat: Node) -> bool:
         """Whether the operands of a concat can be written straight into its result."""
+        if concat.out.type.layout is not Layout.C8 or getattr(concat.op, "axis", None) != 1:
+            return False
         counts = [v.type.shape[1] for v in concat.inputs[:-1]]
-        whole = all(isinstance(c, int) and c % BLOCK == 0 for c in counts)
-        axis = getattr(concat.op, "axis", None)
-        return concat.out.type.layout is Layout.C8 and axis == 1 and whole
+        return all(isinstance(c, int) and c % BLOCK == 0 for c in counts)
 
     def ready(self, placer: Placer, node: Node, ins: list[Operand]) -> list[Operand]:
         """The operands of a kernel in a form it can read, copied where they are not."""

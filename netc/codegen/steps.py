@@ -36,7 +36,7 @@ def order_steps(
     places: Sequence[Place], work: Sequence[Work]
 ) -> tuple[tuple[Step, ...], tuple[Buffer, ...]]:
     """Steps with barriers where they are needed, and buffers with lifetimes in steps."""
-    if len({w.device for w in work}) > 1:
+    if len({w.device for w in work}) > 1 or any(w.copies for w in work):
         return _order_queues(places, work)
     groups = group(work)
     steps: list[Step] = []

@@ -14,8 +14,9 @@ from strategies import feeds, graphs
 import netc
 from netc.errors import GraphError, ResourceError, UnsupportedError, UsageError
 from netc.ir.device import Device
-from netc.ir.graph import Graph
+from netc.ir.graph import Builder, Graph
 from netc.ir.plan_check import problems
+from netc.ir.types import f32
 from netc.runtime import fleet
 from netc.runtime.session import Executable
 
@@ -146,6 +147,28 @@ def test_what_cannot_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NETC_DEVICES", "cpu:0,what")
     with pytest.raises(UsageError, match="NETC_DEVICES: no device 'what'"):
         netc.compile(g)
+
+
+def test_an_input_on_a_device_that_computes_nothing() -> None:
+    b = Builder()
+    with b.on(Device("cpu", 1)):
+        x = b.input("x", f32["N", 3, 5])
+    with b.on(Device("cpu", 0)):
+        g = b.graph("g", {"y": b.tanh(b.relu(x))})
+    exe = netc.compile(g, threads=2)
+    assert exe.devices == ("cpu:0",)
+    assert [s.stream for s in exe.plan.steps][:1] == ["copy"]
+    assert problems(exe.plan) == []
+    feed = np.random.default_rng(0).normal(size=(2, 3, 5)).astype(np.float32)
+    assert np.allclose(exe(x=feed)["y"], np.tanh(np.maximum(feed, 0)), rtol=1e-6)
+
+
+def test_rows_of_one_number_are_gathered() -> None:
+    """A concat of vectors has no channels."""
+    b = Builder()
+    y = b.reduce_sum(b.relu(b.input("x", f32[4, 3])), axes=(1,))
+    exe = netc.compile(b.graph("g", {"y": y}), replicate=["cpu:0", "cpu:1"])
+    assert exe(x=np.ones((4, 3), np.float32))["y"].tolist() == [3.0] * 4
 
 
 def test_shares_of_cores() -> None:
