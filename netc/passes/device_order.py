@@ -7,6 +7,8 @@ copies take the device's own time; elsewhere they run beside its kernels.
 
 from __future__ import annotations
 
+import heapq
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -69,22 +71,55 @@ class DeviceClock:
         """Of the ready kernels always the one that can begin first, ties by this order."""
         place = {n: i for i, n in enumerate(ties)}
         missing = {n: len(needed) for n, needed in self.needs.items()}
-        ready = {n: 0.0 for n in ties if not missing[n]}  # and when their operands are there
-        free: dict[object, float] = {}
+        lines = {q: _Line() for q in dict.fromkeys(self.queue.values())}
+        for n in ties:
+            if not missing[n]:
+                lines[self.queue[n]].add(0.0, place[n])
         ends: dict[Node, float] = {}
-
-        def key(n: Node) -> tuple[float, int]:
-            return max(ready[n], free.get(self.queue[n], 0.0)), place[n]
-
-        while ready:
-            n = min(ready, key=key)
-            ends[n] = free[self.queue[n]] = key(n)[0] + self.seconds[n]
-            del ready[n]
+        while len(ends) < len(ties):
+            line = min(lines.values(), key=_Line.first)
+            begin, at = line.first()
+            n = ties[int(at)]
+            ends[n] = line.take(begin + self.seconds[n])
             for m in self.readers[n]:
                 missing[m] -= 1
                 if not missing[m]:
-                    ready[m] = max(ends[made] for made in self.needs[m])
+                    ready = max(ends[made] for made in self.needs[m])
+                    lines[self.queue[m]].add(ready, place[m])
         return list(ends)
+
+
+class _Line:
+    """The kernels of a queue whose operands are known to come, and when the queue is free."""
+
+    def __init__(self) -> None:
+        self.free = 0.0
+        self.waiting: list[tuple[float, int]] = []  # when operands are there, place in the order
+        self.ready: list[int] = []  # places of those that could begin when the queue is free
+
+    def add(self, there: float, place: int) -> None:
+        """A kernel whose operands are there at a time."""
+        if there <= self.free:
+            heapq.heappush(self.ready, place)
+        else:
+            heapq.heappush(self.waiting, (there, place))
+
+    def first(self) -> tuple[float, float]:
+        """When the next kernel can begin, and its place; never where there is none."""
+        if self.ready:
+            return self.free, self.ready[0]
+        return self.waiting[0] if self.waiting else (math.inf, math.inf)
+
+    def take(self, end: float) -> float:
+        """The next kernel runs until then."""
+        if self.ready:
+            heapq.heappop(self.ready)
+        else:
+            heapq.heappop(self.waiting)
+        self.free = end
+        while self.waiting and self.waiting[0][0] <= end:
+            heapq.heappush(self.ready, heapq.heappop(self.waiting)[1])
+        return end
 
 
 def _seconds(node: Node, machine: Machine, sizes: Mapping[str, int]) -> float:

@@ -24,6 +24,7 @@ class Evaluator:
     def __init__(self, weights: Mapping[str, Array], seed: int) -> None:
         self.weights, self.seed = weights, seed
         self.known: dict[Value, Array] = {}
+        self._fresh: list[Value] = []  # known since the last time that results were let go of
 
     def __call__(self, value: Value) -> Array:
         stack = [value.node]
@@ -37,11 +38,15 @@ class Evaluator:
             if node.results[0] not in self.known:
                 outs = self._results(node)
                 self.known.update(zip(node.results, outs, strict=True))
+                self._fresh += node.results
         return self.known[value]
 
     def forget(self, larger: int) -> None:
-        """Let go of results with more elements than this."""
-        self.known = {v: a for v, a in self.known.items() if a.size <= larger}
+        """Let go of results with more elements than this; called with one number always."""
+        for v in self._fresh:
+            if self.known[v].size > larger:
+                del self.known[v]
+        self._fresh = []
 
     def raw(self, param: Node) -> Array:
         """A parameter's array as it is stored."""

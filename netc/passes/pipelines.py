@@ -28,6 +28,7 @@ INFERENCE: tuple[Pass, ...] = (
     Cse(),
     FoldNorms(),
     Simplify(),
+    Cse(),
     FoldParams(),
     MergeSiblings(),
     FoldParams(),
