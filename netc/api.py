@@ -197,6 +197,7 @@ def arranged(
     shared = sharding is not None or any(n.shards for n in graph.nodes)
     if not places and strategy is None and not shared:
         return Arranged(graph, options)
+    from netc.codegen.accept import no_kernel
     from netc.ir.machine import Machine
     from netc.passes.partition.choose import annotate, apply, placement_of
 
@@ -212,7 +213,7 @@ def arranged(
         raise UsageError("a strategy needs devices", help="such as devices cpu:0,cpu:1")
     names = choices.names_of("devices", devices)
     table = Machine.typical(names) if machine is None else machine.only(names)
-    placement = placement_of(graph, table, strategy)
+    placement = placement_of(graph, table, strategy, no_kernel)
     return Arranged(apply(graph, placement), options, placement)
 
 

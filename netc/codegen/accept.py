@@ -16,6 +16,11 @@ def why_not(body: Graph, params: frozenset[str]) -> str | None:
     return gpu.why_not(body, params) if "cuda" in kinds else cpu.why_not(body, params)
 
 
+def no_kernel(node: Node, device: Device) -> str | None:
+    """Why a device's back end has no kernel for a node of a net; None where it has one."""
+    return None if device.kind == "cuda" else cpu.no_kernel(node)
+
+
 def row_major(default: Device) -> Callable[[Node], str | None]:
     """Which nodes must not be channel-blocked, and why; unplaced ones run on `default`."""
 

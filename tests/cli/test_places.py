@@ -12,8 +12,13 @@ from click.testing import CliRunner
 
 import netc
 from netc.cli import app
-from netc.errors import UnsupportedError, UsageError
-from netc.ir.machine import Machine
+from netc.codegen.accept import no_kernel
+from netc.errors import GraphError, UnsupportedError, UsageError
+from netc.ir.device import Device
+from netc.ir.graph import Builder, Graph
+from netc.ir.machine import CPU, DeviceSpec, Link, Machine
+from netc.ir.types import f32
+from netc.passes.partition.choose import placement_of
 
 TEXT = """
 net two(data: f32[1, 4, 9, 9]) -> y {
@@ -111,3 +116,29 @@ def test_explain_predicts_for_what_is_not_here(net: Path, tmp_path: Path) -> Non
     events = json.loads(trace.read_text())["traceEvents"]
     tracks = {e["args"]["name"] for e in events if e["name"] == "thread_name"}
     assert tracks == {f"cuda:{i} {stream}" for i in (0, 1) for stream in ("compute", "copy")}
+
+
+def computed_weights() -> Graph:
+    b = Builder()
+    x, w = b.input("x", f32[1, 8, 6, 6]), b.input("w", f32[8, 8, 3, 3])
+    return b.graph("g", {"y": b.relu(b.conv(b.relu(x), b.tanh(w), name="dyn"), name="after")})
+
+
+def test_weights_that_a_run_computes_are_refused_on_processors() -> None:
+    why = "%dyn reads %tanh, which a run computes: a processor's conv takes parameters"
+    with pytest.raises(UnsupportedError, match=why):
+        netc.compile(computed_weights())
+    with pytest.raises(GraphError, match="no device takes %dyn") as e:
+        netc.compile(computed_weights(), devices=["cpu:0", "cpu:1"], strategy="greedy")
+    assert why in e.value.diagnostics[0].help
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "stages", "min_cut", "milp", "annotated"])
+def test_a_strategy_goes_where_there_is_a_kernel(strategy: str) -> None:
+    """However slow the GPU is said to be."""
+    slow = DeviceSpec(memory=1 << 33, flops=1e6, bandwidth=1e6, launch=1e-3)
+    cpu, gpu = Device("cpu"), Device("cuda")
+    machine = Machine("m", {cpu: CPU, gpu: slow}, between=Link(1e6, 1e-3))
+    graph = computed_weights()
+    where = placement_of(graph, machine, strategy, no_kernel).devices
+    assert where["dyn"] == gpu

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from netc.codegen.backend import anchor_of
 from netc.codegen.phases import why_whole
+from netc.errors import clean
 from netc.ir.graph import Graph, Node, Value
 from netc.ir.ops.convolution import Conv, ConvTranspose, Fc
 from netc.ir.ops.indexing import Compact
@@ -13,6 +14,8 @@ from netc.ir.ops.reduction import Reduce
 from netc.ir.ops.sources import Const, Input, Param
 from netc.ir.scalar import Elementwise
 from netc.ir.types import Layout, TensorType
+
+PRODUCTS = (Conv, ConvTranspose, Fc)  # what is multiplied with packed weights
 
 
 def why_not(body: Graph, params: frozenset[str]) -> str | None:
@@ -35,6 +38,34 @@ def why_not(body: Graph, params: frozenset[str]) -> str | None:
     if isinstance(anchor.op, Conv | Fc) or _in_phases(body, anchor):
         return _matrix(body, anchor, params)
     return _alone(body, anchor)
+
+
+def no_kernel(node: Node) -> str | None:
+    """Why a processor has no kernel for a node of a net; None where it has one."""
+    if isinstance(node.op, PRODUCTS):
+        for v in node.inputs[1:]:
+            if not _of_params(v):
+                return computed(node, v)
+    return None
+
+
+def computed(node: Node, v: Value) -> str:
+    """What is said of a product whose weights are no parameters."""
+    said = f"%{clean(v.name)}, which a run computes"
+    return f"%{clean(node.name)} reads {said}: a processor's {node.op.name} takes parameters"
+
+
+def _of_params(v: Value) -> bool:
+    """Whether nothing but parameters and constants feeds a value."""
+    seen, stack = {v.node}, [v.node]
+    while stack:
+        node = stack.pop()
+        if isinstance(node.op, Input):
+            return False
+        fresh = [u.node for u in node.inputs if u.node not in seen]
+        seen.update(fresh)
+        stack += fresh
+    return True
 
 
 def _light(n: Node) -> bool:

@@ -1,5 +1,6 @@
 """Kernel rules, one file a family; importing this package registers them all."""
 
+from netc.codegen.cpu.accept import PRODUCTS, computed
 from netc.codegen.cpu.anchors import choices as choices
 from netc.codegen.cpu.anchors import conv as conv
 from netc.codegen.cpu.anchors import copies as copies
@@ -26,5 +27,9 @@ def lower(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     if made is None:
         assert k.anchor is not None
         raise UnsupportedError(f"the CPU back end has no kernel for {k.anchor.op.name}", k.node.loc)
+    if k.anchor is not None and isinstance(k.anchor.op, PRODUCTS):
+        for v, operand in zip(k.anchor.inputs[1:], k.anchor_operands()[1:], strict=True):
+            if operand.array is None:
+                raise UnsupportedError(computed(k.anchor, v), k.node.loc, "place it on a GPU")
     calls = made(ctx, k)
     return calls if isinstance(calls, tuple) else (calls,)
