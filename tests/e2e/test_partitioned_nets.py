@@ -26,7 +26,7 @@ TWO = (Device("cpu", 0), Device("cpu", 1))
 STRATEGIES = ("greedy", "stages", "min_cut", "milp")
 ROOT = shared_or_none()
 NETS = {p.stem: p for p in sorted((ROOT / "nets").glob("*.prototxt"))} if ROOT else {}
-LABELLED = {  # what the file leaves to the caller
+LABELLED: dict[str, dict[str, Any]] = {  # what the file leaves to the caller
     "caffe__mnist_autoencoder": {"stages": ["test-on-test"], "shapes": {"data": [2, 1, 28, 28]}},
     "caffe__mnist_siamese_train_test": {"shapes": {"pair_data": [2, 2, 28, 28], "sim": [2]}},
 }
@@ -54,7 +54,7 @@ def imported(name: str) -> Graph:
         if isinstance(n.op, Softmax) and n.inputs[0].name not in graph.outputs
     }
     graph = replace(graph, outputs={**graph.outputs, **logits})
-    return replace(graph, weights=zoo.seeded(graph) | graph.weights)
+    return replace(graph, weights={**zoo.seeded(graph), **graph.weights})
 
 
 def example(name: str) -> Graph:
@@ -101,7 +101,7 @@ def check(make: Any, name: str, strategy: str) -> None:
     """On both devices even where one would do: then the ends are placed apart."""
     graph, feed, want = on_one(make, name)
     assert any(np.isfinite(y).all() and y.any() for y in want.values())
-    options = {"devices": [str(d) for d in TWO], "strategy": strategy, "threads": 2}
+    options: dict[str, Any] = {"devices": [str(d) for d in TWO], "strategy": strategy, "threads": 2}
     made = [netc.compile(graph, **options)]
     if len(made[0].devices) < 2 and graph.inputs:  # without any it is folded to a constant
         made.append(netc.compile(with_ends_apart(graph), **options))

@@ -73,16 +73,17 @@ def stages(graph: Graph, devices: list[str], rng: np.random.Generator) -> Shardi
 def channels(graph: Graph, devices: list[str], rng: np.random.Generator) -> Sharding | None:
     """Some layers over some of the devices, and others placed on any."""
     count = int(rng.integers(2, len(devices) + 1))
-    ways = {}
+    ways: dict[Node, list[str]] = {}
     while not ways and count > 1:  # few layers have channels for many devices
-        ways = {n: by for n in _computing(graph) if (by := _ways(n, count))}
+        ways = {n: found for n in _computing(graph) if (found := _ways(n, count))}
         count -= not ways
     if not ways:
         return None
     named = list(ways)
     chosen = [n for n in named if rng.random() < 0.6] or [named[rng.integers(len(named))]]
     inner = rng.choice([0.0, 0.5])  # half of the nets reorder no sum
-    split, reorders = {}, False
+    split: dict[str, tuple[list[str], str]] = {}
+    reorders = False
     for node in chosen:
         by = "input" if "input" in ways[node] and rng.random() < inner else ways[node][0]
         split[node.name] = (devices[:count], by)
@@ -127,7 +128,7 @@ def _ways(node: Node, count: int) -> list[str]:
     sizes = {"output": node.types[0].shape[-1 if isinstance(node.op, Fc) else 1]}
     sizes["input"] = node.inputs[0].type.shape[axis]
     if _grouped(node):
-        sizes = dict.fromkeys(sizes, node.op.groups)
+        sizes = dict.fromkeys(sizes, getattr(node.op, "groups", 1))
     return [by for by, size in sizes.items() if isinstance(size, int) and size >= count]
 
 
