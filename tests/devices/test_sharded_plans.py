@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ from .test_plan_check import (
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CPUS = ("cpu:0", "cpu:1", "cpu:2", "cpu:3")
-SHARDED = {
+SHARDED: dict[str, dict[str, Any]] = {
     "replicate 2": {"replicate": CPUS[:2]},
     "replicate 4": {"replicate": CPUS},
     "pipeline 2": {"pipeline": CPUS[:2], "micro_batches": 4},
