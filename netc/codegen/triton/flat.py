@@ -76,14 +76,12 @@ class Flat:
             else:
                 groups.append([a])
         coords = [Coord("0")] * len(self.shape)
-        rest = self.lane
-        for group in reversed(groups):
-            size = self.src.size(product(tuple(self.shape[a] for a in group)))
-            last = group is groups[0]
-            text = rest if last else self.src.let(f"{rest} % {size}")
-            coords[group[-1]] = Coord(text, "lane")
-            if not last:
-                rest = self.src.let(f"{rest} // {size}")
+        sizes = (
+            self.src.size(product(tuple(self.shape[a] for a in group)))
+            for group in reversed(groups[1:])
+        )
+        for group, place in zip(reversed(groups), self.src.digits(self.lane, sizes), strict=False):
+            coords[group[-1]] = Coord(place, "lane")
         return coords
 
     def index(self, axis: int) -> str:

@@ -137,14 +137,13 @@ class _Writer:
                 groups[-1].append(i)
             else:
                 groups.append([i])
-        out, rest = ["0"] * len(axes), "row"
-        for group in reversed(groups):
-            if group is groups[0]:
-                out[group[-1]] = rest
-                break
-            size = self.size(product(tuple(axes[i].size for i in group)), f"run{group[-1]}")
-            out[group[-1]] = self.src.let(f"{rest} % {size}")
-            rest = self.src.let(f"{rest} // {size}")
+        out = ["0"] * len(axes)
+        sizes = (
+            self.size(product(tuple(axes[i].size for i in group)), f"run{group[-1]}")
+            for group in reversed(groups[1:])
+        )
+        for group, place in zip(reversed(groups), self.src.digits("row", sizes), strict=False):
+            out[group[-1]] = place
         self.merged = all(len(g) == 1 for g in groups)  # as many places as axes
         return out
 
@@ -237,15 +236,9 @@ class _Writer:
 
     def _spots(self, tap: str) -> list[tuple[Axis | Inner, str]]:
         """The place of a tap along each axis with taps."""
-        found: list[tuple[Axis | Inner, str]] = []
-        rest = tap
         windows = self.p.windows
-        for i, w in enumerate(reversed(windows)):
-            if i == len(windows) - 1:
-                found.append((w, rest))
-                break
-            found.append((w, self.src.let(f"{rest} % {w.taps}")))
-            rest = self.src.let(f"{rest} // {w.taps}")
+        places = self.src.digits(tap, (str(w.taps) for w in reversed(windows[1:])))
+        found = list(zip(reversed(windows), places, strict=False))
         single = [(a, "0") for a in self.p.axes if a.taps == 1 and not a.simple]
         return [*found, *single]
 
@@ -393,15 +386,11 @@ class _Writer:
 
     def _decoded(self, sizes: Sequence[Dim]) -> list[str]:
         """Each row's place along each axis, for results that run on in another way than x."""
-        out, rest = ["0"] * len(sizes), "m"
+        out = ["0"] * len(sizes)
         real = [i for i, size in enumerate(sizes) if size != 1]
-        for i in reversed(real):
-            if i == real[0]:
-                out[i] = rest
-                break
-            size = self.size(sizes[i], f"size{i}")
-            out[i] = self.src.let(f"{rest} % {size}")
-            rest = self.src.let(f"{rest} // {size}")
+        named = (self.size(sizes[i], f"size{i}") for i in reversed(real[1:]))
+        for i, place in zip(reversed(real), self.src.digits("m", named), strict=False):
+            out[i] = place
         return out
 
     def _read_beside(self) -> list[Operand]:

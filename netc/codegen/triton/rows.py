@@ -106,13 +106,12 @@ class Rows:
     def _decode(
         self, index: str, groups: Sequence[Sequence[int]], part: str, coords: list[Coord]
     ) -> None:
-        for group in reversed(groups):
-            if group is groups[0]:
-                coords[group[-1]] = Coord(index, part)
-                break
-            size = self.src.size(product(tuple(self.shape[a] for a in group)))
-            coords[group[-1]] = Coord(self.src.let(f"{index} % {size}"), part)
-            index = self.src.let(f"{index} // {size}")
+        sizes = (
+            self.src.size(product(tuple(self.shape[a] for a in group)))
+            for group in reversed(groups[1:])
+        )
+        for group, place in zip(reversed(groups), self.src.digits(index, sizes), strict=False):
+            coords[group[-1]] = Coord(place, part)
 
     def chunk(self, start: str) -> Chunk:
         """The places from `start` on."""

@@ -7,7 +7,7 @@ net's own names reaches the text.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -98,6 +98,17 @@ class Source:
         self._count += 1
         self.line(f"k{self._count} = {expression}")
         return f"k{self._count}"
+
+    def digits(self, index: str, sizes: Iterable[str]) -> list[str]:
+        """An index's place along each axis it counts, the last axis first.
+
+        `sizes` are in that order too, but for the first axis, which takes what is left.
+        """
+        places = []
+        for size in sizes:
+            places.append(self.let(f"{index} % {size}"))
+            index = self.let(f"{index} // {size}")
+        return [*places, index]
 
     def name(self) -> str:
         """An unused name."""
