@@ -56,7 +56,7 @@ def _processors(devices: Sequence[Device]) -> Machine:
     spec = DeviceSpec(
         memory=host.available_memory() // len(devices),
         flops=_flops(threads),
-        bandwidth=_bandwidth(threads, _FLOATS),
+        bandwidth=_bandwidth(threads * len(devices), _FLOATS) / len(devices),  # all read at once
         launch=launch,
         cache=cache // len(devices),
         cache_bandwidth=_bandwidth(threads, cache // 8) if cache else 0.0,
@@ -95,10 +95,10 @@ def _flops(threads: int) -> float:
 
 
 def _bandwidth(threads: int, floats: int) -> float:
-    """Of reading an array of so many floats: its largest element."""
+    """Of reading an array of so many floats: the largest of each of 64 parts."""
 
     def most(b: Builder, x: Value) -> Value:
-        return b.reduce_max(x, axes=(0, 1))
+        return b.reduce_max(x, axes=(1,))
 
     shape = (64, floats // 64)
     return 4.0 * floats / _best(_compiled(most, shape, threads), *shape)

@@ -11,7 +11,7 @@ from netc.ir.machine import two_cpus
 @pytest.mark.filterwarnings("ignore")
 def test_a_net_on_two_devices() -> None:
     case = devices.Case("lenet", 4, "replicate", 1.9, {"replicate": devices.CPUS})
-    row = devices.measured(case, 2, two_cpus())
+    row = devices.measured(case, 2, two_cpus(), two_cpus())
     assert row.startswith("lenet")
     assert row.endswith("same bits")
     predicted = float(row.split()[-3])
