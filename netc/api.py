@@ -208,7 +208,7 @@ def arranged(
     if shared:
         return _sharded(graph, options, sharding, machine, wanted_devices(devices))
     if strategy is None:
-        return Arranged(graph, options)
+        return _fitting(Arranged(graph, options), machine)
     if not devices:
         raise UsageError("a strategy needs devices", help="such as devices cpu:0,cpu:1")
     names = choices.names_of("devices", devices)
@@ -238,7 +238,18 @@ def _sharded(
     options = replace(options, devices=given or named)
     choices.check_target(options.targets, options.devices)
     options = choices.sharded_options(options, graph, made, bool(given))
-    return Arranged(made, options, fired=tuple(context.fired))
+    return _fitting(Arranged(made, options, fired=tuple(context.fired)), machine)
+
+
+def _fitting(made: Arranged, machine: Machine | None) -> Arranged:
+    """The net itself, where each device of a table has memory for its share."""
+    from netc.passes.partition.choose import check_memory
+
+    placed = (n.device for n in made.graph.nodes if n.device is not None)
+    devices = tuple(dict.fromkeys((*made.options.devices[:1], *placed)))
+    if machine is not None and devices and set(devices) <= set(machine.devices):
+        check_memory(made.graph, machine, devices)
+    return made
 
 
 def compile_options(

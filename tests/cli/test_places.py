@@ -142,3 +142,25 @@ def test_a_strategy_goes_where_there_is_a_kernel(strategy: str) -> None:
     graph = computed_weights()
     where = placement_of(graph, machine, strategy, no_kernel).devices
     assert where["dyn"] == gpu
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--place", "c2=cpu:1"), ("--replicate", "cpu:1,cpu:0"), ("--split", "c2=cpu:0,cpu:1")],
+)
+def test_a_share_that_a_device_has_no_memory_for(
+    net: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    net.write_text(TEXT.replace("f32[1,", "f32[2,"))
+    cpus = [Device("cpu", i) for i in range(2)]
+    small = DeviceSpec(memory=1000, flops=1e9, bandwidth=1e9, launch=1e-7)
+    table = tmp_path / "machine.json"
+    table.write_text(Machine("m", {cpus[0]: CPU, cpus[1]: small}, between=Link(1e9, 1e-6)).show())
+    shown = run("compile", net, *words, "--machine", table)
+    assert re.match(r"4\ntwo.net:\d:\d+: error: cpu:1 has 1.0 KiB of memory, and its share", shown)
+    assert "a smaller batch would fit" in shown
+    assert not net.with_suffix(".bin").exists()
+    stages = ("--pipeline", "cpu:0,cpu:1", "--machine", table)
+    assert run("compile", net, *stages).startswith("0\n")  # all stages are where there is memory
+    table.write_text(Machine.uniform(cpus).show())
+    assert run("compile", net, *words, "--machine", table).startswith("0\n")

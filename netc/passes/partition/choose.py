@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -70,6 +70,20 @@ class Partition:
         for name, device in placement.devices.items():
             ctx.fired.append(Fired("partition", f"{device}: {placement.why[name]}", name))
         return apply(graph, placement)
+
+
+def check_memory(graph: Graph, machine: Machine, devices: Sequence[Device]) -> None:
+    """Raise GraphError where a placed graph's share of a device is more than its memory.
+
+    What has no place is on the first device.
+    """
+    problem = problem_of(graph, machine.only(devices))
+    number = {d: i for i, d in enumerate(problem.devices)}
+    where = [number[item.device or devices[0]] for item in problem.items]
+    need = problem.needs(where)
+    for d, device in enumerate(problem.devices):
+        if need[d] > problem.memory[d]:
+            raise problem.too_small(device, need[d], [i for i, at in enumerate(where) if at == d])
 
 
 def annotate(graph: Graph, places: Mapping[str, str]) -> Graph:

@@ -140,9 +140,19 @@ class Problem:
         message += f", %{clean(node.name)} alone {largest}"
         return GraphError(message, node.loc, f"there are {have}")
 
+    def too_small(self, device: Device, need: float, there: Sequence[int]) -> GraphError:
+        """The error for a device whose memory does not hold these items."""
+        heaviest = max(there, key=lambda i: self.weights[i] + self.working[i])
+        node, alone = self.items[heaviest].nodes[0], self.weights + self.working
+        has = self.memory[self.devices.index(device)]
+        message = f"{device} has {_size(has)} of memory, and its share of the net needs "
+        message += f"{_size(need)}, %{clean(node.name)} alone {_size(alone[heaviest])}"
+        help = "more devices, other placements or a smaller batch would fit"
+        return GraphError(message, node.loc, help)
+
 
 def _size(count: float) -> str:
-    return f"{count / 2**20:.1f} MiB"
+    return f"{count / 2**20:.1f} MiB" if count >= 1 << 20 else f"{count / 2**10:.1f} KiB"
 
 
 def items_of(graph: Graph) -> tuple[Item, ...]:
