@@ -109,7 +109,7 @@ def test_memory_is_kept(strategy: str) -> None:
 @EVERY
 def test_memory_that_does_not_do(strategy: str) -> None:
     machine = Machine.uniform(["cpu:0", "cpu:1"], DeviceSpec(1 << 14, 5e10, 1e10, 1e-6))
-    with pytest.raises(GraphError, match=r"no placement that fits: the net needs .* MiB"):
+    with pytest.raises(GraphError, match=r"no placement that fits: the net needs .* KiB"):
         placement_of(random_net(2), machine, strategy)
 
 
