@@ -113,18 +113,21 @@ def conv_taps(
 ) -> Taps:
     """Taps of one group of channels.
 
-    Blocked: (eight channels, kh, kw), then (kh, kw, channel) for those beyond a multiple of
-    eight. Planar: (channel, kh, kw). An inner product is a convolution whose kernel is its image;
-    over plain rows it is one of `channels` by 1×1 with planes of eight.
+    Blocked: (eight channels, kh, kw), planar: (eight channels, kh, kw, channel); then
+    (kh, kw, channel) for those beyond a multiple of eight. An inner product is a convolution whose
+    kernel is its image; over plain rows it is one of `channels` by 1×1 with planes of eight.
     """
     column = BLOCK if blocked else 1
     down = np.arange(kernel[0]) * dilation[0] * row
     across = np.arange(kernel[1]) * dilation[1] * column
     window = down[:, None] + across
-    if not blocked:
-        planar = np.arange(channels)[:, None, None] * plane + window
-        return Taps(planar.astype(np.int32).reshape(-1), 0, planar.size)
     full, rest = divmod(channels, BLOCK)
+    if not blocked:
+        lanes = window[:, :, None] + np.arange(BLOCK) * plane
+        eights = np.arange(full)[:, None, None, None] * BLOCK * plane + lanes
+        ones = full * BLOCK * plane + window[:, :, None] + np.arange(rest) * plane
+        both = np.concatenate([eights.reshape(-1), ones.reshape(-1)])
+        return Taps(both.astype(np.int32), 0, both.size)
     eights = np.arange(full)[:, None, None] * plane + window
     ones = full * plane + window[:, :, None] + np.arange(rest)
     both = np.concatenate([eights.reshape(-1), ones.reshape(-1)])

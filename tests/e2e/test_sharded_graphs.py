@@ -1,8 +1,8 @@
 """Random nets, sharded and placed at random over up to eight devices, give what one device does.
 
 Nets that run as they were written are equal bit by bit, unless channels that are summed are split.
-Optimized, a share may be laid out other than the whole, or folded other than apart: its sums then
-run in another order, and results are held to the bound of a run on one device.
+Optimized, constants may be folded into the weights of a share and not into those of the whole, or
+the reverse: results are held to the bound of a run on one device.
 """
 
 from __future__ import annotations

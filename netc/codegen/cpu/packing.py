@@ -14,20 +14,19 @@ from netc.ir.gemm_plan import BLOCK, PANEL
 F32 = npt.NDArray[np.float32]
 
 
-def pack_conv(weights: F32, groups: int, *, blocked: bool) -> F32:
+def pack_conv(weights: F32, groups: int) -> F32:
     """w[o, c, kh, kw] -> [groups, panels, k, 16], zero beyond the last channel.
 
-    k runs over (eight channels, kh, kw, channel) for blocked input, the channels beyond a
-    multiple of eight last as (kh, kw, channel); over (channel, kh, kw) for planar input.
+    k runs over (eight channels, kh, kw, channel), the channels beyond a multiple of eight last as
+    (kh, kw, channel): sums have one order, however their input lies.
     """
     channels = weights.shape[1]
-    full = channels - channels % BLOCK if blocked else 0
+    full = channels - channels % BLOCK
     grouped = weights.reshape(groups, weights.shape[0] // groups, *weights.shape[1:])
     outputs, height, width = grouped.shape[1], *weights.shape[2:]
     depth = channels * height * width
     panels = -(-outputs // PANEL)
     packed = np.zeros((groups, panels, depth, PANEL), np.float32)
-    order = (0, 3, 4, 2, 1) if blocked else (0, 2, 3, 4, 1)
     for p in range(panels):  # one panel's weights fit a cache, so this transposes in place
         rows = np.ascontiguousarray(grouped[:, p * PANEL : (p + 1) * PANEL])
         count = rows.shape[1]
@@ -35,18 +34,16 @@ def pack_conv(weights: F32, groups: int, *, blocked: bool) -> F32:
         eights = eights.transpose(0, 2, 4, 5, 3, 1).reshape(groups, -1, count)
         packed[:, p, : eights.shape[1], :count] = eights
         if full < channels:
-            rest = rows[:, :, full:].transpose(order).reshape(groups, -1, count)
+            rest = rows[:, :, full:].transpose(0, 3, 4, 2, 1).reshape(groups, -1, count)
             packed[:, p, eights.shape[1] :, :count] = rest
     return packed
 
 
-def pack_phases(
-    weights: F32, groups: int, every: tuple[int, int], *, blocked: bool
-) -> dict[tuple[int, int], F32]:
+def pack_phases(weights: F32, groups: int, every: tuple[int, int]) -> dict[tuple[int, int], F32]:
     """w[c, o, kh, kw] of a transposed convolution: every so-manieth tap, by its residues."""
     turned = _turned(weights, groups)
     return {
-        (i, j): pack_conv(turned[:, :, i :: every[0], j :: every[1]], groups, blocked=blocked)
+        (i, j): pack_conv(turned[:, :, i :: every[0], j :: every[1]], groups)
         for i, j in _residues(weights.shape, every)
     }
 
@@ -64,10 +61,9 @@ def _residues(shape: tuple[int, ...], every: tuple[int, int]) -> list[tuple[int,
     return [(i, j) for i in down for j in across]
 
 
-def pack_fc(weights: F32, image: tuple[int, int, int], *, blocked: bool) -> F32:
-    """w[o, c·h·w] for a blocked image, or for plain rows when `blocked` is false."""
-    shape = image if blocked else (weights.shape[1], 1, 1)
-    return pack_conv(weights.reshape(weights.shape[0], *shape), 1, blocked=True)
+def pack_fc(weights: F32, image: tuple[int, int, int]) -> F32:
+    """w[o, c·h·w] for an image; plain rows are images of one pixel."""
+    return pack_conv(weights.reshape(weights.shape[0], *image), 1)
 
 
 def pack_channels(values: F32, groups: int, fill: float = 0.0) -> F32:
@@ -82,14 +78,12 @@ def pack_channels(values: F32, groups: int, fill: float = 0.0) -> F32:
 def unpack(packed: F32, packing: Sequence[str | int], shape: tuple[int, ...]) -> F32:
     """The weights of this shape that were packed so: the inverse of pack_conv and pack_fc."""
     match packing:
-        case ["conv", int(groups), int(blocked)] if _splits(shape, groups):
-            return _unpack_conv(packed, shape, groups, bool(blocked))
+        case ["conv", int(groups)] if _splits(shape, groups):
+            return _unpack_conv(packed, shape, groups)
         case ["fc", int(c), int(h), int(w)]:
-            return _unpack_conv(packed, (shape[0], c, h, w), 1, True).reshape(shape)
-        case ["phases", int(groups), int(blocked), int(i), int(j)] if (
-            _splits(shape, groups) and min(i, j) > 0
-        ):
-            return _unpack_phases(packed, shape, groups, (i, j), bool(blocked))
+            return _unpack_conv(packed, (shape[0], c, h, w), 1).reshape(shape)
+        case ["phases", int(groups), int(i), int(j)] if _splits(shape, groups) and min(i, j) > 0:
+            return _unpack_phases(packed, shape, groups, (i, j))
         case ["raw"]:
             return packed.reshape(shape)
     raise ArtifactError(f"weights are packed in an unknown way, {clean(packing)}")
@@ -110,33 +104,27 @@ def packed_count(packing: Sequence[str | int], shape: tuple[int, ...]) -> int:
     return groups * -(-outputs // PANEL) * PANEL * (count // (groups * max(1, outputs)))
 
 
-def _unpack_conv(packed: F32, shape: tuple[int, ...], groups: int, blocked: bool) -> F32:
+def _unpack_conv(packed: F32, shape: tuple[int, ...], groups: int) -> F32:
     outputs, channels, height, width = shape[0] // groups, *shape[1:]
-    full = channels - channels % BLOCK if blocked else 0
+    full = channels - channels % BLOCK
     depth = channels * height * width
     rows = packed.reshape(groups, -1, depth, PANEL).transpose(0, 2, 1, 3)
     rows = rows.reshape(groups, depth, -1)[:, :, :outputs]
     split = full * height * width
     eights = rows[:, :split].reshape(groups, full // BLOCK, height, width, BLOCK, outputs)
     eights = eights.transpose(0, 5, 1, 4, 2, 3).reshape(groups, outputs, full, height, width)
-    left = channels - full
-    if blocked:
-        rest = rows[:, split:].reshape(groups, height, width, left, outputs)
-        rest = rest.transpose(0, 4, 3, 1, 2)
-    else:
-        rest = rows.reshape(groups, left, height, width, outputs).transpose(0, 4, 1, 2, 3)
+    rest = rows[:, split:].reshape(groups, height, width, channels - full, outputs)
+    rest = rest.transpose(0, 4, 3, 1, 2)
     return np.concatenate([eights, rest], axis=2).reshape(shape)
 
 
-def _unpack_phases(
-    packed: F32, shape: tuple[int, ...], groups: int, every: tuple[int, int], blocked: bool
-) -> F32:
+def _unpack_phases(packed: F32, shape: tuple[int, ...], groups: int, every: tuple[int, int]) -> F32:
     channels, outputs, height, width = shape
     out = np.zeros((groups * outputs, channels // groups, height, width), np.float32)
     at = 0
     for i, j in _residues(shape, every):
         part = out[:, :, i :: every[0], j :: every[1]]
-        size = packed_count(("conv", groups, int(blocked)), part.shape)
-        part[...] = _unpack_conv(packed[at : at + size], part.shape, groups, blocked)
+        size = packed_count(("conv", groups), part.shape)
+        part[...] = _unpack_conv(packed[at : at + size], part.shape, groups)
         at += size
     return _turned(out, groups)

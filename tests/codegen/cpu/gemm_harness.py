@@ -176,7 +176,7 @@ class Conv:
         pixels = pixel_offsets(
             self.together, image, self.out_size, self.stride[0] * row, self.stride[1] * column
         )
-        packed = pack_conv(self.w, self.groups, blocked=not self.planar)
+        packed = pack_conv(self.w, self.groups)
         weights = aligned(packed.shape)
         weights[...] = packed
         plan = plan_gemm(

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+import netc
 from netc.codegen.cpu import packing
 from netc.codegen.cpu.anchors import lower
 from netc.codegen.cpu.emit import Module
@@ -142,19 +143,18 @@ def test_phases_make_every_output_of_the_right_inputs(name: str) -> None:
         }
 
 
-@pytest.mark.parametrize("blocked", [False, True])
 @pytest.mark.parametrize("shape", [(16, 3, 4, 5), (6, 17, 1, 2), (20, 16, 3, 3)])
-def test_weights_come_back(shape: tuple[int, ...], blocked: bool) -> None:
+def test_weights_come_back(shape: tuple[int, ...]) -> None:
     w = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     for groups, every in itertools.product((1, 2), ((1, 1), (2, 2), (3, 2), (5, 7))):
-        pieces = packing.pack_phases(w, groups, every, blocked=blocked).values()
+        pieces = packing.pack_phases(w, groups, every).values()
         packed = np.concatenate([p.reshape(-1) for p in pieces])
-        how = ("phases", groups, int(blocked), *every)
+        how = ("phases", groups, *every)
         assert packed_count(how, shape) == packed.size
         np.testing.assert_array_equal(unpack(packed, how, shape), w)
 
 
-@pytest.mark.parametrize("how", [("phases", 0, 1, 2, 2), ("phases", 3, 1, 2, 2), ("conv", 3, 1)])
+@pytest.mark.parametrize("how", [("phases", 0, 2, 2), ("phases", 3, 2, 2), ("conv", 3)])
 def test_weights_that_cannot_have_been_packed_so(how: tuple) -> None:
     packed = np.zeros(packed_count(how, (16, 8, 3, 3)), np.float32)
     with pytest.raises(ArtifactError, match="packed in an unknown way"):
@@ -195,3 +195,29 @@ def test_phases_of_a_row_are_groups(window: tuple, attributes: dict, calls: int)
     module = Module(LEVELS["aarch64"])
     ctx = Lowering(module.target, module, GemmFamily(module))
     assert len(lower(ctx, Bench(body, feed, where).kernel)) == calls
+
+
+@pytest.mark.parametrize(
+    ("channels", "outputs", "kernel", "groups"),
+    [(3, 16, 3, 1), (5, 7, 3, 1), (19, 20, 3, 1), (12, 24, 3, 2), (6, 9, 2, 3), (33, 18, 5, 1)],
+)
+def test_one_order_of_sums(channels: int, outputs: int, kernel: int, groups: int) -> None:
+    """By the matrix kernel, from planes or blocks, and by the direct one: the same bits."""
+    rng = np.random.default_rng(channels)
+    x, w, b = (
+        rng.standard_normal(s).astype(np.float32)
+        for s in ((2, channels, 9, 9), (outputs, channels // groups, kernel, kernel), (outputs,))
+    )
+
+    def results(first: bool, optimize: bool) -> np.ndarray:
+        g = Builder()
+        v = g.input("x", f32[x.shape])
+        v = g.conv(v, g.param("i", f32[channels, channels, 1, 1], value=one)) if first else v
+        weights = (g.param("w", f32[w.shape], value=w), g.param("b", f32[b.shape], value=b))
+        y = g.conv(v, *weights, pad=(kernel // 2,) * 2, groups=groups)
+        return netc.compile(g.graph("g", {"y": y}), optimize=optimize)(x=x)["y"]
+
+    one = np.eye(channels, dtype=np.float32)[:, :, None, None]  # into blocks, and no more
+    want = results(False, False)
+    for first, optimize in ((False, True), (True, False), (True, True)):
+        np.testing.assert_array_equal(results(first, optimize), want)

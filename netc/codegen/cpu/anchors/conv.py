@@ -8,6 +8,7 @@ and a row-major inner product is the same with planes that lie eight floats apar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -89,22 +90,11 @@ def _array(w: Operand) -> Array:
 
 def _convolution(ctx: Lowering, op: Conv, x: Operand, w: Operand, out: Operand) -> Matrix:
     weights = _array(w)
-    channels, kernel = weights.shape[1], weights.shape[2:]
+    channels = weights.shape[1]
     image, plane, row, column = x.strides
-    down, across = op.dilation[0] * row, op.dilation[1] * column
-    kh, kw = kernel
-    taps: tuple[Affine, ...]
-    if x.is_c8:
-        full, rest = divmod(channels, BLOCK)
-        taps = (
-            Affine((full, kh, kw), (plane, down, across)),
-            Affine((kh, kw, rest), (down, across, 1), full * plane),
-        )
-        n8, n1 = full * kh * kw, rest * kh * kw
-    else:
-        taps = (Affine((channels, kh, kw), (plane, down, across)),)
-        n8, n1 = 0, channels * kh * kw
-    packed = pack_conv(weights, op.groups, blocked=x.is_c8)
+    steps = (op.dilation[0] * row, op.dilation[1] * column)
+    taps, n8, n1 = taps_of(x, channels, weights.shape[2:], steps)
+    packed = pack_conv(weights, op.groups)
     return Matrix(
         source=x,
         shift=op.pad[0] * row + op.pad[1] * column,
@@ -119,16 +109,31 @@ def _convolution(ctx: Lowering, op: Conv, x: Operand, w: Operand, out: Operand) 
         n1=n1,
         groups=op.groups,
         channels=weights.shape[0] // op.groups,
-        weights=ctx.packed(w, packed, ("conv", op.groups, int(x.is_c8))),
+        weights=ctx.packed(w, packed, ("conv", op.groups)),
     )
+
+
+def taps_of(
+    x: Operand, channels: int, window: tuple[int, ...], steps: tuple[Dim, ...]
+) -> tuple[tuple[Affine, ...], int, int]:
+    """Where the elements of a window lie, in the order of packed weights; how many by eight
+    channels, and how many by one."""
+    full, rest = divmod(channels, BLOCK)
+    plane, count = x.strides[1], math.prod(window)
+    if x.is_c8:
+        left = Affine((*window, rest), (*steps, 1), full * plane)
+        return (Affine((full, *window), (plane, *steps)), left), full * count, rest * count
+    eights = Affine((full, *window, BLOCK), (BLOCK * plane, *steps, plane))
+    left = Affine((*window, rest), (*steps, plane), full * BLOCK * plane)
+    return (eights, left), 0, channels * count
 
 
 def _blocked_fc(ctx: Lowering, x: Operand, w: Operand) -> Matrix:
     weights = _array(w)
     channels, height, width = (_known(d) for d in x.type.shape[1:])
-    image, plane, row, column = x.strides
-    full, rest = divmod(channels, BLOCK)
-    packed = pack_fc(weights, (channels, height, width), blocked=True)
+    image, _, row, column = x.strides
+    taps, n8, n1 = taps_of(x, channels, (height, width), (row, column))
+    packed = pack_fc(weights, (channels, height, width))
     return Matrix(
         source=x,
         shift=0,
@@ -138,12 +143,9 @@ def _blocked_fc(ctx: Lowering, x: Operand, w: Operand) -> Matrix:
         in_steps=(),
         in_image=image,
         in_group=0,
-        taps=(
-            Affine((full, height, width), (plane, row, column)),
-            Affine((height, width, rest), (row, column, 1), full * plane),
-        ),
-        n8=full * height * width,
-        n1=rest * height * width,
+        taps=taps,
+        n8=n8,
+        n1=n1,
         groups=1,
         channels=weights.shape[0],
         weights=ctx.packed(w, packed, ("fc", channels, height, width)),
@@ -155,7 +157,7 @@ def _plain_fc(ctx: Lowering, op: Fc, x: Operand, w: Operand) -> Matrix:
     outputs, inputs = weights.shape
     images = product(x.type.shape[: op.axis])
     full, rest = divmod(inputs, BLOCK)
-    packed = pack_fc(weights, (inputs, 1, 1), blocked=False)
+    packed = pack_fc(weights, (inputs, 1, 1))
     return Matrix(
         source=x,
         shift=0,

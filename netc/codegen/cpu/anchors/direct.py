@@ -8,8 +8,9 @@ singly, and vectors then hold neighbouring pixels. Windows are clipped, so no pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from netc.codegen.cpu.anchors.results import Results, Writer
 from netc.codegen.cpu.anchors.results import Row as Line
 from netc.codegen.cpu.anchors.units import units
 from netc.codegen.cpu.anchors.windows import AXIS_SLOTS, Axis, Span, add_axes, read_axes, span
-from netc.codegen.cpu.emit import Function, Val, vec
+from netc.codegen.cpu.emit import Function, Val, const_float, vec
 from netc.codegen.cpu.lowering import Lowering
 from netc.codegen.operand import BLOCK, Call, Kernel, Operand
 from netc.ir.op import Array
@@ -39,6 +40,11 @@ class Direct:
     even: bool  # pixels of a row are one element apart in the input
     dense: bool  # no dilation
     blocked: bool  # the input is
+
+    @property
+    def together(self) -> int:
+        """Channels summed before the next window is begun, as matrix kernels do; 0: all."""
+        return BLOCK if self.axes == 2 else 0
 
 
 def lower_direct_conv(ctx: Lowering, k: Kernel) -> Call:
@@ -73,7 +79,7 @@ def _lower(ctx: Lowering, k: Kernel, op: Windowed, transposed: bool) -> Call:
     _add_source(args, x)
     for n in (weights.shape[1], outputs, groups, -(-outputs // panel)):
         args.size(n)
-    args.add(ctx.weight(_panels(weights, groups, panel)))
+    args.add(ctx.weight(_panels(weights, groups, panel, d.together)))
     args.add(ctx.weight(_bias(bias, groups, outputs, panel)))
     add_axes(args, x.type.shape[2:], kernel, stride, pad, dilation=dilation)
     results.arguments(args)
@@ -90,16 +96,19 @@ def _add_source(args: Args, x: Operand) -> None:
         args.size(s * 4)
 
 
-def _panels(weights: Array, groups: int, panel: int) -> Array:
-    """[o, c, k…] as [group][panel][taps][c][lane]."""
+def _panels(weights: Array, groups: int, panel: int, together: int) -> Array:
+    """[o, c, k…] as [group][panel][channels taken together][taps][c][lane]."""
     o, c = weights.shape[:2]
+    together = together or max(1, c)
     each = o // groups
     count = -(-each // panel)
     taps = int(np.prod(weights.shape[2:]))
     out = np.zeros((groups, count * panel, c, taps), np.float32)
     out[:, :each] = weights.reshape(groups, each, c, taps)
-    split = out.reshape(groups, count, panel, c, taps)
-    return np.ascontiguousarray(split.transpose(0, 1, 4, 3, 2))
+    split = out.reshape(groups, count, panel, c, taps).transpose(0, 1, 4, 3, 2)
+    parts = [split[..., i : i + together, :] for i in range(0, c, together)]
+    flat = [part.reshape(groups, count, -1) for part in parts]
+    return np.concatenate(flat, axis=2) if flat else np.zeros(0, np.float32)
 
 
 def _bias(bias: Sequence[Operand], groups: int, outputs: int, panel: int) -> Array:
@@ -150,6 +159,19 @@ class _Direct:
             )
             row.emit()
         f.ret()
+
+
+@dataclass(frozen=True)
+class _Channels:
+    """Input channels of the group that are summed together, and their weights."""
+
+    first: Val
+    count: Val
+    weights: Val
+
+
+# The sums over a window of some channels, added to those before.
+Window: TypeAlias = Callable[[_Channels, list[Val]], list[Val]]
 
 
 @dataclass(frozen=True)
@@ -212,14 +234,25 @@ class _Row:
         high = f.smin(f.select(f.icmp("slt", room, 0), f.const(0), count), width)
         return low, f.smax(high, low)
 
-    def start(self, pixels: int) -> list[Val]:
-        """The bias for every pixel, by pixel and part."""
+    def _summed(self, window: Window, pixels: int) -> list[Val]:
+        """The sums of windows over all channels, some channels after others, and the bias."""
         f, d = self.d.f, self.d
+        size = f.mul(d.taps, 4 * d.d.panel)
+        lanes = pixels if d.d.panel == 1 else d.lanes
+        none = [f.splat(const_float(0.0), lanes)] * (1 if d.d.panel == 1 else pixels * d.parts)
+        if not d.d.together:
+            sums = window(_Channels(f.const(0), d.channels, self.weights), none)
+        else:
+            with f.loop(0, d.channels, d.d.together, carry=none) as turn:
+                count = f.smin(f.sub(d.channels, turn.index), d.d.together)
+                weights = f.gep(self.weights, f.mul(turn.index, size))
+                turn.next(window(_Channels(turn.index, count, weights), turn.values))
+            sums = turn.results
         if d.d.panel == 1:
-            return [f.splat(f.load("float", self.bias), pixels)]
-        size = 4 * d.lanes
-        parts = [f.load(vec(d.lanes), f.gep(self.bias, i * size)) for i in range(d.parts)]
-        return parts * pixels
+            return [f.fadd(sums[0], f.splat(f.load("float", self.bias), pixels))]
+        each = 4 * d.lanes
+        parts = [f.load(vec(d.lanes), f.gep(self.bias, i * each)) for i in range(d.parts)]
+        return [f.fadd(acc, b) for acc, b in zip(sums, parts * pixels, strict=True)]
 
     def sums(self, spans: Sequence[Span], x: Val, pixels: int) -> list[Val]:
         """The sums of some pixels from x on, over the window and all channels."""
@@ -228,48 +261,60 @@ class _Row:
         if spans:
             last = spans[-1].axis
             shift = f.mul(f.sub(f.mul(x, last.step), last.pad), last.stride)
-        return self._window(spans, shift, f.const(0), self.start(pixels), pixels)
+
+        def window(channels: _Channels, sums: list[Val]) -> list[Val]:
+            return self._window(channels, spans, shift, f.const(0), sums, pixels)
+
+        return self._summed(window, pixels)
 
     def _window(
-        self, spans: Sequence[Span], shift: Val, tap: Val, sums: list[Val], pixels: int
+        self,
+        channels: _Channels,
+        spans: Sequence[Span],
+        shift: Val,
+        tap: Val,
+        sums: list[Val],
+        pixels: int,
     ) -> list[Val]:
         """Loops over the window; `tap` numbers its elements, `shift` counts bytes."""
         f = self.d.f
         if not spans:
-            return self._all_channels(shift, tap, sums, pixels)
+            return self._each(channels, shift, tap, sums, pixels)
         s, *rest = spans
         base = f.mul(tap, s.axis.kernel)
         with f.loop(s.low, s.high, carry=sums) as turn:
             place = f.add(s.start, f.mul(turn.index, s.axis.dilation))
             here = f.add(shift, f.mul(place, s.axis.stride))
             inner = f.add(base, turn.index)
-            turn.next(self._window(rest, here, inner, turn.values, pixels))
+            turn.next(self._window(channels, rest, here, inner, turn.values, pixels))
         return turn.results
 
-    def _all_channels(self, shift: Val, tap: Val, sums: list[Val], pixels: int) -> list[Val]:
+    def _each(
+        self, channels: _Channels, shift: Val, tap: Val, sums: list[Val], pixels: int
+    ) -> list[Val]:
         """One element of the window, channel by channel."""
         f, d = self.d.f, self.d
         size = 4 * d.d.panel
-        weights = f.gep(self.weights, f.mul(tap, f.mul(d.channels, size)))
+        weights = f.gep(channels.weights, f.mul(tap, f.mul(channels.count, size)))
+        begin = f.add(self.channel, channels.first)
         source = f.gep(self.source, shift)
         offsets = self._offsets(pixels)
         if d.d.blocked:
-            with f.loop(0, d.channels, carry=[weights, *sums]) as turn:
+            with f.loop(0, channels.count, carry=[weights, *sums]) as turn:
                 row, *acc = turn.values
-                here = self._channel(source, turn.index)
+                here = self._channel(source, f.add(begin, turn.index))
                 turn.next([f.gep(row, size), *self._step(here, row, acc, offsets)])
             return turn.results[1:]
-        first = f.gep(source, f.mul(self.channel, d.lane))
-        with f.loop(0, d.channels, carry=[first, weights, *sums]) as turn:
+        first = f.gep(source, f.mul(begin, d.lane))
+        with f.loop(0, channels.count, carry=[first, weights, *sums]) as turn:
             here, row, *acc = turn.values
             following = [f.gep(here, d.lane), f.gep(row, size)]
             turn.next([*following, *self._step(here, row, acc, offsets)])
         return turn.results[2:]
 
-    def _channel(self, source: Val, index: Val) -> Val:
+    def _channel(self, source: Val, c: Val) -> Val:
         """The address of a channel of a blocked input."""
         f, d = self.d.f, self.d
-        c = f.add(self.channel, index)
         block = f.gep(source, f.mul(f.lshr(c, 3), d.eight))
         return f.gep(block, f.mul(f.and_(c, BLOCK - 1), d.lane))
 
@@ -306,16 +351,25 @@ class _Row:
         f = self.d.f
         places = [*self.indices[1:], x]
         axes = list(zip(self.d.axes, places, strict=True))
-        return self._reaching(axes, f.const(0), f.const(0), self.start(1))
+
+        def window(channels: _Channels, sums: list[Val]) -> list[Val]:
+            return self._reaching(channels, axes, f.const(0), f.const(0), sums)
+
+        return self._summed(window, 1)
 
     def _reaching(
-        self, axes: list[tuple[Axis, Val]], shift: Val, tap: Val, sums: list[Val]
+        self,
+        channels: _Channels,
+        axes: list[tuple[Axis, Val]],
+        shift: Val,
+        tap: Val,
+        sums: list[Val],
     ) -> list[Val]:
         """Loops over window positions k where (place + pad − k · dilation) / stride is whole."""
         if not axes:
-            return self._all_channels(shift, tap, sums, 1)
+            return self._each(channels, shift, tap, sums, 1)
         if self.d.d.dense:
-            return self._evenly(axes, shift, tap, sums)
+            return self._evenly(channels, axes, shift, tap, sums)
         f = self.d.f
         (axis, place), *rest = axes
         at = f.add(place, axis.pad)
@@ -327,14 +381,20 @@ class _Row:
             inside = f.and_(f.icmp("sge", back, 0), f.icmp("slt", index, axis.size))
             with f.if_(f.and_(exact, inside)) as side:
                 moved = f.add(shift, f.mul(index, axis.stride))
-                side.give(self._reaching(rest, moved, f.add(base, turn.index), turn.values))
+                inner = f.add(base, turn.index)
+                side.give(self._reaching(channels, rest, moved, inner, turn.values))
                 side.otherwise()
                 side.give(turn.values)
             turn.next(side.results)
         return turn.results
 
     def _evenly(
-        self, axes: list[tuple[Axis, Val]], shift: Val, tap: Val, sums: list[Val]
+        self,
+        channels: _Channels,
+        axes: list[tuple[Axis, Val]],
+        shift: Val,
+        tap: Val,
+        sums: list[Val],
     ) -> list[Val]:
         """The same without dilation: the positions lie a stride apart, one input each."""
         f = self.d.f
@@ -349,7 +409,7 @@ class _Row:
         with f.loop(first, stop, axis.step, [index, *sums]) as turn:
             here, *acc = turn.values
             moved = f.add(shift, f.mul(here, axis.stride))
-            done = self._reaching(rest, moved, f.add(base, turn.index), acc)
+            done = self._reaching(channels, rest, moved, f.add(base, turn.index), acc)
             turn.next([f.sub(here, 1), *done])
         return turn.results[1:]
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
-from netc.codegen.cpu.anchors.conv import Matrix, matrix_call, pixels_together
+from netc.codegen.cpu.anchors.conv import Matrix, matrix_call, pixels_together, taps_of
 from netc.codegen.cpu.anchors.depthwise import Window, depthwise_call
 from netc.codegen.cpu.anchors.direct import lower_direct_transpose
 from netc.codegen.cpu.anchors.results import Results
@@ -19,7 +18,7 @@ from netc.codegen.operand import BLOCK, Call, Kernel, Operand
 from netc.codegen.phases import Phase, axes_of
 from netc.ir.dims import Dim
 from netc.ir.ops.convolution import ConvTranspose
-from netc.ir.plan import Affine, WeightArg
+from netc.ir.plan import WeightArg
 
 Pair = tuple[Phase, Phase]
 
@@ -60,8 +59,8 @@ def _matrices(ctx: Lowering, k: Kernel, rows: list[Phase], columns: list[Phase])
     assert isinstance(k.anchor.op, ConvTranspose)
     x, w = k.anchor_operands()[:2]
     groups, every = k.anchor.op.groups, (rows[0].every, columns[0].every)
-    pieces = pack_phases(np.asarray(w.array, np.float32), groups, every, blocked=x.is_c8)
-    packing = ("phases", groups, int(x.is_c8), *every)
+    pieces = pack_phases(np.asarray(w.array, np.float32), groups, every)
+    packing = ("phases", groups, *every)
     packed = ctx.packed(w, np.concatenate([p.reshape(-1) for p in pieces.values()]), packing)
     places = dict(zip(pieces, np.cumsum([0, *(p.nbytes for p in pieces.values())]), strict=False))
     together = pixels_together(x.type.shape[0], (rows[0].count, columns[0].count))
@@ -112,11 +111,7 @@ def _phase(
     rows, columns = x.strides[2:]
     window = tuple(p.taps for p in pair)
     steps = tuple(-p.back * s for p, s in zip(pair, (rows, columns), strict=True))
-    full, rest = divmod(channels, BLOCK) if x.is_c8 else (0, channels)
-    taps: tuple[Affine, ...] = (Affine((channels, *window), (plane, *steps)),)
-    if x.is_c8:
-        left = Affine((*window, rest), (*steps, 1), full * plane)
-        taps = (Affine((full, *window), (plane, *steps)), left)
+    taps, n8, n1 = taps_of(x, channels, window, steps)
     return Matrix(
         source=x,
         shift=-(pair[0].start * rows + pair[1].start * columns),
@@ -127,8 +122,8 @@ def _phase(
         in_image=x.strides[0],
         in_group=channels // BLOCK * plane if x.is_c8 else channels * plane,
         taps=taps,
-        n8=full * math.prod(window),
-        n1=rest * math.prod(window),
+        n8=n8,
+        n1=n1,
         groups=groups,
         channels=shape[1],
         weights=weights,
