@@ -43,18 +43,24 @@ def is_gpu_step(step: Step) -> bool:
 
 
 def cut(steps: Sequence[Step], buffers: Sequence[Buffer]) -> list[Segment]:
-    """The pieces of a plan, in the order in which they are asked for."""
+    """The pieces of a plan, in the order in which they are asked for.
+
+    A piece ends with what another device waits for, so that it need not wait for more.
+    """
     segments: list[Segment] = []
     home: list[int] = []  # of each step
     latest: dict[tuple[str, str], int] = {}  # of each queue of the plan
+    queues = [_driver_queue(step, buffers) for step in steps]
+    ends = _ends(steps, queues)
     for i, step in enumerate(steps):
-        queue, copies = _driver_queue(step, buffers), step.kernel == MEMCPY
+        queue, copies = queues[i], step.kernel == MEMCPY
         waited = {home[w] for w in step.waits}
         own = (step.device, step.stream)
         last = latest.get(own)
         if (
             last is not None
             and _fits(segments[last], queue, copies)
+            and segments[last].steps[-1] not in ends
             and max(waited | {last}) == last
         ):
             place = last
@@ -67,6 +73,24 @@ def cut(steps: Sequence[Step], buffers: Sequence[Buffer]) -> list[Segment]:
         home.append(place)
         latest[own] = place
     return segments
+
+
+def _ends(steps: Sequence[Step], queues: Sequence[DriverQueue | None]) -> set[int]:
+    """The steps that another device waits for. The host does where it computes with the value."""
+    read = {w for step, queue in zip(steps, queues, strict=True) if queue is None
+            for w in step.waits}  # fmt: skip
+    ends = set()
+    for j, step in enumerate(steps):
+        reader = queues[j]
+        for w in step.waits:
+            maker = queues[w]
+            if maker is None or reader is None:
+                apart = maker != reader
+            else:
+                apart = maker[0] != reader[0] or (reader[1] == "back" and j in read)
+            if apart:
+                ends.add(w)
+    return ends
 
 
 def _fits(segment: Segment, queue: DriverQueue | None, copies: bool) -> bool:

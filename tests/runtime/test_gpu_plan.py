@@ -7,9 +7,14 @@ from dataclasses import replace
 
 import pytest
 
+import netc
+from netc.compiler import Options, build
 from netc.errors import ArtifactError, ResourceError
+from netc.ir.device import Device
 from netc.ir.plan import Buffer, BufferArg, IntArg, Space, Step
 from netc.ir.queues import with_waits
+from netc.passes.base import Context
+from netc.passes.shard_batch import Pipeline
 from netc.runtime.conflicts import dependencies
 from netc.runtime.driver import Launch
 from netc.runtime.gpu_plan import GpuPlan
@@ -178,3 +183,46 @@ def test_a_copy_within_the_host_is_refused() -> None:
     buffers = [replace(b, device="cpu:0") if i == 2 else b for i, b in enumerate(plan.buffers)]
     with pytest.raises(ArtifactError):
         GpuPlan(replace(plan, steps=tuple(steps), buffers=tuple(buffers)), bare(g0=ADD_TEXT), 64)
+
+
+def test_the_pieces_of_a_pipeline_are_its_micro_batches() -> None:
+    """Else the second device would wait for all of them."""
+    text = """
+    net two(data: f32[6, 8, 9, 9]) -> y {
+      x = data |> conv(8, 3, name="a") |> relu |> conv(8, 3, name="b") |> relu
+      y = x |> conv(8, 3, name="c") |> relu |> conv(8, 3, name="d") |> relu
+    }
+    """
+    graph = netc.parse(text, warn=lambda *_: None)
+    gpus = (Device("cuda", 0), Device("cuda", 1))
+    made = Pipeline(gpus, 3).run(graph, Context())
+    built = build(made, Options(devices=gpus, targets=("cuda",), archs=()))
+    plan = built.levels[0].plan
+    pieces = cut(plan.steps, plan.buffers)
+    by_queue = [[n for n, p in enumerate(pieces) if p.queue == q] for q in
+                ((0, "compute"), (1, "copy"), (1, "compute"))]  # fmt: skip
+    first, copies, second = by_queue
+    assert [len(q) for q in by_queue] == [3, 3, 3]
+    for a, b, c in zip(first, copies, second, strict=True):
+        assert pieces[b].after == {a}
+        assert pieces[c].after == {b}
+
+
+def test_a_fetch_ends_a_piece_only_where_the_host_computes() -> None:
+    """The copy back of an early result waits for the whole piece, unless a host step reads it."""
+
+    def steps(host_reads: bool) -> list[Step]:
+        args = (BufferArg(3), BufferArg(1), IntArg(4))
+        made = [
+            Step("g0", (IntArg(1),), "a", "x", (0,), (1,), device="cuda:0"),
+            Step("g0", (IntArg(1),), "b", "x", (1,), (2,), device="cuda:0"),
+            Step(MEMCPY, args, "c", "copy", (1,), (3,), device="cpu:0", stream="copy"),
+        ]
+        host = Step("h", (), "d", "x", (3,), (4,), device="cpu:0")
+        return [*made, host] if host_reads else made
+
+    homes = ("cuda:0", "cuda:0", "cuda:0", "cpu:0", "cpu:0")
+    buffers = [Buffer(Space.ARENA, 4, device=home) for home in homes]
+    for host_reads, found in ((False, [[0, 1], [2]]), (True, [[0], [1], [2], [3]])):
+        pieces = cut(with_waits(steps(host_reads)), buffers)
+        assert [p.steps for p in pieces] == found
