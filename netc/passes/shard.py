@@ -140,11 +140,11 @@ class Sharder(Builder):
         """Every part of a node by a rule."""
         values = []
         for rank, (op, device) in enumerate(zip(rule.ops, places, strict=True)):
-            at = None if isinstance(op, CROSSING) else device
-            operands = [
-                self.whole(v, at) if cut is None else self.part(v, cut, rank, at)
-                for v, cut in zip(node.inputs, rule.operands, strict=True)
-            ]
+            operands = []
+            for v, cut in zip(node.inputs, rule.operands, strict=True):
+                near = not isinstance(op, CROSSING) or isinstance(v.op, Param | Const)
+                at = device if near else None  # what crosses reads a value where it lies
+                operands.append(self.whole(v, at) if cut is None else self.part(v, cut, rank, at))
             with self.like(node, device, self.left(node)):
                 values.append(self(op, *operands, name=f"{node.name}.{rank}").out)
         return Parts(rule.axis, tuple(values))

@@ -14,6 +14,8 @@ from netc.ir.text import parse, show
 from netc.ir.types import f32
 from netc.passes.base import Context, run_passes
 from netc.passes.collectives import Collectives
+from netc.passes.place import Place
+from netc.passes.shard_batch import Replicate
 from netc.passes.shard_channels import SplitChannels
 
 CPUS = tuple(Device("cpu", i) for i in range(3))
@@ -89,3 +91,20 @@ def test_text_says_what_crosses() -> None:
     again = SplitChannels(("a", "b"), CPUS[:2], ("output", "input")).run(g, Context())
     want = netc.compile(g)(data=x)["y"]
     np.testing.assert_allclose(netc.compile(again)(data=x)["y"], want, atol=1e-5)
+
+
+def test_a_collective_that_a_net_has_is_shared_too() -> None:
+    """Of values and parameters: shares of a parameter are cut where they are read."""
+    b = Builder()
+    x = b.relu(b.input("x", f32[4, 3]))
+    p = b.param("p", f32[4, 3], value=np.arange(12, dtype=np.float32).reshape(4, 3))
+    y = b.all_gather(b.all_reduce(x, p, x), p, axis=1)
+    g = b.graph("g", {"y": y})
+    made = run_passes(g, (Replicate(CPUS[:2]), Collectives()), Context(check=2))
+    placed = run_passes(made, (Place(CPUS[0]),), Context(check=2))
+    copies = [sum(isinstance(n.op, Copy) for n in each.nodes) for each in (made, placed)]
+    assert copies[0] == copies[1]
+    data = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
+    want = netc.compile(g, optimize=False)(x=data)["y"]
+    both = netc.compile(g, optimize=False, replicate=["cpu:0", "cpu:1"])
+    assert np.array_equal(both(x=data)["y"], want)
