@@ -17,6 +17,7 @@ from netc.codegen.buffers import (
 )
 from netc.codegen.operand import WEIGHTS, Call, Kernel
 from netc.codegen.steps import Work, order_steps
+from netc.errors import UnsupportedError, clean
 from netc.ir.conditions import conditions
 from netc.ir.dims import Dim
 from netc.ir.graph import Builder, Graph, Node
@@ -26,6 +27,7 @@ from netc.ir.ops.sources import Const, Input, Param
 from netc.ir.plan import BufferArg, IntArg, Plan, Port, Space
 from netc.ir.queues import devices_of
 from netc.ir.scalar import Elementwise
+from netc.ir.types import Layout
 from netc.ir.verify import is_copy
 
 MEMCPY = "memcpy"  # the kernel of a transfer: target, source, bytes
@@ -57,6 +59,10 @@ def plan_graph(graph: Graph, order: Sequence[Node], back_ends: Mapping[str, Back
 
     Raises UnsupportedError where an op has no kernel.
     """
+    for node in graph.nodes:
+        if isinstance(node.op, Input) and node.types[0].layout is Layout.C8:
+            message = f"%{clean(node.name)} is {node.types[0]}: what a net is given is row-major"
+            raise UnsupportedError(message, node.loc, "leave {c8} out, and give it to to_blocked")
     homes = {kind: back_end.home for kind, back_end in back_ends.items() if kind != HOST}
     placement = place_values(graph, order, graph.weights, homes)
     work: list[Work] = []

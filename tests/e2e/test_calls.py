@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 import netc
-from netc.errors import GraphError, InputError, UsageError, WeightsError
+from netc.errors import GraphError, InputError, UnsupportedError, UsageError, WeightsError
+from netc.ir.graph import Builder
+from netc.ir.types import f32
 
 TEXT = "net tiny(data: f32[N, 2, 4, 4]) -> prob { prob = data |> conv(3, 3) |> relu |> softmax }"
 PROTOTXT = """\
@@ -172,3 +174,14 @@ def test_an_executable_is_not_pickled(graph: netc.Graph) -> None:
     for refused in (pickle.dumps, copy.deepcopy):
         with pytest.raises(UsageError, match="not pickled"):
             refused(exe)
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_what_is_given_in_channel_blocks_is_refused(target: str) -> None:
+    """A caller's arrays are row-major; blocks of them would be read beyond their end."""
+    b = Builder()
+    x = b.input("x", f32[1, 3, 4, 4].blocked())
+    graph = b.graph("g", {"y": b.to_plain(b.relu(x))})
+    with pytest.raises(UnsupportedError, match=r"%x is .*: what a net is given is row-major") as e:
+        netc.compile(graph, target=target, arch="ptx" if target == "cuda" else None)
+    assert "to_blocked" in e.value.diagnostics[0].help
