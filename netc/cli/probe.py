@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeAlias
 
 import numpy as np
 
-from netc import api
+from netc.cli.probe_nets import chain, compiled, convolution, images
 from netc.ir.device import Device
 from netc.ir.graph import Builder, Value
 from netc.ir.machine import DeviceSpec, Link, Machine
 from netc.ir.queues import COPY
-from netc.ir.types import f32
 from netc.runtime import host
 from netc.runtime.fleet import thread_counts
 from netc.runtime.session import Executable
 from netc.runtime.trace import timed
 
-Make: TypeAlias = Callable[[Builder, Value], Value]
 _SECONDS = 0.3  # for each measurement
 _FLOATS = 1 << 25  # of an array that no cache holds
 _SENT = 1 << 23  # of a large value that goes from device to device
@@ -76,22 +73,10 @@ def _best(exe: Executable, *shape: int) -> float:
     return best
 
 
-def _compiled(
-    make: Make, shape: tuple[int, ...], threads: int, optimize: bool = False
-) -> Executable:
-    b = Builder()
-    graph = b.graph("probe", {"y": make(b, b.input("x", f32[shape]))})
-    return api.compile(graph, optimize=optimize, threads=threads)
-
-
 def _flops(threads: int) -> float:
-    """Of a 3×3 convolution of 128 channels."""
-
-    def conv(b: Builder, x: Value) -> Value:
-        return b.conv(x, b.param("w", f32[128, 128, 3, 3]), pad=(1, 1))
-
-    shape = (1, 128, 56, 56)
-    return 2.0 * 128 * 128 * 9 * 56 * 56 / _best(_compiled(conv, shape, threads, True), *shape)
+    """Of a convolution."""
+    shape, operations = images(1)
+    return operations / _best(compiled(convolution, shape, threads=threads), *shape)
 
 
 def _bandwidth(threads: int, floats: int) -> float:
@@ -101,21 +86,15 @@ def _bandwidth(threads: int, floats: int) -> float:
         return b.reduce_max(x, axes=(1,))
 
     shape = (64, floats // 64)
-    return 4.0 * floats / _best(_compiled(most, shape, threads), *shape)
+    return 4.0 * floats / _best(compiled(most, shape, optimize=False, threads=threads), *shape)
 
 
 def _launch(threads: int) -> tuple[float, float]:
     """Of a step that has nothing to do, by the difference of two chains; and of a run's rest."""
-
-    def chain(count: int) -> Make:
-        def steps(b: Builder, x: Value) -> Value:
-            for _ in range(count):
-                x = b.relu(x)
-            return x
-
-        return steps
-
-    long, short = (_best(_compiled(chain(n), (8,), threads), 8) for n in (11 * _CHAIN, _CHAIN))
+    long, short = (
+        _best(compiled(chain(n), (8,), optimize=False, threads=threads), 8)
+        for n in (11 * _CHAIN, _CHAIN)
+    )
     step = max(1e-9, (long - short) / (10 * _CHAIN))
     return step, max(0.0, short - _CHAIN * step)
 
@@ -148,4 +127,4 @@ def _hops(count: int, floats: int, threads: int) -> Executable:
                 x = b.relu(x)
         return x
 
-    return _compiled(hops, (floats,), 2 * threads)
+    return compiled(hops, (floats,), optimize=False, threads=2 * threads)

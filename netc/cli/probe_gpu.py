@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
-from netc import api
+from netc.cli.probe_nets import Make, chain, compiled, convolution, images
 from netc.ir.device import Device
 from netc.ir.graph import Builder, Value
 from netc.ir.machine import DeviceSpec, Link
 from netc.ir.queues import COPY
-from netc.ir.types import f32
 from netc.runtime.trace import timed
 
-Make: TypeAlias = Callable[[Builder, Value], Value]
 _REPEAT = 20
 
 
@@ -34,30 +32,15 @@ class Sizes:
 def measured(device: Device, memory: int, gpu: str = "cuda", sizes: Sizes = Sizes()) -> DeviceSpec:
     """A GPU's products of float32 (precision `high`), reads and writes, and time of a step."""
 
-    def conv(b: Builder, x: Value) -> Value:
-        return b.conv(x, b.param("w", f32[128, 128, 3, 3]), pad=(1, 1))
-
-    def relu(b: Builder, x: Value) -> Value:
-        return b.relu(x)
-
-    def chain(count: int) -> Make:
-        def steps(b: Builder, x: Value) -> Value:
-            for _ in range(count):
-                x = b.relu(x)
-            return x
-
-        return steps
-
-    image = (sizes.images, 128, 56, 56)
-    operations = 2.0 * 128 * 128 * 9 * sizes.images * 56 * 56
+    image, operations = images(sizes.images)
     long, short = (
         _seconds(chain(n), (1024,), device, gpu, optimize=False)
         for n in (3 * sizes.chain, sizes.chain)
     )
     return DeviceSpec(
         memory=memory,
-        flops=operations / _seconds(conv, image, device, gpu),
-        bandwidth=8.0 * sizes.floats / _seconds(relu, (sizes.floats,), device, gpu),
+        flops=operations / _seconds(convolution, image, device, gpu),
+        bandwidth=8.0 * sizes.floats / _seconds(chain(1), (sizes.floats,), device, gpu),
         launch=max(1e-9, (long - short) / (2 * sizes.chain)),
     )
 
@@ -69,15 +52,9 @@ def measured_link(a: Device, b: Device, gpu: str = "cuda", sizes: Sizes = Sizes(
     return Link(4.0 * sizes.copied / max(1e-9, large - small), max(1e-9, small))
 
 
-def _compiled(make: Make, shape: tuple[int, ...], gpu: str, **options: Any) -> Any:
-    b = Builder()
-    graph = b.graph("probe", {"y": make(b, b.input("x", f32[shape]))})
-    return api.compile(graph, gpu=gpu, cache=None, **options)
-
-
 def _seconds(make: Make, shape: tuple[int, ...], device: Device, gpu: str, **options: Any) -> float:
     """Of the kernels of one run, the median of several."""
-    exe = _compiled(make, shape, gpu, target="cuda", devices=[str(device)], **options)
+    exe: Any = compiled(make, shape, gpu=gpu, target="cuda", devices=[str(device)], **options)
     repeat = _REPEAT if gpu == "cuda" else 2
     return max(1e-9, float(statistics.median(exe.gpu_times(_ones(shape), repeat=repeat))))
 
@@ -91,7 +68,7 @@ def _copying(a: Device, b: Device, floats: int, gpu: str) -> float:
         with builder.on(b):
             return builder.relu(x)
 
-    exe = _compiled(hop, (floats,), gpu, devices=[str(a), str(b)], optimize=False)
+    exe = compiled(hop, (floats,), gpu=gpu, devices=[str(a), str(b)], optimize=False)
     arrays = exe.accepted(_ones((floats,)), {})
     runs = [timed(exe, arrays)[1] for _ in range(3)]
     copies = [step.seconds for steps in runs[1:] for step in steps if step.stream == COPY]
