@@ -31,7 +31,6 @@ class Sizes:
 
 def measured(device: Device, memory: int, gpu: str = "cuda", sizes: Sizes = Sizes()) -> DeviceSpec:
     """A GPU's products of float32 (precision `high`), reads and writes, and time of a step."""
-
     image, operations = images(sizes.images)
     long, short = (
         _seconds(chain(n), (1024,), device, gpu, optimize=False)

@@ -110,7 +110,12 @@ def why_whole(node: Node) -> str | None:
     if node.op.groups == 1:
         return None
     ins, outs = known(node.inputs[1].type.shape[:2], "channels")
-    ins //= node.op.groups
-    if (ins, outs) == (1, 1) or (ins % 8 == 0 and outs % 8 == 0):
+    why = uneven(ins // node.op.groups, outs)
+    return why and f"it has {why}"
+
+
+def uneven(ins: Dim, outs: Dim) -> str | None:
+    """Why groups of channels are no whole blocks of 8; None where they are, or one channel each."""
+    if (ins, outs) == (1, 1) or all(isinstance(n, int) and n % 8 == 0 for n in (ins, outs)):
         return None
-    return f"it has {ins} to {outs} channels a group, no multiples of 8"
+    return f"{ins} to {outs} channels a group, no multiples of 8"

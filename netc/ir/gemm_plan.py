@@ -1,4 +1,4 @@
-"""What a matrix kernel is told at run time: its argument slots, its tables, its blocking.
+"""What a matrix kernel is told at run time: its argument slots and its blocking.
 
 Convolutions and inner products share one driver; everything that depends on sizes is data.
 Offsets count float32 elements. This file imports no compiler: a saved model binds new image
@@ -91,50 +91,3 @@ def plan_gemm(
     chunks = max(1, round(steps / 72))
     outer = weights > (1 << 19) and weights > input_bytes
     return GemmPlan(cover_panels(panels, sizes), block, -(-steps // chunks) or 1, outer)
-
-
-@dataclass(frozen=True)
-class Taps:
-    """Where one pixel's inputs lie, in the order of the packed weights."""
-
-    offsets: Offsets
-    n8: int
-    n1: int
-
-
-def conv_taps(
-    channels: int,
-    kernel: tuple[int, int],
-    dilation: tuple[int, int],
-    row: int,
-    plane: int,
-    *,
-    blocked: bool,
-) -> Taps:
-    """Taps of one group of channels.
-
-    Blocked: (eight channels, kh, kw), planar: (eight channels, kh, kw, channel); then
-    (kh, kw, channel) for those beyond a multiple of eight. An inner product is a convolution whose
-    kernel is its image; over plain rows it is one of `channels` by 1×1 with planes of eight.
-    """
-    column = BLOCK if blocked else 1
-    down = np.arange(kernel[0]) * dilation[0] * row
-    across = np.arange(kernel[1]) * dilation[1] * column
-    window = down[:, None] + across
-    full, rest = divmod(channels, BLOCK)
-    if not blocked:
-        lanes = window[:, :, None] + np.arange(BLOCK) * plane
-        eights = np.arange(full)[:, None, None, None] * BLOCK * plane + lanes
-        ones = full * BLOCK * plane + window[:, :, None] + np.arange(rest) * plane
-        both = np.concatenate([eights.reshape(-1), ones.reshape(-1)])
-        return Taps(both.astype(np.int32), 0, both.size)
-    eights = np.arange(full)[:, None, None] * plane + window
-    ones = full * plane + window[:, :, None] + np.arange(rest)
-    both = np.concatenate([eights.reshape(-1), ones.reshape(-1)])
-    return Taps(both.astype(np.int32), eights.size, ones.size)
-
-
-def pixel_offsets(images: int, image: int, size: tuple[int, int], row: int, column: int) -> Offsets:
-    """Offsets of every pixel of `images` images, row by row; strides are in floats."""
-    n, y, x = np.ogrid[:images, : size[0], : size[1]]
-    return np.ravel(n * image + y * row + x * column).astype(np.int32)

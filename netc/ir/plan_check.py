@@ -192,8 +192,13 @@ def memory_problems(
     plan: Plan, machine: Machine, known: Mapping[str, int], weights: int = 0
 ) -> list[str]:
     """The devices that a run for these sizes does not fit."""
+    return unmet(needs(plan, known, weights), machine)
+
+
+def unmet(needed: Mapping[str, Need], machine: Machine) -> list[str]:
+    """The devices that have less than what a run takes of them."""
     wrong = []
-    for device, need in needs(plan, known, weights).items():
+    for device, need in needed.items():
         has = machine.spec(Device.parse(device)).memory
         if need.total > has:
             wrong.append(f"{device} has {has:,} bytes and the run needs {need.total:,} of them")

@@ -13,11 +13,6 @@ from netc.passes.facts import Fixed, aligned
 BLOCK = 8  # channels
 
 
-def is_conv(node: Node) -> bool:
-    """Whether kernels of the node give blocks: a convolution, or its transpose."""
-    return isinstance(node.op, Conv | ConvTranspose)
-
-
 def conv_reads_blocked(conv: Node) -> bool:
     """Whether blocks do not straddle groups of input channels (depthwise: each lane its own)."""
     groups, ins, _ = _channels(conv)

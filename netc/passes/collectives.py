@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from netc.ir.device import Device
-from netc.ir.graph import Builder, Graph, Node, Stage, Value
-from netc.ir.ops.devices import AllGather, AllReduce, Copy
+from netc.ir.graph import Graph, Node, Stage, Value
+from netc.ir.ops.devices import AllGather, AllReduce
 from netc.ir.ops.elementwise import Add
 from netc.ir.ops.shape import Concat
-from netc.ir.ops.sources import Const, Param
 from netc.passes.base import Context, Fired
+from netc.passes.insert_copies import Copies
 from netc.passes.rewrite import rebuilt
 
 
@@ -29,26 +28,6 @@ class Collectives:
         for node in found:
             ctx.fired.append(Fired(self.name, node.op.name, node.name))
         return _Expander(graph).run() if found else graph
-
-
-class Copies(Builder):
-    """Makes nodes, and one copy of each value for each device that wants it."""
-
-    def __init__(self, names: set[str]) -> None:
-        super().__init__(names)
-        self._made: dict[tuple[Value, Device | None], Value] = {}
-
-    def brought(self, value: Value, device: Device | None) -> Value:
-        """A value on a device: itself, or its one copy there. What has no place is everywhere."""
-        free = value.node.device is None or isinstance(value.op, Param | Const)
-        if free or value.node.device == device or device is None:
-            return value
-        key = (value, device)
-        if key not in self._made:
-            name = f"{value.node.name}_{device}".replace(":", "")
-            with self.at(value.node.loc), self.on(device):
-                self._made[key] = self(Copy(), value, name=name).out
-        return self._made[key]
 
 
 class _Expander(Copies):
@@ -71,7 +50,7 @@ class _Expander(Copies):
         return rebuilt(self.before, self.new)
 
     def _expanded(self, node: Node, inputs: tuple[Value, ...]) -> Value:
-        here = tuple(self.brought(v, node.device) for v in inputs)
+        here = tuple(v if v.node.device is None else self.brought(v, node.device) for v in inputs)
         if len(here) == 1:
             return here[0]
         if isinstance(node.op, AllGather):

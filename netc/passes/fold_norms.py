@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from netc.ir.dims import Dim
 from netc.ir.graph import Graph, Node, Stage, Value
-from netc.ir.ops.convolution import Conv, ConvTranspose, Fc
+from netc.ir.ops.convolution import PRODUCTS, Conv, ConvTranspose, Fc
 from netc.ir.ops.elementwise import Add, Affine, BatchNorm, Div, Mul, Sub
 from netc.ir.ops.sources import Const
 from netc.ir.types import TensorType
@@ -24,14 +24,12 @@ from netc.passes.facts import aligned
 from netc.passes.linear import LINEAR, Linear, data_input, linear, per_channel, why_not_finite
 from netc.passes.rewrite import Rewriter, Rule, rewrite, rule
 
-ANCHORS = (Conv, ConvTranspose, Fc)
-
 
 @rule(Affine, Mul, Add, Sub, Div, BatchNorm)
 def norm_after(rw: Rewriter, node: Node) -> Value | None:
     """(conv(x, w) + b)·s + t = conv(x, w·s) + (b·s + t), s and t per output channel."""
     y = data_input(rw, node)
-    if y is None or not isinstance(y.op, ANCHORS) or not _weights_fixed(rw, y.node):
+    if y is None or not isinstance(y.op, PRODUCTS) or not _weights_fixed(rw, y.node):
         return None
     if (form := linear(rw, node)) is None or not rw.only_reader(y, node, "it is"):
         return None
@@ -112,7 +110,7 @@ def scaled(
     return rw.mul(w, s, name=name)
 
 
-@rule(Conv, ConvTranspose, Fc)
+@rule(*PRODUCTS)
 def norm_before(rw: Rewriter, node: Node) -> Value | None:
     """conv(x·s + t, w) + b = conv(x, w·s) + (b + Σ w·t), the shift without padding only."""
     y = node.inputs[0]

@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
 from netc.ir.graph import Graph, Node, Value
-from netc.ir.ops.convolution import Conv, ConvTranspose, Fc
+from netc.ir.ops.convolution import PRODUCTS
 from netc.ir.ops.fused import Fused
 from netc.ir.verify import is_anchor
 from netc.passes.base import Context, Pass
-
-PRODUCTS = (Conv, ConvTranspose, Fc)
 
 
 class Words:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from netc.ir.device import Device
@@ -20,6 +22,35 @@ def with_copies(graph: Graph) -> Graph:
     if len({n.device for n in graph.nodes}) < 2:
         return graph
     return _Copier(graph).run()
+
+
+class Copies(Builder):
+    """Makes nodes, and one copy of each value for each device that wants it."""
+
+    def __init__(self, names: set[str]) -> None:
+        super().__init__(names)
+        self._made: dict[tuple[Value, Device], Value] = {}
+
+    @contextmanager
+    def like(self, node: Node, device: Device | None) -> Iterator[None]:
+        """Nodes made within stand where a node stands in the text, and run on a device."""
+        with self.at(node.loc), self.on(device):
+            yield
+
+    def brought(self, value: Value, device: Device | None) -> Value:
+        """A value on a device: itself, or its one copy there."""
+        if device in (None, value.node.device) or isinstance(value.op, Param | Const):
+            return value
+        key = (value, device)
+        if key not in self._made:
+            with self.like(value.node, device):
+                self._made[key] = self(Copy(), value, name=copied(value, device)).out
+        return self._made[key]
+
+
+def copied(value: Value, device: Device | None) -> str:
+    """What a value is called on another device."""
+    return f"{value.node.name}_{device}".replace(":", "")
 
 
 class _Copier:
@@ -55,7 +86,7 @@ class _Copier:
 
     def _brought(self, value: Value, reader: Node) -> Value:
         """A copy, or for a constant the constant again."""
-        name = self.b.unique(f"{value.node.name}_{reader.device}".replace(":", ""))
+        name = self.b.unique(copied(value, reader.device))
         if isinstance(value.op, Const):
             return replace(value.node, name=name, device=reader.device).out
         loc = reader.loc if isinstance(value.op, Input) else value.node.loc

@@ -25,7 +25,6 @@ from netc.passes.blocking import (
     conv_gives_blocked,
     conv_reads_blocked,
     data_inputs,
-    is_conv,
     why_plain,
 )
 from netc.passes.facts import SOURCES, Fixed, bytes_of
@@ -73,7 +72,7 @@ class Wishes:
                 ctx.refuse("layout", node, why)
             if why is not None:
                 self.forced[node] = PLAIN
-            elif is_conv(node):
+            elif isinstance(node.op, Windowed):
                 self.forced[node] = C8
             else:
                 self.free.append(node)
@@ -274,5 +273,5 @@ class _Converter:
             current = replace(node, inputs=inputs, types=types)
         for old, new in zip(node.results, current.results, strict=True):
             self.at[old, new.type.layout] = new
-            if is_conv(node) and conv_gives_blocked(node) and label is C8:
+            if isinstance(node.op, Windowed) and conv_gives_blocked(node) and label is C8:
                 self.at[old, C8] = self.read(old, C8, node)

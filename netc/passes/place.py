@@ -8,11 +8,11 @@ from typing import ClassVar
 
 from netc.errors import GraphError, clean
 from netc.ir.device import Device
-from netc.ir.graph import Graph, Node, Stage, Value
+from netc.ir.graph import Graph, Node, Stage
 from netc.ir.ops.sources import Const, Input, Param
 from netc.passes.base import Context, at_stage
 from netc.passes.insert_copies import with_copies
-from netc.passes.rewrite import rebuilt
+from netc.passes.rewrite import changed
 
 CPU = Device("cpu")
 
@@ -51,20 +51,16 @@ class Place:
 
     def run(self, graph: Graph, ctx: Context) -> Graph:
         """The graph with a device on every node."""
-        new: dict[Value, Value] = {}
-        for node in graph.nodes:
+
+        def placed(node: Node) -> Node:
             if node.shards:
                 message = f"%{clean(node.name)} is still to be shared by devices: {node.place}"
                 raise GraphError(message, node.loc, "run the pass shard first")
-            inputs = tuple(new[v] for v in node.inputs)
-            placed = node
-            device = node.device or self._of_reader(graph, node) or self.default
-            if inputs != node.inputs or node.device is None:
-                placed = replace(node, inputs=inputs, device=device)
-            new.update(zip(node.results, placed.results, strict=True))
-        inputs_now = tuple(new[n.out].node for n in graph.inputs)
-        placed_graph = replace(rebuilt(graph, new), inputs=inputs_now)
-        return at_stage(with_copies(placed_graph), Stage.PLACED)
+            if node.device is not None:
+                return node
+            return replace(node, device=self._of_reader(graph, node) or self.default)
+
+        return at_stage(with_copies(changed(graph, placed)), Stage.PLACED)
 
     @staticmethod
     def _of_reader(graph: Graph, node: Node) -> Device | None:

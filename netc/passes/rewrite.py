@@ -182,6 +182,21 @@ def rebuilt(graph: Graph, new: Mapping[Value, Value]) -> Graph:
     return out if len(kept) == len(graph.weights) else replace(out, weights=kept)
 
 
+def changed(graph: Graph, change: Callable[[Node], Node]) -> Graph:
+    """The graph with what `change` says of its nodes, operands aside; itself where that is nothing.
+
+    It is asked about each node as it was; operands follow by themselves.
+    """
+    new: dict[Value, Value] = {}
+    for node in graph.nodes:
+        inputs = tuple(new[v] for v in node.inputs)
+        now = change(node)
+        now = now if inputs == node.inputs else replace(now, inputs=inputs)
+        new.update(zip(node.results, now.results, strict=True))
+    out, inputs_now = rebuilt(graph, new), tuple(new[n.out].node for n in graph.inputs)
+    return out if inputs_now == graph.inputs else replace(out, inputs=inputs_now)
+
+
 def substitute(
     graph: Graph, instead: Mapping[Value, Value], weights: Mapping[str, Array] | None = None
 ) -> Graph:

@@ -17,12 +17,14 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar
 
+from netc.errors import GraphError, clean
 from netc.ir.device import Device
 from netc.ir.dims import Dim, ceil_div
-from netc.ir.graph import Builder, Graph, Node, Value
+from netc.ir.graph import Graph, Node, Value
 from netc.ir.ops.devices import CROSSING, Copy
 from netc.ir.ops.sources import Const, Param
 from netc.ir.shards import Shard, Way
+from netc.passes.insert_copies import Copies
 from netc.passes.rewrite import rebuilt
 from netc.passes.shard_follow import Cut, Follow, Sizes, bounds, follow
 
@@ -40,7 +42,7 @@ class Parts:
         return tuple(v.type.shape[self.axis] for v in self.values)
 
 
-class Sharder(Builder):
+class Sharder(Copies):
     """Rebuilds a graph, producers first; subclasses say where nodes run and what is cut."""
 
     way: ClassVar[Way]
@@ -51,7 +53,6 @@ class Sharder(Builder):
         self.parts: dict[Value, Parts] = {}
         self.terms: dict[Value, tuple[Value, ...]] = {}  # what a value is the sum of
         self.wholes: dict[Value, Value] = {}  # where they were made
-        self._copies: dict[tuple[Value, Device], Value] = {}
         self._gathered: dict[tuple[Value, Device | None], Value] = {}
         self._slices: dict[tuple[Value, Cut, int, Device | None], Value] = {}
 
@@ -162,17 +163,6 @@ class Sharder(Builder):
         with self.at(node.loc), self.on(device), self.sharded(tuple(shards)):
             yield
 
-    def brought(self, value: Value, device: Device | None) -> Value:
-        """A value on a device: itself, or its one copy there."""
-        if device in (None, value.node.device) or isinstance(value.op, Param | Const):
-            return value
-        key = (value, device)
-        if key not in self._copies:
-            name = f"{value.node.name}_{device}".replace(":", "")
-            with self.like(value.node, device):
-                self._copies[key] = self(Copy(), value, name=name).out
-        return self._copies[key]
-
     def whole(self, v: Value, device: Device | None) -> Value:
         """All of a value on a device: a copy, its parts gathered, or its terms summed."""
         if v in self.wholes:
@@ -208,6 +198,12 @@ class Sharder(Builder):
                     source, axis=cut.axis, start=start, stop=stop, name=f"{v.node.name}.{rank}"
                 )
         return self.brought(self._slices[key], device)
+
+
+def contradicting(node: Node, why: str) -> GraphError:
+    """The error for a node whose place and sharding do not go together."""
+    message = f"%{clean(node.name)} is placed on {node.device}, but {why}"
+    return GraphError(message, node.loc, "take the placement away, or the sharding")
 
 
 def shares(count: Dim, ranks: int) -> Sizes:

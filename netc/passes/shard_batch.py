@@ -22,7 +22,7 @@ from netc.passes.base import Context, Fired
 from netc.passes.partition.problem import problem_of
 from netc.passes.partition.stages import stages
 from netc.passes.rewrite import rebuilt
-from netc.passes.shard import Parts, Sharder, shares
+from netc.passes.shard import Parts, Sharder, contradicting, shares
 from netc.passes.shard_follow import Cut, Follow, follow
 
 Names = frozenset[str]
@@ -88,12 +88,6 @@ class Pipeline:
         said = f"over {listed(self.devices)}, {self.micro_batches} micro-batches"
         ctx.fired.append(Fired("pipeline", said, each.named))
         return made
-
-
-def contradicting(node: Node, why: str) -> GraphError:
-    """The error for a node whose place and sharding do not go together."""
-    message = f"%{clean(node.name)} is placed on {node.device}, but {why}"
-    return GraphError(message, node.loc, "take the placement away, or the sharding")
 
 
 def _alone(graph: Graph, names: Names | None, devices: Sequence[Device]) -> Graph:

@@ -16,15 +16,14 @@ from typing import ClassVar, cast
 from netc.errors import GraphError, clean
 from netc.ir.device import Device
 from netc.ir.graph import Graph, Node, Stage, Value
-from netc.ir.ops.convolution import Conv, ConvTranspose, Fc, Windowed
+from netc.ir.ops.convolution import PRODUCTS, ConvTranspose, Fc, Windowed
 from netc.ir.ops.windows import axis_of
 from netc.ir.shards import By, Shard, listed
 from netc.passes.base import Context, Fired
 from netc.passes.layers import layer
-from netc.passes.shard import Parts, Sharder, shares
+from netc.passes.shard import Parts, Sharder, contradicting, shares
 from netc.passes.shard_follow import Cut, Follow, Sizes, by_groups
 
-CHANNELLED = (Conv, ConvTranspose, Fc)
 Devices = tuple[Device, ...]
 
 
@@ -72,11 +71,8 @@ class SplitChannels:
                 known = ways.setdefault(node.name, way)
                 if known != way:
                     both = f"{known.by} and by {way.by}" if known.by != way.by else known.by
-                    both += (
-                        ""
-                        if known.devices == way.devices
-                        else (f", over {listed(known.devices)} and over {listed(way.devices)}")
-                    )
+                    if known.devices != way.devices:
+                        both += f", over {listed(known.devices)} and over {listed(way.devices)}"
                     message = f"%{clean(node.name)} is split by {both}"
                     raise GraphError(message, node.loc, "name it once")
         return ways
@@ -85,7 +81,7 @@ class SplitChannels:
 def _meant(graph: Graph, name: str, way: Shard) -> list[Node]:
     """The nodes with channels of a layer, none of them placed."""
     found = layer(graph, name, "to split")
-    cut = [n for n in found if isinstance(n.op, CHANNELLED)]
+    cut = [n for n in found if isinstance(n.op, PRODUCTS)]
     if not cut:
         message = f"no node of layer {clean(name)!r} has channels to split"
         if found[0].name == name:
@@ -94,9 +90,7 @@ def _meant(graph: Graph, name: str, way: Shard) -> list[Node]:
         raise GraphError(message, found[0].loc, fits)
     for node in cut:
         if node.device is not None:
-            message = f"%{clean(node.name)} is placed on {node.device}, but is split over "
-            fits = "take the placement away, or the sharding"
-            raise GraphError(message + listed(way.devices), node.loc, fits)
+            raise contradicting(node, f"is split over {listed(way.devices)}")
     return cut
 
 

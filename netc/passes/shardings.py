@@ -5,20 +5,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from netc.errors import GraphError, clean
 from netc.ir.device import Device
-from netc.ir.graph import Graph, Node, Stage, Value
+from netc.ir.graph import Graph, Node, Stage
 from netc.ir.machine import Machine
+from netc.ir.ops.convolution import PRODUCTS
 from netc.ir.shards import Shard, contradiction, listed, within
 from netc.passes.base import Context
 from netc.passes.facts import SOURCES
-from netc.passes.rewrite import rebuilt
-from netc.passes.shard_batch import Pipeline, Replicate, contradicting
-from netc.passes.shard_channels import CHANNELLED, SplitChannels
+from netc.passes.rewrite import changed
+from netc.passes.shard import contradicting
+from netc.passes.shard_batch import Pipeline, Replicate
+from netc.passes.shard_channels import SplitChannels
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def annotated(graph: Graph, said: Sharding) -> Graph:
                 raise GraphError(message, node.loc, "leave out one of them") from None
         return node if shards == node.shards else replace(node, shards=shards)
 
-    return _changed(graph, shared)
+    return changed(graph, shared)
 
 
 def sharding_devices(graph: Graph) -> tuple[Device, ...]:
@@ -81,7 +82,7 @@ class Shardings:
         _check(graph)
         batches = dict.fromkeys(s for n in graph.nodes for s in n.shards if s.way != "split")
         everything = {s for s in batches if _covers(graph, s)}
-        graph = _split(_changed(graph, _on_one), named[0], ctx)
+        graph = _split(changed(graph, _on_one), named[0], ctx)
         for shard in batches:
             names = frozenset(n.name for n in graph.nodes if shard in n.shards)
             if names:
@@ -110,7 +111,7 @@ def _on_one(node: Node) -> Node:
     if not alone:
         return node
     rest = tuple(s for s in node.shards if s not in alone)
-    placing = [s.devices[0] for s in alone if s.way != "split" or isinstance(node.op, CHANNELLED)]
+    placing = [s.devices[0] for s in alone if s.way != "split" or isinstance(node.op, PRODUCTS)]
     return replace(node, shards=rest, device=node.device or next(iter(placing), None))
 
 
@@ -120,7 +121,7 @@ def _split(graph: Graph, first: Device, ctx: Context) -> Graph:
         n.name: s
         for n in graph.nodes
         for s in n.shards
-        if s.way == "split" and isinstance(n.op, CHANNELLED)
+        if s.way == "split" and isinstance(n.op, PRODUCTS)
     }
     if not ways:
         return graph
@@ -130,7 +131,7 @@ def _split(graph: Graph, first: Device, ctx: Context) -> Graph:
 
 def _check(graph: Graph) -> None:
     """Raise GraphError where a place and a sharding contradict, or nothing can be split."""
-    split = {s for n in graph.nodes if isinstance(n.op, CHANNELLED) for s in n.shards}
+    split = {s for n in graph.nodes if isinstance(n.op, PRODUCTS) for s in n.shards}
     for node in graph.nodes:
         why = contradiction(node.shards, node.device)
         for shard in node.shards if not why else ():
@@ -138,20 +139,7 @@ def _check(graph: Graph) -> None:
                 message = f"nothing in {shard} has channels to split"
                 fits = "conv, conv_transpose and fc have channels to split"
                 raise GraphError(message, node.loc, fits)
-            if shard.way == "split" and node.device and isinstance(node.op, CHANNELLED):
+            if shard.way == "split" and node.device and isinstance(node.op, PRODUCTS):
                 why = f"is split over {listed(shard.devices)}"
         if why:
             raise contradicting(node, why)
-
-
-def _changed(graph: Graph, change: Callable[[Node], Node]) -> Graph:
-    """The graph with other places and shardings on some nodes; itself where none changes."""
-    new: dict[Value, Value] = {}
-    for node in graph.nodes:
-        inputs = tuple(new[v] for v in node.inputs)
-        now = change(node)
-        now = now if inputs == node.inputs else replace(now, inputs=inputs)
-        new.update(zip(node.results, now.results, strict=True))
-    inputs_now = tuple(new[n.out].node for n in graph.inputs)
-    after = rebuilt(graph, new)
-    return after if inputs_now == graph.inputs else replace(after, inputs=inputs_now)

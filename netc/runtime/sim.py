@@ -10,14 +10,14 @@ ordered.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from netc.errors import ResourceError, UsageError, VerifyError
 from netc.ir.device import Device
 from netc.ir.dims import evaluate
 from netc.ir.machine import Machine
 from netc.ir.plan import Plan, Space, Step
-from netc.ir.plan_check import memory_problems, needs
+from netc.ir.plan_check import needs, unmet
 from netc.ir.queues import COPY, Clocks, homes_of, queue_of, stream_of
 from netc.runtime.binding import plan_layout
 from netc.runtime.flat_plan import flatten
@@ -64,13 +64,14 @@ def simulate(plan: Plan, known: Mapping[str, int], machine: Machine, weights: in
     Where the machine's devices have other names, the plan's first device is its first, and so on.
     """
     machine = renamed(machine, [Device.parse(d) for d in homes_of(plan)])
-    wrong = memory_problems(plan, machine, known, weights)
+    needed = needs(plan, known, weights)
+    wrong = unmet(needed, machine)
     if wrong:
         raise ResourceError("; ".join(wrong), help="use more devices, or a smaller batch")
     found = next(races(plan, known), None)
     if found is not None:
         raise VerifyError(found)
-    touched = {device: need.total for device, need in needs(plan, known, weights).items()}
+    touched = {device: need.total for device, need in needed.items()}
     return Timeline(tuple(_events(plan, known, machine, touched)))
 
 
@@ -84,7 +85,7 @@ def renamed(machine: Machine, devices: Sequence[Device]) -> Machine:
     new = dict(zip(machine.devices, devices, strict=False))
     specs = {new[d]: machine.specs[d] for d in new}
     links = {(new[a], new[b]): machine.link(a, b) for a in new for b in new if a != b}
-    return Machine(machine.name, specs, links)
+    return replace(machine, specs=specs, links=links)
 
 
 def _events(

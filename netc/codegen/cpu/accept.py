@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from netc.codegen.backend import anchor_of
-from netc.codegen.phases import why_whole
+from netc.codegen.phases import uneven, why_whole
 from netc.errors import clean
 from netc.ir.graph import Graph, Node, Value
-from netc.ir.ops.convolution import Conv, ConvTranspose, Fc
+from netc.ir.ops.convolution import PRODUCTS, Conv, ConvTranspose, Fc
 from netc.ir.ops.indexing import Compact
 from netc.ir.ops.layout import ToBlocked, ToPlain
 from netc.ir.ops.normalization import LogSoftmax, Softmax
@@ -14,8 +14,6 @@ from netc.ir.ops.reduction import Reduce
 from netc.ir.ops.sources import Const, Input, Param
 from netc.ir.scalar import Elementwise
 from netc.ir.types import Layout, TensorType
-
-PRODUCTS = (Conv, ConvTranspose, Fc)  # what is multiplied with packed weights
 
 
 def why_not(body: Graph, params: frozenset[str]) -> str | None:
@@ -156,16 +154,7 @@ def row_major(node: Node) -> str | None:
         why = why_whole(node)
         return why and f"%{node.name} stays row-major: {why}"
     if isinstance(node.op, Conv) and node.op.groups > 1:
-        return _grouped(node, node.op.groups)
+        outputs, inputs = node.inputs[1].type.shape[:2]
+        why = uneven(inputs, outputs // node.op.groups)
+        return why and f"%{node.name} has {why}"
     return None
-
-
-def _grouped(node: Node, groups: int) -> str | None:
-    """Groups are whole channel blocks, or one channel each (depthwise)."""
-    w = node.inputs[1].type.shape
-    ins, outs = w[1], w[0] // groups
-    if ins == 1 and outs == 1:
-        return None
-    if isinstance(ins, int) and isinstance(outs, int) and ins % 8 == 0 and outs % 8 == 0:
-        return None
-    return f"%{node.name} has {ins} to {outs} channels a group, no multiples of 8"

@@ -249,3 +249,6 @@ class Fc(Op, name="fc"):
         case(f32[2, 17], f32[5, 17], axis=2, error="outside"),
         case(f32[()], f32[1, 1], axis=0, error="outside"),
     )
+
+
+PRODUCTS = (Conv, ConvTranspose, Fc)  # ops that multiply with weights, and may add a bias

@@ -332,15 +332,10 @@ def placed(problem: Problem, where: Sequence[int]) -> Graph:
 
 def with_devices(graph: Graph, device: Mapping[Node, Device]) -> Graph:
     """The graph with other devices on some of its nodes; itself where none changes."""
-    from netc.passes.rewrite import rebuilt
+    from netc.passes.rewrite import changed
 
-    new: dict[Value, Value] = {}
-    for node in graph.nodes:
-        inputs = tuple(new[v] for v in node.inputs)
+    def there(node: Node) -> Node:
         wanted = device.get(node, node.device)
-        same = inputs == node.inputs and wanted == node.device
-        now = node if same else replace(node, inputs=inputs, device=wanted)
-        new.update(zip(node.results, now.results, strict=True))
-    inputs_now = tuple(new[n.out].node for n in graph.inputs)
-    out = rebuilt(graph, new)
-    return out if inputs_now == graph.inputs else replace(out, inputs=inputs_now)
+        return node if wanted == node.device else replace(node, device=wanted)
+
+    return changed(graph, there)

@@ -14,7 +14,7 @@ from netc.codegen.cpu.library import build_image
 from netc.codegen.cpu.microkernel import tile_pixels
 from netc.codegen.cpu.packing import pack_channels, pack_conv
 from netc.codegen.cpu.target import Target
-from netc.ir.gemm_plan import BLOCK, Slot, conv_taps, pixel_offsets, plan_gemm
+from netc.ir.gemm_plan import BLOCK, Offsets, Slot, plan_gemm
 from netc.runtime.code import CodeMapping, load_image
 
 CANARY = np.float32(12345.0)
@@ -261,3 +261,50 @@ class Conv:
         if self.residual:
             y = y + self.residual_value()
         return np.maximum(y, 0)
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Where one pixel's inputs lie, in the order of the packed weights."""
+
+    offsets: Offsets
+    n8: int
+    n1: int
+
+
+def conv_taps(
+    channels: int,
+    kernel: tuple[int, int],
+    dilation: tuple[int, int],
+    row: int,
+    plane: int,
+    *,
+    blocked: bool,
+) -> Taps:
+    """Taps of one group of channels.
+
+    Blocked: (eight channels, kh, kw), planar: (eight channels, kh, kw, channel); then
+    (kh, kw, channel) for those beyond a multiple of eight. An inner product is a convolution whose
+    kernel is its image; over plain rows it is one of `channels` by 1×1 with planes of eight.
+    """
+    column = BLOCK if blocked else 1
+    down = np.arange(kernel[0]) * dilation[0] * row
+    across = np.arange(kernel[1]) * dilation[1] * column
+    window = down[:, None] + across
+    full, rest = divmod(channels, BLOCK)
+    if not blocked:
+        lanes = window[:, :, None] + np.arange(BLOCK) * plane
+        eights = np.arange(full)[:, None, None, None] * BLOCK * plane + lanes
+        ones = full * BLOCK * plane + window[:, :, None] + np.arange(rest) * plane
+        both = np.concatenate([eights.reshape(-1), ones.reshape(-1)])
+        return Taps(both.astype(np.int32), 0, both.size)
+    eights = np.arange(full)[:, None, None] * plane + window
+    ones = full * plane + window[:, :, None] + np.arange(rest)
+    both = np.concatenate([eights.reshape(-1), ones.reshape(-1)])
+    return Taps(both.astype(np.int32), eights.size, ones.size)
+
+
+def pixel_offsets(images: int, image: int, size: tuple[int, int], row: int, column: int) -> Offsets:
+    """Offsets of every pixel of `images` images, row by row; strides are in floats."""
+    n, y, x = np.ogrid[:images, : size[0], : size[1]]
+    return np.ravel(n * image + y * row + x * column).astype(np.int32)

@@ -1,6 +1,6 @@
 """Kernel rules, one file a family; importing this package registers them all."""
 
-from netc.codegen.cpu.accept import PRODUCTS, computed
+from netc.codegen.cpu.accept import computed
 from netc.codegen.cpu.anchors import choices as choices
 from netc.codegen.cpu.anchors import conv as conv
 from netc.codegen.cpu.anchors import copies as copies
@@ -17,6 +17,7 @@ from netc.codegen.cpu.anchors.elementwise import lower_elementwise
 from netc.codegen.cpu.lowering import RULES, Lowering
 from netc.codegen.operand import Call, Kernel
 from netc.errors import UnsupportedError
+from netc.ir.ops.convolution import PRODUCTS
 
 __all__ = ["lower", "lower_elementwise"]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -170,8 +171,9 @@ class _Channels:
     weights: Val
 
 
-# The sums over a window of some channels, added to those before.
-Window: TypeAlias = Callable[[_Channels, list[Val]], list[Val]]
+# One element of the window over some channels, at (bytes, number of the element); and all of them.
+Each: TypeAlias = Callable[[Val, Val, list[Val]], list[Val]]
+Window: TypeAlias = Callable[[Each, list[Val]], list[Val]]
 
 
 @dataclass(frozen=True)
@@ -241,12 +243,14 @@ class _Row:
         lanes = pixels if d.d.panel == 1 else d.lanes
         none = [f.splat(const_float(0.0), lanes)] * (1 if d.d.panel == 1 else pixels * d.parts)
         if not d.d.together:
-            sums = window(_Channels(f.const(0), d.channels, self.weights), none)
+            channels = _Channels(f.const(0), d.channels, self.weights)
+            sums = window(partial(self._each, channels, pixels), none)
         else:
             with f.loop(0, d.channels, d.d.together, carry=none) as turn:
                 count = f.smin(f.sub(d.channels, turn.index), d.d.together)
                 weights = f.gep(self.weights, f.mul(turn.index, size))
-                turn.next(window(_Channels(turn.index, count, weights), turn.values))
+                channels = _Channels(turn.index, count, weights)
+                turn.next(window(partial(self._each, channels, pixels), turn.values))
             sums = turn.results
         if d.d.panel == 1:
             return [f.fadd(sums[0], f.splat(f.load("float", self.bias), pixels))]
@@ -262,35 +266,29 @@ class _Row:
             last = spans[-1].axis
             shift = f.mul(f.sub(f.mul(x, last.step), last.pad), last.stride)
 
-        def window(channels: _Channels, sums: list[Val]) -> list[Val]:
-            return self._window(channels, spans, shift, f.const(0), sums, pixels)
+        def window(each: Each, sums: list[Val]) -> list[Val]:
+            return self._window(each, spans, shift, f.const(0), sums)
 
         return self._summed(window, pixels)
 
     def _window(
-        self,
-        channels: _Channels,
-        spans: Sequence[Span],
-        shift: Val,
-        tap: Val,
-        sums: list[Val],
-        pixels: int,
+        self, each: Each, spans: Sequence[Span], shift: Val, tap: Val, sums: list[Val]
     ) -> list[Val]:
         """Loops over the window; `tap` numbers its elements, `shift` counts bytes."""
         f = self.d.f
         if not spans:
-            return self._each(channels, shift, tap, sums, pixels)
+            return each(shift, tap, sums)
         s, *rest = spans
         base = f.mul(tap, s.axis.kernel)
         with f.loop(s.low, s.high, carry=sums) as turn:
             place = f.add(s.start, f.mul(turn.index, s.axis.dilation))
             here = f.add(shift, f.mul(place, s.axis.stride))
             inner = f.add(base, turn.index)
-            turn.next(self._window(channels, rest, here, inner, turn.values, pixels))
+            turn.next(self._window(each, rest, here, inner, turn.values))
         return turn.results
 
     def _each(
-        self, channels: _Channels, shift: Val, tap: Val, sums: list[Val], pixels: int
+        self, channels: _Channels, pixels: int, shift: Val, tap: Val, sums: list[Val]
     ) -> list[Val]:
         """One element of the window, channel by channel."""
         f, d = self.d.f, self.d
@@ -352,24 +350,19 @@ class _Row:
         places = [*self.indices[1:], x]
         axes = list(zip(self.d.axes, places, strict=True))
 
-        def window(channels: _Channels, sums: list[Val]) -> list[Val]:
-            return self._reaching(channels, axes, f.const(0), f.const(0), sums)
+        def window(each: Each, sums: list[Val]) -> list[Val]:
+            return self._reaching(each, axes, f.const(0), f.const(0), sums)
 
         return self._summed(window, 1)
 
     def _reaching(
-        self,
-        channels: _Channels,
-        axes: list[tuple[Axis, Val]],
-        shift: Val,
-        tap: Val,
-        sums: list[Val],
+        self, each: Each, axes: list[tuple[Axis, Val]], shift: Val, tap: Val, sums: list[Val]
     ) -> list[Val]:
         """Loops over window positions k where (place + pad − k · dilation) / stride is whole."""
         if not axes:
-            return self._each(channels, shift, tap, sums, 1)
+            return each(shift, tap, sums)
         if self.d.d.dense:
-            return self._evenly(channels, axes, shift, tap, sums)
+            return self._evenly(each, axes, shift, tap, sums)
         f = self.d.f
         (axis, place), *rest = axes
         at = f.add(place, axis.pad)
@@ -382,19 +375,14 @@ class _Row:
             with f.if_(f.and_(exact, inside)) as side:
                 moved = f.add(shift, f.mul(index, axis.stride))
                 inner = f.add(base, turn.index)
-                side.give(self._reaching(channels, rest, moved, inner, turn.values))
+                side.give(self._reaching(each, rest, moved, inner, turn.values))
                 side.otherwise()
                 side.give(turn.values)
             turn.next(side.results)
         return turn.results
 
     def _evenly(
-        self,
-        channels: _Channels,
-        axes: list[tuple[Axis, Val]],
-        shift: Val,
-        tap: Val,
-        sums: list[Val],
+        self, each: Each, axes: list[tuple[Axis, Val]], shift: Val, tap: Val, sums: list[Val]
     ) -> list[Val]:
         """The same without dilation: the positions lie a stride apart, one input each."""
         f = self.d.f
@@ -409,7 +397,7 @@ class _Row:
         with f.loop(first, stop, axis.step, [index, *sums]) as turn:
             here, *acc = turn.values
             moved = f.add(shift, f.mul(here, axis.stride))
-            done = self._reaching(channels, rest, moved, f.add(base, turn.index), acc)
+            done = self._reaching(each, rest, moved, f.add(base, turn.index), acc)
             turn.next([f.sub(here, 1), *done])
         return turn.results[1:]
 
