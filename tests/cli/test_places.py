@@ -8,10 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 import netc
-from netc.cli import app
 from netc.codegen.accept import no_kernel
 from netc.errors import GraphError, UnsupportedError, UsageError
 from netc.ir.device import Device
@@ -19,6 +17,7 @@ from netc.ir.graph import Builder, Graph
 from netc.ir.machine import CPU, DeviceSpec, Link, Machine
 from netc.ir.types import f32
 from netc.passes.partition.choose import placement_of
+from tests.cli.command import quiet, run
 
 TEXT = """
 net two(data: f32[1, 4, 9, 9]) -> y {
@@ -33,15 +32,6 @@ def net(tmp_path: Path) -> Path:
     path = tmp_path / "two.net"
     path.write_text(TEXT)
     return path
-
-
-def run(*words: object) -> str:
-    result = CliRunner().invoke(app.main, [str(w) for w in words])
-    return f"{result.exit_code}\n{result.output}\n{result.exception or ''}"
-
-
-def quiet(*_: object) -> None:
-    """Nothing is said of weights that are not given."""
 
 
 def test_layers_go_where_they_are_sent(net: Path, tmp_path: Path) -> None:

@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 import netc
-from netc.cli import app
 from netc.compiler import lower
 from netc.errors import NetcError, UsageError
 from netc.ir.device import Device
@@ -19,6 +17,7 @@ from netc.ir.graph import Graph
 from netc.ir.machine import DeviceSpec, Link, Machine
 from netc.ir.op import Array
 from netc.runtime.artifact import open_artifact
+from tests.cli.command import quiet, run
 
 TEXT = """
 block tail(x) { return x |> conv(4, 1, name="c3") |> relu }
@@ -41,15 +40,6 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "two.net"
     path.write_text(TEXT)
     return path
-
-
-def run(*words: object) -> str:
-    result = CliRunner().invoke(app.main, [str(w) for w in words])
-    return f"{result.exit_code}\n{result.output}\n{result.exception or ''}"
-
-
-def quiet(*_: object) -> None:
-    """Nothing is said of weights that are not given."""
 
 
 def graph(text: str = TEXT) -> Graph:
