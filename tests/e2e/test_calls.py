@@ -185,3 +185,17 @@ def test_what_is_given_in_channel_blocks_is_refused(target: str) -> None:
     with pytest.raises(UnsupportedError, match=r"%x is .*: what a net is given is row-major") as e:
         netc.compile(graph, target=target, arch="ptx" if target == "cuda" else None)
     assert "to_blocked" in e.value.diagnostics[0].help
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_parameter_as_large_as_a_result_is_added_to_it(batch: int) -> None:
+    """One value an element, not a channel: the tail of an inner product does not read it."""
+    b = Builder()
+    rng = np.random.default_rng(0)
+    w, p = (rng.standard_normal(s).astype(np.float32) for s in ((3, 4), (batch, 3)))
+    x = b.input("x", f32[batch, 4])
+    product = b.fc(x, b.param("w", f32[3, 4], value=w))
+    graph = b.graph("g", {"y": b.add(product, b.param("p", f32[batch, 3], value=p))})
+    data = rng.standard_normal((batch, 4)).astype(np.float32)
+    got, want = netc.compile(graph)(x=data)["y"], netc.interpret(graph, {"x": data})["y"]
+    np.testing.assert_allclose(got, want, atol=1e-5)

@@ -131,7 +131,8 @@ def _operand(v: Value, out: TensorType, param: bool) -> str | None:
     shape, rank = v.type.shape, len(v.type.shape)
     if out.layout is Layout.PLAIN:
         aligned = (1,) * (out.rank - rank) + shape
-        if aligned == out.shape or (param and all(d == 1 for d in aligned[:-1])):
+        fits = all(d == 1 for d in aligned[:-1]) if param else aligned == out.shape
+        if fits:
             return None
         return f"%{v.name} is {v.type}, which an inner product's tail does not read"
     if v.type.layout is Layout.C8:
