@@ -5,8 +5,10 @@
 
 Every engine has a process of its own; they take turns, and one that hangs or stops the GPU costs
 its own figures only. First come netc and eager on everything, then compile as long as there is
-time, in turns with the other two again. Inputs are on the GPU, outputs stay there; what is timed
-is the replay of a graph, on the GPU's clock. Outputs are compared with torch in float64.
+time, in turns with the other two again; the other way round with --compile-first. Inputs are on
+the GPU, outputs stay there; what is timed is the replay of a graph, on the GPU's clock. Outputs
+are compared with torch in float64; --meanwhile names precisions whose outputs are compared only,
+while torch compiles.
 """
 
 from __future__ import annotations
@@ -121,10 +123,12 @@ class Bench:
 
     # ---- measuring ------------------------------------------------------------------------
 
-    def measure(self, config: Config, engines: dict[str, int]) -> None:
+    def measure(self, config: Config, engines: dict[str, int], rounds: int | None = None) -> None:
         """Engines (with the numbers of their processes) in turns on a configuration."""
+        rounds = self.given.rounds if rounds is None else rounds
         net, precision, batch = config
-        row = {"net": net, "batch": batch, "precision": precision, "engines": {}, "errors": {}}
+        row: dict[str, Any] = {"net": net, "batch": batch, "precision": precision}
+        row |= {"engines": {}, "errors": {}}
         for engine, number in engines.items():
             try:
                 if number == 0:
@@ -134,7 +138,7 @@ class Bench:
             except (Failed, OSError, ValueError, KeyError) as failed:
                 row["engines"][engine] = {"error": str(failed)}
         times: dict[str, list[Any]] = {e: [] for e in engines if e not in row["engines"]}
-        for turn in range(0 if self.given.check else self.given.rounds):
+        for turn in range(0 if self.given.check else rounds):
             names = [e for e in times if e not in row["engines"]]
             for engine in names[turn % len(names) :] + names[: turn % len(names)] if names else ():
                 try:
@@ -195,15 +199,27 @@ class Bench:
         engines = {"netc": 0} | ({"eager": 0} if "eager" in self.given.peers else {})
         ahead = self.build_ahead() if self.given.ahead else iter(())
         built: set[tuple[str, str]] = set()
+        compiles = "compile" in self.given.peers and not self.given.check
+        if compiles and self.given.compile_first:
+            self.run_compiled(engines)
         for config in self.configs():
             if config[:2] not in built:
                 built.add(config[:2])
                 next(ahead, None)
-            self.measure(config, engines)
+            if config not in self.rows:
+                self.measure(config, engines)
             if self.given.kernels:
                 self.table_of_kernels(config)
-        if "compile" in self.given.peers and not self.given.check:
+        if compiles and not self.given.compile_first:
             self.run_compiled(engines)
+
+    def check_meanwhile(self, engines: dict[str, int]) -> None:
+        """Compare what is not to be timed."""
+        given = self.given
+        wanted = product(given.meanwhile, given.nets, given.batches[:1])
+        for config in ((net, precision, batch) for precision, net, batch in wanted):
+            if config not in self.rows:
+                self.measure(config, engines, rounds=0)
 
     def run_compiled(self, engines: dict[str, int]) -> None:
         """torch.compile on as much as there is time for, a few nets made ready at once."""
@@ -219,17 +235,21 @@ class Bench:
                 worker.send(LOAD, "load", net=net, precision=precision)
                 out = f"compile{number}.npz"
                 worker.send(self.given.compile_limit, "bind", batch=batch, out=out)
-            for number, config in enumerate(group, 1):
-                worker = self.worker("compile", number)
+            self.check_meanwhile(engines)
+            ready: dict[int, Config] = {}
+            for number, config in enumerate(group, 1):  # all of them, before anything is timed
                 try:
-                    worker.receive()
-                    worker.receive()
-                    self.measure(config, engines | {"compile": number})
+                    self.worker("compile", number).receive()
+                    made = self.worker("compile", number).receive()
+                    say(f"    {config[0]} b{config[2]} {config[1]}: {made['seconds']:.0f} s")
+                    ready[number] = config
                 except Failed as failed:
-                    say(f"    compile: {failed}")
+                    say(f"    {config[0]} b{config[2]} {config[1]}: {failed}")
                     if config in self.rows:
                         self.rows[config]["engines"]["compile"] = {"error": str(failed)}
-                worker.end()
+            for number, config in ready.items():
+                self.measure(config, engines | {"compile": number})
+                self.worker("compile", number).end()
 
     def close(self) -> None:
         """End every process."""
@@ -313,6 +333,8 @@ def arguments() -> argparse.Namespace:
     add("--kernels", action="store_true", help="time every kernel, and every variant of it")
     add("--compile-nets", type=nets, help="for torch.compile; else all")
     add("--compile-batches", type=numbers, help="for torch.compile; else all")
+    add("--compile-first", action="store_true", help="begin with torch.compile")
+    add("--meanwhile", type=precisions, default=[], help="compared while torch compiles")
     add("--compile-limit", type=float, default=150.0, help="seconds for one net")
     add("--compile-jobs", type=int, default=2, help="nets torch compiles at once")
     add("--tuning", type=float, default=10.0, help="seconds one binding may measure variants")

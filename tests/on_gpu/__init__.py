@@ -1,0 +1,1 @@
+"""Nets compiled here and run on a machine with a GPU."""
