@@ -7,8 +7,7 @@ Every engine has a process of its own; they take turns, and one that hangs or st
 its own figures only. First come netc and eager on everything, then compile as long as there is
 time, in turns with the other two again; the other way round with --compile-first. Inputs are on
 the GPU, outputs stay there; what is timed is the replay of a graph, on the GPU's clock. Outputs
-are compared with torch in float64; --meanwhile names precisions whose outputs are compared only,
-while torch compiles.
+are compared with torch in float64.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks import zoo
-from benchmarks.gpu_fleet import Clock, Failed, TimeIsUp, Worker
+from benchmarks.gpu_compiled import Compiled, Config
+from benchmarks.gpu_fleet import LOAD, Clock, Failed, TimeIsUp, Worker
 from benchmarks.gpu_kernels import print_kernels
 from benchmarks.gpu_tables import HEAD, PEERS, line, print_summary
 
-LOAD, BIND, TURN, KERNELS = 240.0, 90.0, 30.0, 90.0  # seconds a request may take
+BIND, TURN, KERNELS = 90.0, 30.0, 90.0  # seconds a request may take
 PRECISIONS = ("exact", "high", "medium", "low", "fp16")
-Config = tuple[str, str, int]  # net, precision, batch
 
 
 @dataclass
@@ -123,9 +123,8 @@ class Bench:
 
     # ---- measuring ------------------------------------------------------------------------
 
-    def measure(self, config: Config, engines: dict[str, int], rounds: int | None = None) -> None:
+    def measure(self, config: Config, engines: dict[str, int]) -> None:
         """Engines (with the numbers of their processes) in turns on a configuration."""
-        rounds = self.given.rounds if rounds is None else rounds
         net, precision, batch = config
         row: dict[str, Any] = {"net": net, "batch": batch, "precision": precision}
         row |= {"engines": {}, "errors": {}}
@@ -138,7 +137,7 @@ class Bench:
             except (Failed, OSError, ValueError, KeyError) as failed:
                 row["engines"][engine] = {"error": str(failed)}
         times: dict[str, list[Any]] = {e: [] for e in engines if e not in row["engines"]}
-        for turn in range(0 if self.given.check else rounds):
+        for turn in range(0 if self.given.check else self.given.rounds):
             names = [e for e in times if e not in row["engines"]]
             for engine in names[turn % len(names) :] + names[: turn % len(names)] if names else ():
                 try:
@@ -206,50 +205,32 @@ class Bench:
             if config[:2] not in built:
                 built.add(config[:2])
                 next(ahead, None)
-            if config not in self.rows:
-                self.measure(config, engines)
+            if config in self.rows:
+                continue
+            self.measure(config, engines)
             if self.given.kernels:
                 self.table_of_kernels(config)
         if compiles and not self.given.compile_first:
             self.run_compiled(engines)
 
-    def check_meanwhile(self, engines: dict[str, int]) -> None:
-        """Compare what is not to be timed."""
-        given = self.given
-        wanted = product(given.meanwhile, given.nets, given.batches[:1])
-        for config in ((net, precision, batch) for precision, net, batch in wanted):
-            if config not in self.rows:
-                self.measure(config, engines, rounds=0)
-
     def run_compiled(self, engines: dict[str, int]) -> None:
-        """torch.compile on as much as there is time for, a few nets made ready at once."""
-        nets = self.given.compile_nets or self.given.nets
-        batches = self.given.compile_batches or self.given.batches
-        order = product(self.given.precisions, batches, nets)
-        wanted = [(net, precision, batch) for precision, batch, net in order]
-        jobs = self.given.compile_jobs
-        for group in (wanted[i : i + jobs] for i in range(0, len(wanted), jobs)):
-            say(f"torch.compile of {', '.join(f'{n} b{b} {p}' for n, p, b in group)} …")
-            for number, (net, precision, batch) in enumerate(group, 1):
-                worker = self.worker("compile", number)
-                worker.send(LOAD, "load", net=net, precision=precision)
-                out = f"compile{number}.npz"
-                worker.send(self.given.compile_limit, "bind", batch=batch, out=out)
-            self.check_meanwhile(engines)
-            ready: dict[int, Config] = {}
-            for number, config in enumerate(group, 1):  # all of them, before anything is timed
-                try:
-                    self.worker("compile", number).receive()
-                    made = self.worker("compile", number).receive()
-                    say(f"    {config[0]} b{config[2]} {config[1]}: {made['seconds']:.0f} s")
-                    ready[number] = config
-                except Failed as failed:
-                    say(f"    {config[0]} b{config[2]} {config[1]}: {failed}")
-                    if config in self.rows:
-                        self.rows[config]["engines"]["compile"] = {"error": str(failed)}
-            for number, config in ready.items():
+        """torch.compile on as much as there is time for, a few nets at once.
+
+        Whatever still compiles is halted while anything is timed.
+        """
+        given = self.given
+        nets, batches = given.compile_nets or given.nets, given.compile_batches or given.batches
+        order = [(n, p, b) for p, n, b in product(given.precisions, nets, batches)]
+        limits = given.compile_jobs, given.compile_limit, given.compile_seconds
+        compiled = Compiled(order, *limits)
+        for number, config, why in compiled.answers(partial(self.worker, "compile"), self.clock):
+            say(f"    torch.compile of {config[0]} b{config[2]} {config[1]}: {why or 'ready'}")
+            if not why:
                 self.measure(config, engines | {"compile": number})
-                self.worker("compile", number).end()
+                if given.kernels:
+                    self.table_of_kernels(config)
+            elif config in self.rows:
+                self.rows[config]["engines"]["compile"] = {"error": why}
 
     def close(self) -> None:
         """End every process."""
@@ -334,7 +315,7 @@ def arguments() -> argparse.Namespace:
     add("--compile-nets", type=nets, help="for torch.compile; else all")
     add("--compile-batches", type=numbers, help="for torch.compile; else all")
     add("--compile-first", action="store_true", help="begin with torch.compile")
-    add("--meanwhile", type=precisions, default=[], help="compared while torch compiles")
+    add("--compile-seconds", type=float, default=3600.0, help="for torch.compile in all")
     add("--compile-limit", type=float, default=150.0, help="seconds for one net")
     add("--compile-jobs", type=int, default=2, help="nets torch compiles at once")
     add("--tuning", type=float, default=10.0, help="seconds one binding may measure variants")

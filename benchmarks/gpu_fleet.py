@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import selectors
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+LOAD = 240.0  # seconds the loading of a net may take
 _TRACE = 3000  # characters of a log that are kept
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -90,14 +92,29 @@ class Worker:
         self.send(limit, do, **request)
         return self.receive()
 
+    def answered(self) -> bool:
+        """Whether `receive` would give something, or an error, at once."""
+        if self.process is None:
+            return bool(self._asked)
+        assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], 0)
+        return bool(ready) or b"\n" in self._pending
+
+    def halt(self, number: signal.Signals = signal.SIGSTOP) -> None:
+        """Stop the process and those it started where they are; SIGCONT lets them go on."""
+        for pid in descendants(self.process.pid) if self.process else ():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
     def end(self) -> None:
         """End the process and what it started."""
         process, self.process, self.loaded = self.process, None, None
         self._pending, self._asked = b"", []
         if process is None:
             return
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
+        for pid in descendants(process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.wait()
 
     def _log(self) -> str:
@@ -135,3 +152,17 @@ class Worker:
                 self._pending += part
         line, _, self._pending = self._pending.partition(b"\n")
         return line + b"\n"
+
+
+def descendants(pid: int) -> list[int]:
+    """A process and all that it and those started, whatever their groups; Linux only."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            text = path.read_text()
+            parent = int(text[text.rindex(")") + 1 :].split()[1])
+            children.setdefault(parent, []).append(int(path.parent.name))
+    found = [pid]
+    for one in found:
+        found += children.get(one, [])
+    return found

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 import netc
 from netc.ir.graph import Graph, Node
+from netc.ir.ops.sources import Param
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 NAMES = (
@@ -20,6 +21,7 @@ NAMES = (
 )
 QUICK = ("lenet", "squeezenet", "googlenet", "resnet50")  # what is run where nothing is said
 _STEMS = {"squeezenet": "squeezenet*", "mobilenet": "mobilenet*", "resnet50": "resnet*50"}
+_DAMPED = 0.3  # the ends of residual branches: else values double in each block
 IMAGE = 224  # height and width where a net takes any
 Arrays = dict[str, NDArray[Any]]
 
@@ -107,12 +109,25 @@ def _draw(
     if name == "batch_norm":
         return rng.normal(0, 0.1, shape) if place == 1 else rng.uniform(0.5, 1.5, shape)
     if name == "mul":
-        return rng.uniform(0.8, 1.2, shape)
+        scale = rng.uniform(0.8, 1.2, shape)
+        return scale * _DAMPED if user and _ends_a_branch(graph, user) else scale
     if name == "prelu":
         return rng.uniform(0.1, 0.3, shape)
     if name in ("conv", "fc", "conv_transpose") and place == 1:
         return rng.normal(0, np.sqrt(2 / max(1, int(np.prod(shape[1:])))), shape)
     return rng.normal(0, 0.05, shape)
+
+
+def _ends_a_branch(graph: Graph, node: Node) -> bool:
+    """Whether what a node scales is shifted and then added to another value."""
+    for _ in range(2):
+        users = [u for u in graph.uses[node.out] if u is not None]
+        if len(users) != 1 or users[0].op.name not in ("add", "sum"):
+            return False
+        node = users[0]
+        if not any(isinstance(v.node.op, Param) for v in node.inputs):
+            return True
+    return False
 
 
 def node_flops(node: Node, sizes: dict[str, int]) -> int:

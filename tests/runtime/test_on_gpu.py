@@ -182,7 +182,7 @@ def test_a_fault_is_an_error_and_the_gpu_is_lost_for_the_process() -> None:
     done = subprocess.run(
         [sys.executable, "-c", FAULT],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [ROOT, *sys.path]))},
         capture_output=True,
         text=True,
         check=False,
