@@ -3,7 +3,7 @@
     python -m tests.on_gpu.make FOLDER [--count 100] [--arch sm_90]
 
 Goldens of Caffe; random graphs on one GPU, on two logical ones, and on a GPU and the processor;
-nets in shares over two logical GPUs.
+nets in shares over two logical GPUs; layers of many channels.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from itertools import chain
+from dataclasses import dataclass, field, replace
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import netc
 from netc.errors import NetcError
 from netc.ir.device import Device
 from netc.ir.graph import Graph
+from netc.ir.interpret import initial_weights
 from tests.conftest import shared_or_none
 from tests.e2e.test_gpu_random_graphs import scattered
 from tests.e2e.test_sharded_graphs import channels, of_batch, replicas, stages
@@ -138,6 +139,27 @@ def random_cases(count: int) -> Iterator[Case]:
         yield case(f"random-{i:03}-{kind}", graph, made["seed"], made["precision"], options)
 
 
+WIDE = (  # layers that share kernels, and have other channels than those whose tiles they get
+    "x |> conv(192, 3, pad=1) |> relu |> conv(64, 1) |> relu |> conv(320, 1) |> conv(512, 1)",
+    "x |> conv(512, 1) |> relu |> conv(64, 3, pad=1) |> relu |> conv(192, 3, pad=1) |> relu",
+    "x |> relu |> conv(1024, 1) |> relu |> conv(192, 1) |> relu |> conv(1024, 1) |> fc(320)",
+)
+
+
+def _silent(_: object) -> None:
+    """Weights are drawn here on purpose."""
+
+
+def wide_cases() -> Iterator[Case]:
+    """Layers of many channels: long chunks of depth, and kernels of several layers."""
+    for i, (body, precision) in enumerate(product(WIDE, dict.fromkeys(PRECISIONS))):
+        graph = netc.parse(
+            f"net wide(x: f32[N, 64, 7, 7]) -> y {{\n  y = {body}\n}}\n", warn=_silent
+        )
+        graph = replace(graph, weights=initial_weights(graph, i))
+        yield case(f"wide-{i:03}", graph, i, precision, {"target": "cuda"})
+
+
 def sharded_cases(count: int) -> Iterator[Case]:
     """Layered nets in replicas, stages and shares of channels over two logical GPUs."""
     ways: tuple[Callable[..., Any], ...] = (replicas, stages, channels)
@@ -156,7 +178,8 @@ def sharded_cases(count: int) -> Iterator[Case]:
 def make(folder: Path, count: int, arch: str) -> list[str]:
     """Compile every case; what could not be, and why."""
     folder.mkdir(parents=True, exist_ok=True)
-    cases = chain(goldens(count), random_cases(count), sharded_cases(count // 3))
+    some = goldens(count), random_cases(count), sharded_cases(count // 3)
+    cases = chain(*some, wide_cases())
     return [why for made in cases if (why := made.make(folder, arch))]
 
 

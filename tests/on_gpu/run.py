@@ -1,6 +1,6 @@
 """Nets that `tests.on_gpu.make` compiled, run on the GPU that is here.
 
-    python -m tests.on_gpu.run FOLDER [--seconds 100]
+    python -m tests.on_gpu.run FOLDER [--seconds 100] [--turns 3]
 
 Each run takes another variant of every kernel, so that not only the fastest is seen.
 """
@@ -23,8 +23,6 @@ from netc.runtime import cuda, tuning
 from netc.runtime.driver import GpuOptions
 from netc.runtime.session import load
 
-TURNS = 3  # runs, each with another variant of every kernel
-
 
 class Turns(tuning.Tuner):
     """Takes variants in turns instead of measuring them."""
@@ -36,7 +34,7 @@ class Turns(tuning.Tuner):
         return candidates[self.turn % len(candidates)]
 
 
-def run(folder: Path, seconds: float) -> list[str]:
+def run(folder: Path, seconds: float, turns: int) -> list[str]:
     """What differs, and what fails; a case a line."""
     cuda.Tuner = Turns  # type: ignore[attr-defined]
     end = time.monotonic() + seconds
@@ -46,7 +44,7 @@ def run(folder: Path, seconds: float) -> list[str]:
         if time.monotonic() > end:
             print(f"the time was up after {done} of {len(paths)}")
             break
-        why = check(path)
+        why = check(path, turns)
         if why:
             wrong.append(f"{path.stem}: {why}")
             print(wrong[-1], flush=True)
@@ -55,13 +53,13 @@ def run(folder: Path, seconds: float) -> list[str]:
     return wrong
 
 
-def check(path: Path) -> str:
+def check(path: Path, turns: int) -> str:
     """One case, several times: an error, or an empty string."""
     with np.load(path.with_suffix(".npz")) as arrays:
         feed = {k[3:]: arrays[k] for k in arrays if k.startswith("in|")}
         want = {k[4:]: arrays[k] for k in arrays if k.startswith("out|")}
     bounds = json.loads(path.with_suffix(".json").read_text())
-    for turn in range(TURNS):
+    for turn in range(turns):
         Turns.turn = turn
         try:
             with tempfile.TemporaryDirectory() as empty:
@@ -93,8 +91,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seconds", type=float, default=100.0)
+    parser.add_argument("--turns", type=int, default=3, help="runs of each net")
     told = parser.parse_args()
-    wrong = run(told.folder, told.seconds)
+    wrong = run(told.folder, told.seconds, told.turns)
     print("\n".join(wrong) or "nothing is wrong")
     raise SystemExit(bool(wrong))
 

@@ -21,6 +21,7 @@ from netc.ir.graph import Value
 from netc.ir.plan import BufferArg
 
 NARROW = {"bf16": "tl.bfloat16", "fp16": "tl.float16"}
+EVEN = 64  # chunks up to this many channels never reach beyond them where they are a multiple of it
 NOMINAL = 224  # what an unknown height or width counts as when tiles are ranked
 
 
@@ -50,7 +51,7 @@ class _Writer:
         self.body = Body(ctx, self.src, k, literal=False)
         self.variants = best(self._works(), self.precision)
         self.splits = any(v.repeat > 1 for v in self.variants)
-        self.even = p.channels % 64 == 0 and not p.flat
+        self.even = p.channels % EVEN == 0 and not p.flat
 
     def _works(self) -> list[Work]:
         """The sizes the tiles are ranked for."""
@@ -207,13 +208,23 @@ class _Writer:
         shift, masks = self._shift(spots, row="", column="")
         rows = f"(xb{shift})[:, None]"
         inside = [f"({' & '.join(masks)})[:, None]"] if masks else []
-        depth = [] if self.even else [f"(c < {self.depth})[None, :]"]
+        src.line(f"legal = {self._legal()}")
+        depth = ["legal"]
         spread = self.size(p.spread, "spread")
         across = "c[None, :]" if spread == "1" else f"(c * {spread})[None, :]"
         self._load_a(f"{rows} + {across}", [*inside, *depth])
         lane = "c" if p.lane == 1 else f"c * {self.size(p.lane, 'lane')}"
         at = lane if tap == "0" else f"{tap} * {self.size(p.tap, 'tap')} + {lane}"
         self._load_b(f"wb[:, None] + ({at})[None, :]", depth)
+
+    def _legal(self) -> str:
+        """Which channels of a chunk there are. A mask that is all true costs nothing.
+
+        A text is shared by layers of other sizes, and so are its variants: a chunk that divides
+        the channels of one layer may be longer than those of another.
+        """
+        tail = f"(c < {self.depth})[None, :]"
+        return f"{tail} if BK > {EVEN} else tl.full((1, BK), True, tl.int1)" if self.even else tail
 
     def _flat_step(self) -> None:
         """A run of depth in which each place has a tap and a channel of its own."""
@@ -292,10 +303,9 @@ class _Writer:
 
     def _computed(self, fed: Value, raw: str) -> str:
         """What feeds the product, from a chunk of x: numbers per channel are read beside it."""
-        mask = "" if self.even else f"(c < {self.depth})[None, :]"
         coords = [Coord("0")] * fed.type.rank
         coords[1] = Coord("c[None, :]", "depth")
-        return self.body.at(fed, coords, Tile({"depth": mask}, raw), {self.p.main: raw})
+        return self.body.at(fed, coords, Tile({"depth": "legal"}, raw), {self.p.main: raw})
 
     def _load_b(self, at: str, masks: Sequence[str]) -> None:
         stored = self.p.element

@@ -49,11 +49,12 @@ NETS = (
 )
 # How far a result may be from the float64 one, as a share of the largest: three tf32 products and
 # float32 sums of at most 432 terms; one rounding to bf16 (2⁻⁹) of operands and of each value kept.
+DEEPEST = 256  # channels
 BOUNDS = {"exact": 1e-6, "high": 2e-6, "low": 2e-2, "fp16": 3e-3}
 
 
 def error(
-    graph: Graph, batch: int, pick: Callable[[tuple[Variant, ...]], int], **options: str
+    graph: Graph, batch: int, pick: Callable[[tuple[Variant, ...]], Variant], **options: str
 ) -> float:
     """The largest error of the net's output, each kernel run with the variant that is picked."""
     gpu = Options(devices=(Device("cuda"),), archs=())
@@ -61,8 +62,7 @@ def error(
     assert made.gpu is not None
     kernels = {}
     for name, kernel in made.gpu.kernels.items():
-        variants = kernel.text.variants
-        text = replace(kernel.text, variants=(variants[pick(variants)],))
+        text = replace(kernel.text, variants=(pick(kernel.text.variants),))
         kernels[name] = replace(kernel, text=text, codes=kernel.codes[:1])
     feed = feed_of(graph, {"N": batch})
     exe = executable(
@@ -74,14 +74,21 @@ def error(
     return float(np.abs(got - want).max() / np.abs(want).max())
 
 
-def most_split(variants: tuple[Variant, ...]) -> int:
+def most_split(variants: tuple[Variant, ...]) -> Variant:
     """The variant that splits its sums most, among those the interpreter is quick with."""
-    return max(range(len(variants)), key=lambda i: (variants[i].repeat, variants[i].tile))
+    return max(variants, key=lambda v: (v.repeat, v.tile))
 
 
-def largest(variants: tuple[Variant, ...]) -> int:
+def largest(variants: tuple[Variant, ...]) -> Variant:
     """The variant with the largest tile."""
-    return max(range(len(variants)), key=lambda i: int(np.prod(variants[i].tile)))
+    return max(variants, key=lambda v: int(np.prod(v.tile)))
+
+
+def deepest(variants: tuple[Variant, ...]) -> Variant:
+    """A variant with the longest chunk of depth there is, whatever the channels of the layer."""
+    some = variants[0]
+    longer = {k: DEEPEST if k == "BK" else n for k, n in some.constants}
+    return replace(some, constants=tuple(longer.items()))
 
 
 @needs_triton
@@ -95,6 +102,33 @@ def test_products(text: str, batch: int, precision: str) -> None:
 @pytest.mark.parametrize(("text", "batch"), NETS)
 def test_split_sums(text: str, batch: int) -> None:
     assert error(net_of(text), batch, most_split) <= BOUNDS["high"]
+
+
+@needs_triton
+@pytest.mark.parametrize("precision", BOUNDS)
+@pytest.mark.parametrize("window", ["1", "3, pad=1"])
+@pytest.mark.parametrize("channels", [64, 192, 320])
+def test_chunks_longer_than_the_channels(channels: int, window: str, precision: str) -> None:
+    """Layers share a text and its variants: one may get those made for another with more."""
+    graph = net_of(f"(x: f32[N,{channels},3,3]) -> x |> relu |> conv(20, {window}) |> relu")
+    assert error(graph, 2, deepest, precision=precision) <= BOUNDS[precision]
+
+
+@pytest.mark.long
+@needs_triton
+@settings(max_examples=600, deadline=None)
+@given(
+    channels=st.lists(st.sampled_from((48, 64, 128, 192, 320, 512)), min_size=3, max_size=3),
+    window=st.sampled_from(("1", "3, pad=1")),
+    precision=st.sampled_from(sorted(BOUNDS)),
+    number=st.integers(0, 40),
+)
+def test_any_variant(channels: list[int], window: str, precision: str, number: int) -> None:
+    first, *others = channels
+    layers = " |> ".join(f"conv({n}, {window}) |> relu" for n in others)
+    graph = net_of(f"(x: f32[N,{first},3,3]) -> x |> relu |> {layers}")
+    found = error(graph, 2, lambda known: known[number % len(known)], precision=precision)
+    assert found <= 2 * BOUNDS[precision]  # of two layers
 
 
 @needs_triton
