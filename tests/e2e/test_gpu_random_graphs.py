@@ -19,6 +19,7 @@ from netc.ir.ops.sources import Const, Input, Param
 from netc.passes.rewrite import rebuilt
 from netc.runtime.driver import GpuOptions
 from netc.runtime.session import executable
+from tests.codegen.triton.rules import with_variants
 from tests.e2e.test_random_graphs import RANDOM
 from tests.strategies import agree, feeds, graphs, wanted
 
@@ -29,9 +30,14 @@ GPU, CPU, OTHER = Device("cuda", 0), Device("cpu", 0), Device("cuda", 1)
 
 
 def check(graph: Graph, optimize: bool, seed: int, devices: tuple[Device, ...] = (GPU,)) -> None:
-    """One compilation, one run at each of two sizes of the symbols, and a second run: same bits."""
+    """One compilation, one run at each of two sizes of the symbols, and a second run: same bits.
+
+    Of every kernel one variant runs, whichever the seed names.
+    """
     options = Options(optimize=optimize, check=2, devices=devices, archs=())
     made = build(graph, options)
+    if made.gpu is not None:
+        made = with_variants(made, lambda known: known[seed % len(known)])
     exe = executable(made, 1, gpu=GpuOptions("interpret"))
     exe.poison()
     symbolic = any(n.types[0].symbols for n in graph.inputs)

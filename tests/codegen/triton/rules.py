@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from netc.codegen.triton.image import build_image
 from netc.compiler import Options, build
 from netc.errors import NetcError
 from netc.ir.device import Device
-from netc.ir.gpu_code import KernelText
+from netc.ir.gpu_code import KernelText, Variant
 from netc.ir.graph import Builder, Graph
 from netc.ir.interpret import interpret
 from netc.ir.op import REGISTRY, Case
 from netc.ir.types import DType, Layout
+from netc.runtime.artifact import Artifact
 from netc.runtime.driver import GpuOptions
 from netc.runtime.session import executable
 from tests.codegen.cpu.harness import close, drawn
@@ -150,6 +151,16 @@ def sample_feed(sample: Case) -> dict[str, np.ndarray]:
     return {f"x{i}": x for i, x in enumerate(drawn(sample))}
 
 
+def with_variants(made: Artifact, pick: Callable[[tuple[Variant, ...]], Variant]) -> Artifact:
+    """The same, each kernel with one of its variants only; for the interpreter."""
+    assert made.gpu is not None
+    kernels = {
+        name: replace(k, text=replace(k.text, variants=(pick(k.text.variants),)), codes=k.codes[:1])
+        for name, k in made.gpu.kernels.items()
+    }
+    return replace(made, gpu=replace(made.gpu, kernels=kernels))
+
+
 def kernels_of(graph: Graph, **options: Any) -> dict[str, KernelText]:
     """The texts of a graph's kernels."""
     made = build(graph, Options(devices=(Device("cuda", 0),), archs=(), **options))
@@ -168,14 +179,8 @@ def run(graph: Graph, feed: Mapping[str, np.ndarray], **options: Any) -> dict[st
 def run_variant(graph: Graph, feed: Mapping[str, np.ndarray], number: int) -> dict[str, np.ndarray]:
     """The outputs with this variant of every kernel, the last one where there are fewer."""
     made = build(graph, Options(devices=(Device("cuda", 0),), archs=()))
-    assert made.gpu is not None
-    only = {}
-    for name, kernel in made.gpu.kernels.items():
-        variants = kernel.text.variants
-        text = replace(kernel.text, variants=(variants[min(number, len(variants) - 1)],))
-        only[name] = replace(kernel, text=text, codes=kernel.codes[:1])
-    changed = replace(made, gpu=replace(made.gpu, kernels=only))
-    return executable(changed, None, gpu=GpuOptions("interpret"))(feed)
+    only = with_variants(made, lambda known: known[min(number, len(known) - 1)])
+    return executable(only, None, gpu=GpuOptions("interpret"))(feed)
 
 
 def judge(

@@ -22,7 +22,7 @@ from netc.ir.interpret import interpret
 from netc.ir.plan import WeightArg
 from netc.runtime.driver import GpuOptions
 from netc.runtime.session import executable
-from tests.codegen.triton.rules import feed_of, kernels_of, net_of
+from tests.codegen.triton.rules import feed_of, kernels_of, net_of, with_variants
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed"
@@ -59,15 +59,8 @@ def error(
     """The largest error of the net's output, each kernel run with the variant that is picked."""
     gpu = Options(devices=(Device("cuda"),), archs=())
     made = build(graph, replace(gpu, **options))  # type: ignore[arg-type]
-    assert made.gpu is not None
-    kernels = {}
-    for name, kernel in made.gpu.kernels.items():
-        text = replace(kernel.text, variants=(pick(kernel.text.variants),))
-        kernels[name] = replace(kernel, text=text, codes=kernel.codes[:1])
     feed = feed_of(graph, {"N": batch})
-    exe = executable(
-        replace(made, gpu=replace(made.gpu, kernels=kernels)), gpu=GpuOptions("interpret")
-    )
+    exe = executable(with_variants(made, pick), gpu=GpuOptions("interpret"))
     exe.poison()
     got, want = exe(feed)["y"], interpret(graph, feed)["y"]
     assert got.shape == want.shape
