@@ -147,6 +147,8 @@ def draw_command(
 def devices_command(probing: bool, out: Path | None) -> None:
     """List the devices of this machine, and what netc can do with each.
 
+    What is measured are the processor, as one device, and all GPUs, or what NETC_DEVICES names.
+
     \b
     NETC_DEVICES=cpu:0,cpu:1 netc devices --probe -o machine.json
     """
@@ -163,7 +165,7 @@ def devices_command(probing: bool, out: Path | None) -> None:
     from netc.runtime.cuda_probe import require_gpu
     from netc.runtime.logical import named_devices
 
-    names = [Device.parse(name) for name in named_devices() or ("cpu:0",)]
+    names = [Device.parse(name) for name in named_devices() or ("cpu:0", *_gpus_here())]
     if any(d.kind not in ("cpu", "cuda") or d.host for d in names):
         raise UsageError(
             "--probe measures what is here", help="such as cpu:0,cpu:1 or cpu:0,cuda:0"
@@ -185,3 +187,18 @@ def devices_command(probing: bool, out: Path | None) -> None:
         say(f"{what} {link.bandwidth / 1e9:.1f} GB/s, {link.latency * 1e6:.1f} us")
     if out is not None:
         write_file(out, [machine.show().encode()])
+
+
+def _gpus_here() -> list[str]:
+    """The GPUs of this machine that nets can be compiled for, by name."""
+    from netc.codegen.triton.image import compiler_version
+    from netc.runtime.cuda_probe import probe
+
+    count = probe().count
+    try:
+        if count:
+            compiler_version()
+    except UsageError as error:
+        say(f"GPUs are not measured: {error.diagnostics[0].message}")
+        return []
+    return [f"cuda:{i}" for i in range(count)]

@@ -6,11 +6,15 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from click.testing import Result
 
+from netc.errors import UsageError
+from netc.ir.device import Device
+from netc.ir.machine import Machine
 from netc.runtime.artifact import open_artifact
 from netc.runtime.cuda_probe import Probe
 from netc.runtime.gpus import GpuFacts
@@ -160,6 +164,25 @@ def test_devices(netc: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "runs sm_90" in shown
     assert "runs PTX" in shown
     assert "cuda:1" in shown
+
+
+def test_all_gpus_are_measured(netc: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing has to be named; without Triton processors are measured alone, and that is said."""
+    cpu, gpus = Device("cpu"), (Device("cuda", 0), Device("cuda", 1))
+    asked: list[list[Device]] = []
+
+    def measured(devices: list[Device]) -> Machine:
+        asked.append(devices)
+        return Machine.uniform(devices)
+
+    monkeypatch.setattr("netc.cli.probe.probe", measured)
+    netc("devices", "--probe")
+    monkeypatch.setattr("netc.runtime.cuda_probe.probe", lambda *_: Probe(2, 13010))
+    assert "cuda:1" in netc("devices", "--probe").output
+    missing = "netc.codegen.triton.image.compiler_version"
+    monkeypatch.setattr(missing, Mock(side_effect=UsageError("Triton is away")))
+    assert "GPUs are not measured: Triton is away" in netc("devices", "--probe").output
+    assert asked == [[cpu], [cpu, *gpus], [cpu]]
 
 
 def test_stops_of_a_compilation(netc: Invoke, tiny: Path) -> None:
