@@ -17,7 +17,8 @@ from netc.runtime.size_json import listed, text, whole, wrong
 
 Sections: TypeAlias = Mapping[str, bytes | memoryview]
 
-ELEMENTS = ("fp64", "fp32", "fp16", "bf16", "i64", "i32", "i16", "i8", "u8", "i1")
+ELEMENTS = {"fp64": 8, "fp32": 4, "fp16": 2, "bf16": 2, "i64": 8, "i32": 4, "i16": 2,
+            "i8": 1, "u8": 1, "i1": 1}  # bytes  # fmt: skip
 NUMBERS = ("i32", "i64")
 PARAMS = frozenset({*NUMBERS, *(f"*{element}" for element in ELEMENTS)})
 ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", PORTABLE)

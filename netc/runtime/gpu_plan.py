@@ -11,14 +11,13 @@ from netc.ir.plan import ALIGN, Buffer, BufferArg, IntArg, Plan, Space, Step, We
 from netc.runtime.binding import Layout, named_sizes, place_region
 from netc.runtime.driver import Launch, Span
 from netc.runtime.flat_plan import FlatPlan, flatten
-from netc.runtime.gpu_json import NUMBERS
+from netc.runtime.gpu_json import ELEMENTS, NUMBERS
 from netc.runtime.memory import size_text
 from netc.runtime.ports import value_of
 from netc.runtime.segments import MEMCPY, Segment, cuda_index, cut, is_gpu_step
 
 COUNTERS = ("*i32", "*i64")  # what may be a counter among the weights, which launches change
-_MOST_ELEMENTS = (1 << 31) - 1  # that an int32 index reaches
-_ELEMENT = 4  # bytes
+_MOST_ELEMENTS = (1 << 31) - (1 << 16)  # that an int32 index reaches, and a tile beyond
 
 
 class GpuPlan:
@@ -30,6 +29,7 @@ class GpuPlan:
         self.homes = [cuda_index(buffer.device) for buffer in self.plan.buffers]
         self.devices = tuple(sorted({n for n in self.homes if n is not None} | _used(self.steps)))
         self.first_weight = weights
+        self.elements: dict[int, int] = {}  # bytes of the smallest that kernels see in a buffer
         for step in self.steps:
             self._check(step, weights)
         self._check_ports()
@@ -66,6 +66,8 @@ class GpuPlan:
                 case BufferArg(buffer, _) if kind not in NUMBERS:
                     if self.plan.buffers[buffer].device != step.device:
                         raise _misfit(step, f"uses buffer {buffer} of another device")
+                    size = ELEMENTS[kind.removeprefix("*")]
+                    self.elements[buffer] = min(size, self.elements.get(buffer, size))
                 case WeightArg(offset) if kind not in NUMBERS:
                     yield offset
                 case _:
@@ -113,11 +115,12 @@ class GpuPlan:
         for i, (size, home) in enumerate(zip(sizes, self.homes, strict=True)):
             if not 0 <= size < 1 << 48:
                 raise ResourceError(f"buffer {i} of the plan would have {size} bytes")
-            if home is not None and size > _MOST_ELEMENTS * _ELEMENT:
+            most = _MOST_ELEMENTS * self.elements.get(i, size)  # any size where no kernel is
+            if home is not None and size > most:
                 name = named_sizes(self.plan, sizes)[i][0]
                 what = f"{name} would have {size_text(size)} on a GPU; a kernel reaches "
                 help = "give a smaller batch or image"
-                raise ResourceError(what + size_text(_MOST_ELEMENTS * _ELEMENT), help=help)
+                raise ResourceError(what + size_text(most), help=help)
         offsets: dict[int, int] = {}
         arenas: dict[int | None, int] = {}
         for home in (None, *self.devices):

@@ -157,11 +157,15 @@ def test_pieces_keep_the_order_of_the_plan(seed: int) -> None:
 # ------------------------------------------------------------------------------ what is refused
 
 
-def test_a_buffer_that_no_kernel_reaches() -> None:
-    plan = GpuPlan(add_plan(), bare(g0=ADD_TEXT), 1 << 20)
-    most = ((1 << 31) - 1) // 24
+@pytest.mark.parametrize(("element", "size"), [("fp32", 4), ("bf16", 2), ("u8", 1)])
+def test_a_buffer_that_no_kernel_reaches(element: str, size: int) -> None:
+    """An index of 32 bits counts elements, not bytes, and those of the last tile too."""
+    text = replace(ADD_TEXT, params=tuple(p.replace("fp32", element) for p in ADD_TEXT.params))
+    plan = GpuPlan(add_plan(), bare(g0=text), 1 << 20)
+    most = ((1 << 31) - (1 << 16)) * size // (24 * 4)  # rows of 24 floats
     plan.layout({"N": most})
-    with pytest.raises(ResourceError, match=r"(?s)^error: data would have 8.0 GiB.*smaller batch"):
+    match = rf"(?s)^error: data would have {2 * size}.0 GiB.*smaller batch"
+    with pytest.raises(ResourceError, match=match):
         plan.layout({"N": most + 1})
 
 
