@@ -167,6 +167,11 @@ class Interpreter:
             raise UsageError(f"no memory of the interpreter is at {where:#x}")
         return block, where - block.address
 
+    def place(self, start: int, end: int) -> list[int]:
+        """The number of a block, and the offset and size there of the bytes between addresses."""
+        block, offset = self.find(start, end - start)
+        return [block.number, offset, end - start]
+
     def run(self, work: Sequence[Work], timeout: float) -> list[float]:
         """The launches, one after the other; the seconds of each."""
         if not work:
@@ -221,7 +226,8 @@ class Interpreter:
                 message = {"kernel": w.key, "text": text.text, "params": list(text.params)}
                 made.send({"do": "kernel", **message})
                 made.kernels.add(w.key)
-        used = {place[0] for launch in launches for place in launch[3] if isinstance(place, list)}
+        places = (place for launch in launches for of in launch[3:] for place in of)
+        used = {place[0] for place in places if isinstance(place, list)}
         for block in self._blocks:
             if block.number in used - made.blocks:
                 size = max(block.size, 1)
@@ -255,15 +261,21 @@ class Work:
 
     def told(self, interpreter: Interpreter) -> list[Any]:
         """It as JSON, places in blocks instead of addresses."""
-        places: list[Any] = []
-        for kind, value in zip(self.kernel.text.params, self.launch.args, strict=True):
-            if kind.startswith("*"):
-                block, offset = interpreter.find(value)
-                places.append([block.number, offset])
-            else:
+        launch, places = self.launch, list[Any]()
+        spans = [[s for s in of if s[0] < s[1]] for of in (launch.reads, launch.writes)]
+        reads, writes = ([interpreter.place(*span) for span in of] for of in spans)
+        for kind, value in zip(self.kernel.text.params, launch.args, strict=True):
+            if not kind.startswith("*"):
                 places.append(value)
+                continue
+            block, offset = interpreter.find(value)
+            places.append([block.number, offset])
+            if not any(start <= value < end for start, end in (*spans[0], *spans[1])):
+                reads.append([block.number, 0, block.size])  # weights
+            if value in launch.alone:
+                writes.append([block.number, offset, block.size - offset])
         constants = dict(self.kernel.text.variants[self.variant].constants)
-        return [self.key, self.programs, constants, places]
+        return [self.key, self.programs, constants, places, reads, writes]
 
 
 class InterpreterDriver:

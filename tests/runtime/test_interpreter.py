@@ -48,7 +48,9 @@ def interpret(text: KernelText, *given: np.ndarray | int, extents: tuple[int, ..
         queue.copy(block.address, address(value), value.nbytes)
         blocks.append((block, value))
         args.append(block.address)
-    queue.prepare([Launch("g0", extents, tuple(args), label="it")], []).start()
+    spans = tuple((block.address, block.address + value.nbytes) for block, value in blocks)
+    launch = Launch("g0", extents, tuple(args), writes=spans, label="it")
+    queue.prepare([launch], []).start()
     for block, value in blocks:
         queue.copy(address(value), block.address, value.nbytes)
     driver.close()
@@ -211,9 +213,57 @@ def test_constants_that_do_not_fit() -> None:
         exe(feed(1))
 
 
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("tl.store(c + (1 << 40), 1.0)", "writes 1 of 1"),
+        ("tl.store(c + tl.arange(0, 8), 1.0)", "writes 4 of 8"),
+        ("tl.store(c - 1, 1.0)", "writes 1 of 1"),
+        ("tl.store(c, tl.sum(tl.load(c + tl.arange(0, 8)), axis=0))", "reads 4 of 8"),
+        ("tl.store(c, tl.load(c + 1023).to(tl.float32))", "reads 1 of 1"),
+        ("tl.atomic_add(c + 4, 1.0)", "writes 1 of 1"),
+    ],
+)
+def test_an_access_beyond_the_buffers(body: str, says: str) -> None:
+    with pytest.raises(NetcError, match=rf"it \(g0\): IndexError: it {says} elements beyond its"):
+        bad(body)
+    check_recovery()
+
+
+def test_what_is_masked_is_not_touched() -> None:
+    at, mask = "c + tl.arange(0, 8)", "mask=tl.arange(0, 8) < 4"
+    c = np.arange(4, dtype=np.float32)
+    interpret(kernel(f"tl.store({at}, tl.load({at}, {mask}) + 1, {mask})", "*fp32", names="c"), c)
+    np.testing.assert_array_equal(c, [1, 2, 3, 4])
+
+
+def test_only_what_a_launch_writes_may_be_written() -> None:
+    """Its other buffers, and the weights but for its counters, are there to be read."""
+    text = kernel("tl.store(a, tl.load(b))", "*fp32", "*fp32", "*fp32")
+    driver = InterpreterDriver(bare(g0=text), OPTIONS)
+    c, a, b = (driver.allocate(0, 4, "it").address for _ in range(3))
+    for reads, writes, alone in (
+        ((c, a), (), ()),
+        ((c,), (), ()),
+        ((c,), (a,), ()),
+        ((), (), (a,)),
+    ):
+        spans = [tuple((at, at + 4) for at in of) for of in (reads, writes)]
+        launch = Launch("g0", (1,), (c, a, b), *spans, alone=alone, label="it")
+        replay = driver.queue(0, "compute").prepare([launch], [])
+        if writes or alone:
+            replay.start()
+            continue
+        with pytest.raises(NetcError, match="it writes 1 of 1 elements"):
+            replay.start()
+    driver.close()
+
+
 def test_a_death_amid_a_run() -> None:
+    text = kernel("tl.store(c, 1.0)", "*fp32", names="c")
+    ends = replace(text, text=f"import os\nos.kill(os.getpid(), 11)\n{text.text}")
     with pytest.raises(NetcError, match=r"died of SIGSEGV, when it ran it \(g0\)"):
-        bad("tl.store(c + (1 << 40), 1.0)")
+        interpret(ends, np.zeros(4, np.float32))
     check_recovery()
 
 
@@ -221,9 +271,9 @@ def test_a_run_that_takes_too_long() -> None:
     text = kernel("for i in range(0, 1 << 30):\n        tl.store(c, 1.0 * i)", "*fp32", names="c")
     driver = InterpreterDriver(bare(g0=text), GpuOptions(gpu="interpret", timeout=1.0))
     block = driver.allocate(0, 4, "it")
-    replay = driver.queue(0, "compute").prepare(
-        [Launch("g0", (1,), (block.address,), label="it")], []
-    )
+    at = block.address
+    launch = Launch("g0", (1,), (at,), writes=((at, at + 4),), label="it")
+    replay = driver.queue(0, "compute").prepare([launch], [])
     start = time.monotonic()
     with pytest.raises(ResourceError, match=r"took more than 1 s, when it ran it \(g0\)"):
         replay.start()

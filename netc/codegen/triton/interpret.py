@@ -5,7 +5,10 @@ JSON there, a descriptor beside each `map`:
 
     {"do": "map", "block": 3, "size": 4096}      {"do": "unmap", "block": 3}
     {"do": "kernel", "kernel": "ab…", "text": "import triton…", "params": ["*fp32", "i32"]}
-    {"do": "run", "launches": [[kernel, programs, {"BLOCK": 64}, [[block, offset], 7, …]], …]}
+    {"do": "run", "launches": [[kernel, programs, {"BLOCK": 64}, [[block, offset], 7, …],
+                                [[block, offset, size], …], [[block, offset, size], …]], …]}
+
+The last two of a launch are what it may read, and what it may read and write.
 
 Only `run` is answered: {"begin": i} before each launch, then {"done": [seconds, …]} or
 {"error": why}. It ends when the socket does or its parent.
@@ -30,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from netc.codegen.triton.interpreter_bounds import BOUNDS
 from netc.codegen.triton.interpreter_patches import patch
 from netc.ir.gpu_code import ENTRY
 
@@ -109,16 +113,22 @@ class _Server:
         """Launches, one after the other."""
         seconds = []
         try:
-            for i, (key, programs, constants, args) in enumerate(launches):
+            for i, (key, programs, constants, args, reads, writes) in enumerate(launches):
                 self.say({"begin": i})
                 start = time.perf_counter()
                 places = [a if isinstance(a, int) else self.blocks[a[0]][1] + a[1] for a in args]
+                BOUNDS.allow(*([self.span(*place) for place in of] for of in (reads, writes)))
                 self.kernel(key).run(programs, constants, places)
                 seconds.append(time.perf_counter() - start)
         except Exception as error:
             self.say({"error": describe(error)})
         else:
             self.say({"done": seconds})
+
+    def span(self, block: int, offset: int, size: int) -> tuple[int, int]:
+        """The addresses of some bytes of a block."""
+        start = self.blocks[block][1] + offset
+        return start, start + size
 
     def say(self, answer: Mapping[str, Any]) -> None:
         """Write one line."""
@@ -154,6 +164,7 @@ class Kernel:
         if not Kernel._patched:
             np.seterr(all="ignore")
             patch(self._interpreter, self._language)
+            BOUNDS.patch(self._interpreter.InterpreterBuilder)
             Kernel._patched = True
         self._run = function.rewrite()
         self._names = list(function.arg_names)
