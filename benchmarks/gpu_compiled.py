@@ -13,6 +13,7 @@ from benchmarks.gpu_fleet import LOAD, Clock, Failed, Worker
 Config: TypeAlias = tuple[str, str, int]  # net, precision, batch
 _POLL = 0.1  # seconds
 _REQUESTS = 2  # load, bind
+LARGE, LARGE_JOBS = 64, 2  # batches that take much memory to try out, and how many at once
 
 
 @dataclass
@@ -26,7 +27,8 @@ class Going:
 
 @dataclass
 class Compiled:
-    """So many configurations at once, each with so many seconds, and all of them together."""
+    """So many configurations at once, fewer of large batches, each with so many seconds, and all
+    of them together."""
 
     waiting: list[Config]
     jobs: int
@@ -44,7 +46,7 @@ class Compiled:
         end = time.monotonic() + self.whole
         while self.waiting or self.going:
             clock.left(1.0)
-            while self.waiting and len(self.going) < self.jobs:
+            while self.waiting and len(self.going) < self._room():
                 self._start(worker)
             for number, one in list(self.going.items()):
                 why = self._state(worker(number), one, end)
@@ -56,6 +58,11 @@ class Compiled:
                 worker(number).end()
                 self._halt(worker, signal.SIGCONT)
             time.sleep(_POLL)
+
+    def _room(self) -> int:
+        """How many may run beside the next one."""
+        large = self.waiting[0][2] >= LARGE
+        return min(self.jobs, LARGE_JOBS) if large else self.jobs
 
     def _start(self, worker: Callable[[int], Worker]) -> None:
         """The next configuration, in the first process that is free."""

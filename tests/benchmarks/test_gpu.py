@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gpu_fleet import Clock, Failed, TimeIsUp, Worker
+from benchmarks.gpu_compiled import Compiled
+from benchmarks.gpu_fleet import Clock, Failed, TimeIsUp, Worker, descendants
 from benchmarks.gpu_tables import geomean, line, print_summary, ratio, verdict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +61,7 @@ def test_a_summary_tells_times_ratios_and_what_failed() -> None:
 
 def worker(folder: Path, seconds: float, engine: str = "netc") -> Worker:
     options = {"dry": True, "folder": str(folder), "arch": "sm_90", "cache": "", "tuning": 1.0,
-               "tuned": str(folder)}  # fmt: skip
+               "tuned": str(folder), "jobs": 2}  # fmt: skip
     return Worker(engine, options, Clock(time.monotonic() + seconds))
 
 
@@ -105,3 +108,74 @@ def test_the_whole_of_it_without_a_gpu(tmp_path: Path) -> None:
     assert [verdict(r) for r in found["results"]] == ["ok", "ok"]
     assert all(set(r["engines"]) == {"netc", "eager", "compile"} for r in found["results"])
     assert "conv 5x5" in done.stdout
+
+
+class FakeWorker:
+    """Answers its two requests when it is looked at for the third and the fourth time."""
+
+    def __init__(self, log: list[tuple[str, int]], number: int) -> None:
+        self.log, self.number, self.looks, self.never = log, number, 0, False
+
+    def send(self, limit: float, do: str, **request: Any) -> None:
+        if do == "load":
+            self.looks, self.never = 0, request["net"] == "never"
+            self.log.append((request["net"], self.number))
+
+    def answered(self) -> bool:
+        self.looks += 1
+        return self.looks > 2 and not self.never
+
+    def receive(self) -> Any:
+        return {}
+
+    def halt(self, number: signal.Signals = signal.SIGSTOP) -> None:
+        self.log.append((number.name, self.number))
+
+    def end(self) -> None:
+        self.log.append(("end", self.number))
+
+
+def compiled(nets: list[tuple[str, str, int]], limit: float) -> tuple[list[Any], list[Any]]:
+    """What is given out, and all that the processes are told."""
+    log: list[tuple[str, int]] = []
+    workers = {n: FakeWorker(log, n) for n in range(1, 4)}
+    given = []
+    for number, config, why in Compiled(nets, 3, limit, 60).answers(
+        lambda n: workers[n],  # type: ignore[arg-type,return-value]
+        Clock(time.monotonic() + 60),
+    ):
+        given.append((config[0], why))
+        log.append(("timed", number))
+    return given, log
+
+
+def test_what_still_compiles_is_halted_while_a_net_is_timed() -> None:
+    given, log = compiled([(name, "low", 1) for name in "abcd"], 60)
+    assert sorted(given) == [(name, "") for name in "abcd"]
+    assert log[:3] == [("a", 1), ("b", 2), ("c", 3)]
+    at = log.index(("timed", 1))
+    assert log[at - 2 : at] == [("SIGSTOP", 2), ("SIGSTOP", 3)]
+    assert log[at + 1 : at + 4] == [("end", 1), ("SIGCONT", 2), ("SIGCONT", 3)]
+
+
+def test_few_nets_of_large_batches_compile_at_once() -> None:
+    _, log = compiled([(name, "low", 128) for name in "abc"], 60)
+    assert log.index(("c", 1)) > log.index(("timed", 1))
+
+
+def test_a_net_that_does_not_get_ready_gives_its_place_up() -> None:
+    given, _ = compiled([("never", "low", 1), *((name, "low", 1) for name in "abc")], 0.5)
+    assert ("never", "not finished in 1 s") in given or ("never", "not finished in 0 s") in given
+    assert len(given) == 4
+
+
+def test_all_that_a_process_started_is_found() -> None:
+    text = "import subprocess, sys; subprocess.run(['sleep', '60'], start_new_session=True)"
+    with subprocess.Popen([sys.executable, "-c", text]) as process:
+        end = time.monotonic() + 20
+        while len(descendants(process.pid)) < 2 and time.monotonic() < end:
+            time.sleep(0.02)
+        found = descendants(process.pid)
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)
+    assert len(found) == 2
