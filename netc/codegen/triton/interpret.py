@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from netc.codegen.triton.interpreter_bounds import BOUNDS
+from netc.codegen.triton.interpreter_bounds import Bounds
 from netc.codegen.triton.interpreter_patches import patch
 from netc.ir.gpu_code import ENTRY
 
@@ -92,6 +92,7 @@ class _Server:
         self.blocks: dict[int, tuple[mmap.mmap, int]] = {}  # and where they begin
         self.texts: dict[str, tuple[str, list[str]]] = {}
         self.kernels: dict[str, Kernel] = {}
+        self.bounds = Bounds()
 
     def take(self, message: Mapping[str, Any], opened: list[int]) -> None:
         """Do what a message says."""
@@ -117,7 +118,7 @@ class _Server:
                 self.say({"begin": i})
                 start = time.perf_counter()
                 places = [a if isinstance(a, int) else self.blocks[a[0]][1] + a[1] for a in args]
-                BOUNDS.allow(*([self.span(*place) for place in of] for of in (reads, writes)))
+                self.bounds.allow(*([self.span(*place) for place in of] for of in (reads, writes)))
                 self.kernel(key).run(programs, constants, places)
                 seconds.append(time.perf_counter() - start)
         except Exception as error:
@@ -137,7 +138,7 @@ class _Server:
     def kernel(self, key: str) -> Kernel:
         """A kernel, read from its text when it is first run."""
         if key not in self.kernels:
-            self.kernels[key] = Kernel(*self.texts[key])
+            self.kernels[key] = Kernel(*self.texts[key], self.bounds)
         return self.kernels[key]
 
 
@@ -157,14 +158,14 @@ class Kernel:
 
     _patched = False
 
-    def __init__(self, text: str, params: Sequence[str]) -> None:
+    def __init__(self, text: str, params: Sequence[str], bounds: Bounds) -> None:
         function = _function(text)
         self._interpreter = import_module("triton.runtime.interpreter")
         self._language = import_module("triton.language")
         if not Kernel._patched:
             np.seterr(all="ignore")
             patch(self._interpreter, self._language)
-            BOUNDS.patch(self._interpreter.InterpreterBuilder)
+            bounds.patch(self._interpreter.InterpreterBuilder)
             Kernel._patched = True
         self._run = function.rewrite()
         self._names = list(function.arg_names)

@@ -81,6 +81,3 @@ class Bounds:
         }
         for name, function in made.items():
             setattr(builder, name, function)
-
-
-BOUNDS = Bounds()
