@@ -111,13 +111,14 @@ def _writes(*names: str) -> Callable[[Rule], Rule]:
     return enter
 
 
-@_writes("conv")
+@_writes("conv", "conv_transpose")
 def _conv(out: _Writer, node: Node) -> None:
     op = cast(Any, node.op)
     kernel = out.shape(node.inputs[1])[2:]
     stride, pad, dilation = op.window(len(kernel))
     more = {"strides": stride, "pads": (*pad, *pad), "dilations": dilation, "group": op.groups}
-    out.add("Conv", out.inputs(node), node, kernel_shape=kernel, **more)
+    name = "Conv" if op.name == "conv" else "ConvTranspose"
+    out.add(name, out.inputs(node), node, kernel_shape=kernel, **more)
 
 
 @_writes("fc")
