@@ -17,6 +17,7 @@ from netc.passes.fuse import Accepts, Fuse
 from netc.passes.layout import AssignLayout
 from netc.passes.merge_siblings import MergeSiblings
 from netc.passes.place import Place
+from netc.passes.pull_strides import PullStrides
 from netc.passes.shardings import Shardings
 from netc.passes.simplify import Simplify
 
@@ -29,6 +30,7 @@ INFERENCE: tuple[Pass, ...] = (
     FoldNorms(),
     Simplify(),
     Cse(),
+    PullStrides(),
     FoldParams(),
     MergeSiblings(),
     FoldParams(),
