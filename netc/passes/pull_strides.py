@@ -24,6 +24,7 @@ from netc.passes.rewrite import rebuilt
 
 Step: TypeAlias = tuple[int, int]  # down and across
 EVERY: Step = (1, 1)
+LIMIT = 1 << 31  # of a stride
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,9 @@ def _wanted(graph: Graph) -> dict[Value, Step]:
     for node in reversed(graph.nodes):
         if _is_image(node) and (_can_skip(node) or _is_pointwise(node)):
             readers = graph.uses[node.out]
-            found[node.out] = _common(_read(found, reader, node.out) for reader in readers)
+            step = _common(_read(found, reader, node.out) for reader in readers)
+            own = _stride(node) if _can_skip(node) else EVERY
+            found[node.out] = step if max(_times(own, step)) < LIMIT else EVERY
     return found
 
 

@@ -106,6 +106,14 @@ def test_an_output_and_an_unknown_size_stay() -> None:
     unchanged(PullStrides(), net(lines, size="H,12"))
 
 
+def test_a_stride_beyond_the_limit_stays() -> None:
+    lines = """%a = conv(%x, %v, stride=(65536, 1)) : f32[N,8,1,12]
+      %y = conv(%a, %w, stride=(65536, 1)) : f32[N,8,1,12]"""
+    unchanged(PullStrides(), net(lines))
+    after, _ = run(PullStrides(), graph(net(lines.replace("65536", "32768"))))
+    assert strides(after) == {"a": (1 << 30, 1), "y": (1, 1)}
+
+
 @st.composite
 def residual(draw: st.DrawFn) -> Graph:
     """Convolutions, element-wise ops and 1×1 pools that read any earlier values of their size."""
