@@ -35,11 +35,6 @@ from benchmarks.gpu_fleet import LOAD, Clock, Failed, TimeIsUp, Worker
 from benchmarks.gpu_kernels import print_kernels
 from benchmarks.gpu_tables import HEAD, PEERS, line, print_summary, verdict
 
-# In the order of what torch takes to compile: convolutions are tried out one by one.
-QUICKEST = (
-    *("lenet", "alexnet", "resnet18", "vgg16", "squeezenet", "mobilenet", "unet", "resnet50"),
-    *("googlenet", "densenet121"),
-)
 BIND, TURN, KERNELS = 90.0, 30.0, 90.0  # seconds a request may take
 PRECISIONS = ("exact", "high", "medium", "low", "fp16")
 
@@ -53,7 +48,7 @@ class Bench:
     clock: Clock
     facts: dict[str, Any] = field(default_factory=dict)
     rows: dict[Config, dict[str, Any]] = field(default_factory=dict)
-    kernels: list[dict[str, Any]] = field(default_factory=list)
+    kernels: dict[Config, dict[str, Any]] = field(default_factory=dict)
     workers: dict[str, Worker] = field(default_factory=dict)
 
     def worker(self, engine: str, number: int = 0) -> Worker:
@@ -172,23 +167,29 @@ class Bench:
         self.write()
 
     def table_of_kernels(self, config: Config) -> None:
-        """Every kernel of netc's, timed alone."""
+        """Every kernel of netc's, timed alone, once."""
         net, precision, batch = config
-        if "error" in self.rows[config]["engines"].get("netc", {"error": ""}):
+        if config in self.kernels or "error" in self.rows[config]["engines"].get(
+            "netc", {"error": ""}
+        ):
             return
         try:
             made = self.worker("netc").ask(KERNELS, "kernels", repeat=5)
         except Failed as failed:
             say(f"    kernels: {failed}")
             return
-        self.kernels.append({"net": net, "batch": batch, "precision": precision, **made})
+        self.kernels[config] = {"net": net, "batch": batch, "precision": precision, **made}
         self.write()
 
     def write(self) -> None:
         """All figures so far, as JSON."""
         if self.given.output is None:
             return
-        whole = {"facts": self.facts, "results": [*self.rows.values()], "kernels": self.kernels}
+        whole = {
+            "facts": self.facts,
+            "results": [*self.rows.values()],
+            "kernels": [*self.kernels.values()],
+        }
         whole["traces"] = {name: w.traces for name, w in self.workers.items() if w.traces}
         part = self.given.output.with_suffix(".part")
         part.write_text(json.dumps(whole))
@@ -225,7 +226,7 @@ class Bench:
         Whatever still compiles is halted while anything is timed.
         """
         given = self.given
-        nets = given.compile_nets or [net for net in QUICKEST if net in given.nets]
+        nets = given.compile_nets or sorted(given.nets, key=zoo.convolutions)
         batches = given.compile_batches or given.batches
         order = [(n, p, b) for p, b, n in product(given.precisions, batches, nets)]
         limits = given.compile_jobs, given.compile_limit, given.compile_seconds
@@ -350,7 +351,7 @@ def main() -> None:
                 build_only(bench) if given.build else bench.run()
         finally:
             bench.close()
-            print_kernels(bench.kernels, bench.facts.get("rates", {}), sys.stdout)
+            print_kernels([*bench.kernels.values()], bench.facts.get("rates", {}), sys.stdout)
             if not given.build:
                 print_summary([*bench.rows.values()], bench.facts, sys.stdout)
             bench.write()

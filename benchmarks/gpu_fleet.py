@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import selectors
 import signal
 import subprocess
@@ -96,9 +95,7 @@ class Worker:
         """Whether `receive` would give something, or an error, at once."""
         if self.process is None:
             return bool(self._asked)
-        assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], 0)
-        return bool(ready) or b"\n" in self._pending
+        return b"\n" in self._pending or self._readable(0.0)
 
     def halt(self, number: signal.Signals = signal.SIGSTOP) -> None:
         """Stop the process and those it started where they are; SIGCONT lets them go on."""
@@ -136,20 +133,26 @@ class Worker:
                 start_new_session=True,
             )
 
+    def _readable(self, seconds: float) -> bool:
+        """Whether the process says something, or ends, within so long."""
+        assert self.process is not None
+        assert self.process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            return bool(selector.select(seconds))
+
     def _line(self, limit: float) -> bytes | None:
         """A line of the process; empty when it has ended, None when it takes too long."""
         assert self.process is not None
         assert self.process.stdout is not None
         end = time.monotonic() + limit
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stdout, selectors.EVENT_READ)
-            while b"\n" not in self._pending:
-                if not selector.select(max(0.0, end - time.monotonic())):
-                    return None
-                part = os.read(self.process.stdout.fileno(), 1 << 16)
-                if not part:
-                    return b""
-                self._pending += part
+        while b"\n" not in self._pending:
+            if not self._readable(max(0.0, end - time.monotonic())):
+                return None
+            part = os.read(self.process.stdout.fileno(), 1 << 16)
+            if not part:
+                return b""
+            self._pending += part
         line, _, self._pending = self._pending.partition(b"\n")
         return line + b"\n"
 

@@ -62,6 +62,11 @@ def graph_of(name: str, **options: Any) -> Graph:
     return netc.parse(floats, path.name, warn=_silent, **options)
 
 
+def convolutions(name: str) -> int:
+    """How many a net has: what others take to compile it goes by that."""
+    return sum(n.op.name == "conv" for n in graph_of(name).nodes)
+
+
 def _silent(_: object) -> None:
     """Weights are drawn here on purpose."""
 

@@ -8,6 +8,7 @@ from netc.ir.dims import Dim, evaluate, symbols
 from netc.ir.graph import Graph, Node, Value
 from netc.ir.op import Op
 from netc.ir.ops.boxes import PriorBox
+from netc.ir.ops.convolution import Conv
 from netc.ir.ops.shape import Concat, Flatten, Reshape, Slice
 from netc.ir.ops.sources import Const, Input, Param
 from netc.ir.types import TensorType
@@ -76,3 +77,9 @@ def aligned(type: TensorType, rank: int) -> tuple[Dim, ...]:
 def is_kernel(node: Node) -> bool:
     """Whether the node computes: neither a source nor a view."""
     return not isinstance(node.op, (*SOURCES, *VIEWS))
+
+
+def single_pixels(conv: Node) -> bool:
+    """Whether each result of a convolution comes from one pixel: 1×1 windows without padding."""
+    assert isinstance(conv.op, Conv)
+    return conv.inputs[1].type.shape[2:] == (1, 1) and not any(conv.op.pad)

@@ -16,7 +16,7 @@ from netc.ir.ops.elementwise import Clip, Elu, Relu, Sigmoid, Tanh
 from netc.ir.ops.shape import Concat, Slice
 from netc.passes.base import BEFORE_KERNELS, Context, Fired
 from netc.passes.blocking import whole
-from netc.passes.facts import Fixed
+from netc.passes.facts import Fixed, single_pixels
 from netc.passes.rewrite import rebuilt
 
 TAILS = (Relu, Clip, Elu, Sigmoid, Tanh)
@@ -83,7 +83,7 @@ class MergeSiblings:
 def _pointwise_conv(node: Node) -> bool:
     if not isinstance(node.op, Conv) or node.types[0].rank != 4 or node.op.groups != 1:
         return False
-    return node.inputs[1].type.shape[2:] == (1, 1) and not any(node.op.pad)
+    return single_pixels(node)
 
 
 def _tail(graph: Graph, conv: Node) -> Node | None:

@@ -19,7 +19,7 @@ from netc.ir.ops.pooling import AvgPool, MaxPool
 from netc.ir.scalar import Elementwise
 from netc.ir.types import DType, Layout
 from netc.passes.base import BEFORE_KERNELS, Context, Fired
-from netc.passes.facts import aligned
+from netc.passes.facts import aligned, single_pixels
 from netc.passes.rewrite import rebuilt
 
 Step: TypeAlias = tuple[int, int]  # down and across
@@ -40,10 +40,8 @@ class PullStrides:
         wanted = _wanted(graph)
         skips: dict[Value, Step] = {}
         for node in graph.nodes:
-            step = wanted.get(node.out, EVERY) if len(node.types) == 1 else EVERY
-            if step == EVERY:
-                continue
-            if _can_skip(node) or any(v in skips for v in node.inputs):
+            step = wanted.get(node.results[0], EVERY)
+            if step != EVERY and (_can_skip(node) or any(v in skips for v in node.inputs)):
                 skips[node.out] = step
                 ctx.fired.append(Fired(self.name, "every {} by {}".format(*step), node.name))
         return _pulled(graph, skips) if skips else graph
@@ -97,7 +95,7 @@ def _takes_single_pixels(node: Node) -> bool:
     """Whether each result comes from one pixel: windows of 1×1 without padding."""
     match node.op:
         case Conv():
-            return node.inputs[1].type.shape[2:] == (1, 1) and not any(node.op.pad)
+            return single_pixels(node)
         case MaxPool() | AvgPool():
             return node.op.kernel == (1, 1) and not node.op.ceil
     return False
@@ -148,7 +146,7 @@ def _pulled(graph: Graph, skips: Mapping[Value, Step]) -> Graph:
 
     for node in graph.nodes:
         inputs = tuple(new[v] for v in node.inputs)
-        here = skips.get(node.out, EVERY) if len(node.types) == 1 else EVERY
+        here = skips.get(node.results[0], EVERY)
         before = [skips.get(v, EVERY) for v in node.inputs]
         if here == EVERY and set(before) <= {EVERY}:
             now = node if inputs == node.inputs else replace(node, inputs=inputs)

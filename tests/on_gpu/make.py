@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain, product
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,10 @@ import netc
 from netc.errors import NetcError
 from netc.ir.device import Device
 from netc.ir.graph import Graph
-from netc.ir.interpret import initial_weights
-from tests.conftest import shared_or_none
+from tests.codegen.triton.rules import net_of
 from tests.e2e.test_gpu_random_graphs import scattered
 from tests.e2e.test_sharded_graphs import channels, of_batch, replicas, stages
+from tests.goldens import NAMES, bound, golden
 from tests.layered import layered
 from tests.strategies import feeds, graphs, wanted
 
@@ -67,22 +67,10 @@ class Case:
 
 def goldens(count: int) -> Iterator[Case]:
     """Caffe's own results, spread over the layers."""
-    root = shared_or_none()
-    folders = sorted((root / "caffe/goldens").iterdir()) if root else []
-    for folder in folders[:: max(1, len(folders) // count)]:
-        case = json.loads((folder / "case.json").read_text())
-        blobs = np.load(folder / "blobs.npz")
-        graph = netc.from_caffe(
-            folder / "net.prototxt", folder / "net.caffemodel", phase=case["phase"].lower()
-        )
-        feed = {k[3:]: blobs[k] for k in blobs if k.startswith("in|")}
-        want = {k[4:]: blobs[k] for k in blobs if k.startswith("out|")}
-        kept = {
-            k: (y, 1e-4 * max(1.0, float(np.abs(y).max(initial=0.0))))
-            for k, y in want.items()
-            if k in graph.outputs or k in graph.by_name
-        }
-        yield Case(f"golden-{folder.name}", graph, feed, kept, {"target": "cuda"})
+    for name in NAMES[:: max(1, len(NAMES) // count)]:
+        found = golden(name)
+        want = {k: (y, bound(y)) for k, y in found.want.items()}
+        yield Case(f"golden-{name}", found.graph, found.feed, want, {"target": "cuda"})
 
 
 def drawn(count: int, **strategies: Any) -> list[dict[str, Any]]:
@@ -109,13 +97,13 @@ def case(name: str, graph: Graph, seed: int, precision: str, options: dict[str, 
     """A net with random inputs, against the reference interpreter."""
     feed = feeds(graph, seed)
     want = {
-        k: (w.exact, w.bound + LOOSE[precision] * _largest(graph, w.exact))
+        k: (w.exact, w.bound + LOOSE[precision] * _largest(w.exact))
         for k, w in wanted(graph, feed).items()
     }
     return Case(name, graph, feed, want, {**options, "precision": precision})
 
 
-def _largest(graph: Graph, y: Any) -> float:
+def _largest(y: Any) -> float:
     finite = y[np.isfinite(y)] if y.dtype.kind == "f" else y
     return max(1.0, float(np.abs(finite).max(initial=0.0)))
 
@@ -146,17 +134,10 @@ WIDE = (  # layers that share kernels, and have other channels than those whose 
 )
 
 
-def _silent(_: object) -> None:
-    """Weights are drawn here on purpose."""
-
-
 def wide_cases() -> Iterator[Case]:
     """Layers of many channels: long chunks of depth, and kernels of several layers."""
     for i, (body, precision) in enumerate(product(WIDE, dict.fromkeys(PRECISIONS))):
-        graph = netc.parse(
-            f"net wide(x: f32[N, 64, 7, 7]) -> y {{\n  y = {body}\n}}\n", warn=_silent
-        )
-        graph = replace(graph, weights=initial_weights(graph, i))
+        graph = net_of(f"(x: f32[N,64,7,7]) -> {body}")
         yield case(f"wide-{i:03}", graph, i, precision, {"target": "cuda"})
 
 

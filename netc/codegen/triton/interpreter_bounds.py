@@ -5,7 +5,7 @@ On a GPU a read beyond a buffer gives what lies there, or stops the process; her
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -74,10 +74,5 @@ class Bounds:
             self.check(pointers, mask, writes=True)
             return atomic(own, op, pointers, value, mask, *rest)
 
-        made: dict[str, Callable[..., Any]] = {
-            "create_masked_load": masked_load,
-            "create_masked_store": masked_store,
-            "create_atomic_rmw": atomic_rmw,
-        }
-        for name, function in made.items():
-            setattr(builder, name, function)
+        builder.create_masked_load, builder.create_masked_store = masked_load, masked_store
+        builder.create_atomic_rmw = atomic_rmw

@@ -209,13 +209,12 @@ class _Writer:
         rows = f"(xb{shift})[:, None]"
         inside = [f"({' & '.join(masks)})[:, None]"] if masks else []
         src.line(f"legal = {self._legal()}")
-        depth = ["legal"]
         spread = self.size(p.spread, "spread")
         across = "c[None, :]" if spread == "1" else f"(c * {spread})[None, :]"
-        self._load_a(f"{rows} + {across}", [*inside, *depth])
+        self._load_a(f"{rows} + {across}", [*inside, "legal"])
         lane = "c" if p.lane == 1 else f"c * {self.size(p.lane, 'lane')}"
         at = lane if tap == "0" else f"{tap} * {self.size(p.tap, 'tap')} + {lane}"
-        self._load_b(f"wb[:, None] + ({at})[None, :]", depth)
+        self._load_b(f"wb[:, None] + ({at})[None, :]", "legal")
 
     def _legal(self) -> str:
         """Which channels of a chunk there are. A mask that is all true costs nothing.
@@ -243,7 +242,7 @@ class _Writer:
             across = f"(({channel}) * {self.size(p.spread, 'spread')})"
         inside = f"(d < {self.depth})[None, :]"
         self._load_a(f"xb[:, None]{shift} + {across}[None, :]", [*masks, inside])
-        self._load_b("wb[:, None] + d[None, :]", [inside])
+        self._load_b("wb[:, None] + d[None, :]", inside)
 
     def _spots(self, tap: str) -> list[tuple[Axis | Inner, str]]:
         """The place of a tap along each axis with taps."""
@@ -289,16 +288,16 @@ class _Writer:
     def _load_a(self, at: str, masks: Sequence[str]) -> None:
         stored = self.p.x.element
         pointer = self.src.operand(self.p.x)
-        mask = f", mask={' & '.join(f'({m})' for m in masks)}, other=0.0" if masks else ""
+        inside = " & ".join(f"({m})" for m in masks)
+        read = f"tl.load({pointer} + {at}, mask={inside}, other=0.0)"
         wanted = self.precision.element
         if self.p.fed is None:
-            self.src.line(f"a = {converted(f'tl.load({pointer} + {at}{mask})', stored, wanted)}")
+            self.src.line(f"a = {converted(read, stored, wanted)}")
             return
         exact = ".to(tl.float32)" if self.p.x.is_narrow else ""
-        raw = self.src.let(f"tl.load({pointer} + {at}{mask}){exact}")
-        inside = " & ".join(f"({m})" for m in masks)
+        raw = self.src.let(f"{read}{exact}")
         made = self._computed(self.p.fed, raw)
-        made = self.src.let(f"tl.where({inside}, {made}, 0.0)") if masks else made
+        made = self.src.let(f"tl.where({inside}, {made}, 0.0)")
         self.src.line(f"a = {converted(made, '', wanted)}")
 
     def _computed(self, fed: Value, raw: str) -> str:
@@ -307,11 +306,10 @@ class _Writer:
         coords[1] = Coord("c[None, :]", "depth")
         return self.body.at(fed, coords, Tile({"depth": "legal"}, raw), {self.p.main: raw})
 
-    def _load_b(self, at: str, masks: Sequence[str]) -> None:
+    def _load_b(self, at: str, mask: str) -> None:
         stored = self.p.element
         pointer = self.src.pointer(self.p.weights, stored if stored in NARROW else "fp32")
-        mask = f", mask={' & '.join(f'({m})' for m in masks)}, other=0.0" if masks else ""
-        read = f"tl.load({pointer} + {at}{mask})"
+        read = f"tl.load({pointer} + {at}, mask=({mask}), other=0.0)"
         self.src.line(f"b = {converted(read, stored, self.precision.element)}")
 
     def _merge(self) -> None:

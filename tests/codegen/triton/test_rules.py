@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 
 import numpy as np
 import pytest
@@ -27,14 +26,12 @@ from tests.codegen.triton.rules import (
     sample_graph,
     samples,
 )
-from tests.conftest import shared_or_none
+from tests.goldens import MISSING, NAMES, agree, golden
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed"
 )
 MATRIX = ("conv", "fc")  # whose kernels have tests of their own
-ROOT = shared_or_none()
-GOLDENS = sorted(p.name for p in (ROOT / "caffe/goldens").iterdir()) if ROOT else []
 
 
 @pytest.mark.parametrize("optimize", [True, False], ids=["optimized", "as-written"])
@@ -142,31 +139,23 @@ def test_every_kernel_compiles() -> None:
 # ---------------------------------------------------------------------------------- goldens
 
 
-def golden(name: str, optimize: bool) -> None:
+def check_golden(name: str, optimize: bool) -> None:
     """One of Caffe's own results; the rule is that of the processor's goldens."""
-    assert ROOT is not None
-    folder = ROOT / "caffe/goldens" / name
-    case = json.loads((folder / "case.json").read_text())
-    blobs = np.load(folder / "blobs.npz")
-    want = {k[4:]: blobs[k] for k in blobs if k.startswith("out|")}
-    net, weights = folder / "net.prototxt", folder / "net.caffemodel"
-    graph = netc.from_caffe(net, weights, phase=case["phase"].lower())
-    graph = graph.with_outputs([n for n in want if n in graph.outputs or n in graph.by_name])
-    out = run(graph, {n.name: blobs[f"in|{n.name}"] for n in graph.inputs}, optimize=optimize)
-    for blob, got in out.items():
-        bound = 1e-4 * max(1.0, float(np.abs(want[blob]).max(initial=0.0)))
-        assert float(np.abs(got - want[blob]).max(initial=0.0)) <= bound
+    case = golden(name)
+    out = run(case.graph, case.feed, optimize=optimize)
+    for blob, want in case.want.items():
+        agree(out[blob], want)
 
 
-@pytest.mark.skipif(not GOLDENS, reason="the shared folder with Caffe's goldens is not here")
-@pytest.mark.parametrize("name", GOLDENS[::8])
+@pytest.mark.skipif(not NAMES, reason=MISSING)
+@pytest.mark.parametrize("name", NAMES[::8])
 def test_golden(name: str) -> None:
-    golden(name, optimize=True)
+    check_golden(name, optimize=True)
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not GOLDENS, reason="the shared folder with Caffe's goldens is not here")
+@pytest.mark.skipif(not NAMES, reason=MISSING)
 @pytest.mark.parametrize("optimize", [True, False], ids=["optimized", "as-written"])
-@pytest.mark.parametrize("name", GOLDENS)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_golden(name: str, optimize: bool) -> None:
-    golden(name, optimize)
+    check_golden(name, optimize)
