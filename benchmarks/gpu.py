@@ -1,7 +1,7 @@
 """netc against torch, eager and compiled, on a GPU: whole nets, one CUDA graph a run.
 
     python -m benchmarks.gpu [--nets a,b] [--batches 1,16] [--precisions high,medium,low]
-        [--peers eager,compile] [--seconds 540] [--check] [--kernels] [--dry] [-o out.json]
+        [--peers eager,compile] [--seconds 540] [--check] [--compiled FOLDER] [--kernels] [--dry] [-o out.json]
 
 Every engine has a process of its own; they take turns, and one that hangs or stops the GPU costs
 its own figures only. First come netc and eager on everything, then compile as long as there is
@@ -58,6 +58,7 @@ class Bench:
             options = {"dry": self.given.dry, "folder": str(self.folder), "arch": self.given.arch}
             options |= {"cache": str(self.given.cache) if self.given.cache else ""}
             options["jobs"] = self.given.compile_jobs
+            options["kept"] = str(self.given.compiled) if self.given.compiled else ""
             options |= {"tuning": self.given.tuning, "tuned": str(self.given.tuned or self.folder)}
             self.workers[name] = Worker(engine, options, self.clock)
         return self.workers[name]
@@ -199,6 +200,8 @@ class Bench:
 
     def run(self) -> None:
         """Everything in order of use; raises TimeIsUp."""
+        if self.given.compile_only:
+            return self.run_compiled({})
         with suppress(Failed):
             self.facts = self.worker("reference").ask(BIND, "facts")
         say(f"{self.facts}\n{HEAD}")
@@ -233,7 +236,7 @@ class Bench:
         compiled = Compiled(order, *limits)
         for number, config, why in compiled.answers(partial(self.worker, "compile"), self.clock):
             say(f"    torch.compile of {config[0]} b{config[2]} {config[1]}: {why or 'ready'}")
-            if not why:
+            if not why and not given.compile_only:
                 self.measure(config, engines | {"compile": number})
                 if given.kernels:
                     self.table_of_kernels(config)
@@ -322,9 +325,11 @@ def arguments() -> argparse.Namespace:
     add("--kernels", action="store_true", help="time every kernel, and every variant of it")
     add("--compile-nets", type=nets, help="for torch.compile; else all")
     add("--compile-batches", type=numbers, help="for torch.compile; else all")
+    add("--compile-only", action="store_true", help="only fill the folder --compiled")
     add("--compile-first", action="store_true", help="begin with torch.compile")
     add("--compile-seconds", type=float, default=3600.0, help="for torch.compile in all")
     add("--compile-limit", type=float, default=150.0, help="seconds for one net")
+    add("--compiled", type=Path, help="a folder for what torch.compile made")
     add("--compile-jobs", type=int, default=4, help="nets torch compiles at once")
     add("--tuning", type=float, default=10.0, help="seconds one binding may measure variants")
     add("--tuned", type=Path, help="a folder for what was measured")
@@ -352,7 +357,7 @@ def main() -> None:
         finally:
             bench.close()
             print_kernels([*bench.kernels.values()], bench.facts.get("rates", {}), sys.stdout)
-            if not given.build:
+            if not (given.build or given.compile_only):
                 print_summary([*bench.rows.values()], bench.facts, sys.stdout)
             bench.write()
     if any(verdict(row) == "WRONG" for row in bench.rows.values()):

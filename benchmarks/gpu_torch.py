@@ -35,6 +35,7 @@ class TorchEngine:
     def __init__(self, options: Mapping[str, Any], compiles: bool) -> None:
         self._dry, self._folder = options["dry"], Path(options["folder"])
         self._compiles = compiles
+        self._kept = Path(options["kept"]) if options["kept"] else None
         self._device = "cpu" if self._dry else "cuda"
         self._graphs: dict[str, Graph] = {}
         self._run: Callable[[], Any] | None = None
@@ -48,7 +49,7 @@ class TorchEngine:
         """Read and fold a net, and choose how products are computed."""
         start = time.perf_counter()
         self._drop()
-        self._name = net
+        self._name, self._precision = net, precision
         self._graph(net)
         self._dtype = DTYPES.get(precision, torch.float32)
         torch.backends.cuda.matmul.allow_tf32 = precision == "medium"
@@ -72,10 +73,32 @@ class TorchEngine:
         if self._compiles:
             how = {"backend": "eager"} if self._dry else {"mode": "max-autotune-no-cudagraphs"}
             module = torch.compile(module, dynamic=False, **how)
+            self._take_kept(batch)
         with torch.inference_mode():
             ys = self._captured(partial(module, xs))
+        if self._compiles:
+            self._keep(batch)
         np.savez(self._folder / out, *(y.float().cpu().numpy() for y in ys))
         return {"seconds": time.perf_counter() - start}
+
+    def _path(self, batch: int) -> Path | None:
+        """The file of what torch compiled for a batch size; None where nothing is kept."""
+        return self._kept / f"{self._name}.{self._precision}.{batch}" if self._kept else None
+
+    def _take_kept(self, batch: int) -> None:
+        """Use what an earlier run compiled."""
+        path = self._path(batch)
+        if path and path.exists():
+            torch.compiler.load_cache_artifacts(path.read_bytes())
+
+    def _keep(self, batch: int) -> None:
+        """Keep what was compiled for a later run."""
+        path, made = self._path(batch), torch.compiler.save_cache_artifacts()
+        if path and made and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(f"{path.name}.part")
+            part.write_bytes(made[0])
+            part.replace(path)
 
     def _captured(self, call: Callable[[], Any]) -> Any:
         """The outputs of a call; `_run` repeats it into the same memory."""

@@ -61,7 +61,7 @@ def test_a_summary_tells_times_ratios_and_what_failed() -> None:
 
 def worker(folder: Path, seconds: float, engine: str = "netc") -> Worker:
     options = {"dry": True, "folder": str(folder), "arch": "sm_90", "cache": "", "tuning": 1.0,
-               "tuned": str(folder), "jobs": 2}  # fmt: skip
+               "tuned": str(folder), "jobs": 2, "kept": ""}  # fmt: skip
     return Worker(engine, options, Clock(time.monotonic() + seconds))
 
 

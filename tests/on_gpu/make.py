@@ -130,7 +130,8 @@ def random_cases(count: int) -> Iterator[Case]:
 WIDE = (  # layers that share kernels, and have other channels than those whose tiles they get
     "x |> conv(192, 3, pad=1) |> relu |> conv(64, 1) |> relu |> conv(320, 1) |> conv(512, 1)",
     "x |> conv(512, 1) |> relu |> conv(64, 3, pad=1) |> relu |> conv(192, 3, pad=1) |> relu",
-    "x |> relu |> conv(1024, 1) |> relu |> conv(192, 1) |> relu |> conv(1024, 1) |> fc(320)",
+    "x |> relu |> conv(1024, 1) |> relu |> conv(192, 1) |> relu |> conv(1024, 1) |> avg_pool(7)"
+    " |> fc(320)",
 )
 
 
