@@ -1,13 +1,15 @@
 """netc against torch, eager and compiled, on a GPU: whole nets, one CUDA graph a run.
 
     python -m benchmarks.gpu [--nets a,b] [--batches 1,16] [--precisions high,medium,low]
-        [--peers eager,compile] [--seconds 540] [--check] [--compiled FOLDER] [--kernels] [--dry] [-o out.json]
+        [--peers eager,compile] [--seconds 540] [--check] [--kernels] [--dry] [-o out.json]
+        [--compiled FOLDER] [--compile-only]
 
 Every engine has a process of its own; they take turns, and one that hangs or stops the GPU costs
 its own figures only. First come netc and eager on everything, then compile as long as there is
-time, in turns with the other two again; the other way round with --compile-first. Inputs are on
-the GPU, outputs stay there; what is timed is the replay of a graph, on the GPU's clock. Outputs
-are compared with torch in float64.
+time, in turns with the other two again; the other way round with --compile-first. What compile
+makes and measures stays in the folder --compiled: a later run goes on from there, and
+--compile-only fills it, beside anything else. Inputs are on the GPU, outputs stay there; what is
+timed is the replay of a graph, on the GPU's clock. Outputs are compared with torch in float64.
 """
 
 from __future__ import annotations
@@ -201,7 +203,8 @@ class Bench:
     def run(self) -> None:
         """Everything in order of use; raises TimeIsUp."""
         if self.given.compile_only:
-            return self.run_compiled({})
+            self.run_compiled({})
+            return
         with suppress(Failed):
             self.facts = self.worker("reference").ask(BIND, "facts")
         say(f"{self.facts}\n{HEAD}")
@@ -329,7 +332,7 @@ def arguments() -> argparse.Namespace:
     add("--compile-first", action="store_true", help="begin with torch.compile")
     add("--compile-seconds", type=float, default=3600.0, help="for torch.compile in all")
     add("--compile-limit", type=float, default=150.0, help="seconds for one net")
-    add("--compiled", type=Path, help="a folder for what torch.compile made")
+    add("--compiled", type=Path, help="a folder for what torch.compile makes and measures")
     add("--compile-jobs", type=int, default=4, help="nets torch compiles at once")
     add("--tuning", type=float, default=10.0, help="seconds one binding may measure variants")
     add("--tuned", type=Path, help="a folder for what was measured")

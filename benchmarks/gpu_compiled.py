@@ -16,6 +16,11 @@ _REQUESTS = 2  # load, bind
 LARGE, LARGE_JOBS = 64, 2  # batches that take much memory to try out, and how many at once
 
 
+def at_once(jobs: int, batch: int) -> int:
+    """How many nets of a batch size may be compiled at once, where `jobs` may be of small ones."""
+    return min(jobs, LARGE_JOBS) if batch >= LARGE else jobs
+
+
 @dataclass
 class Going:
     """A net that is compiled, since when, and how many requests are answered."""
@@ -46,7 +51,7 @@ class Compiled:
         end = time.monotonic() + self.whole
         while self.waiting or self.going:
             clock.left(1.0)
-            while self.waiting and len(self.going) < self._room():
+            while self.waiting and len(self.going) < at_once(self.jobs, self.waiting[0][2]):
                 self._start(worker)
             for number, one in list(self.going.items()):
                 why = self._state(worker(number), one, end)
@@ -58,11 +63,6 @@ class Compiled:
                 worker(number).end()
                 self._halt(worker, signal.SIGCONT)
             time.sleep(_POLL)
-
-    def _room(self) -> int:
-        """How many may run beside the next one."""
-        large = self.waiting[0][2] >= LARGE
-        return min(self.jobs, LARGE_JOBS) if large else self.jobs
 
     def _start(self, worker: Callable[[int], Worker]) -> None:
         """The next configuration, in the first process that is free."""

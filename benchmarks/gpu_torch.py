@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -19,12 +20,14 @@ import numpy as np
 import torch
 
 from benchmarks import zoo
+from benchmarks.gpu_compiled import at_once
 from benchmarks.gpu_timing import torch_rates, torch_times, turn, wall_times
 from benchmarks.torch_net import folded, tensors, torch_module
 from netc.ir.graph import Graph
 
 DTYPES = {"low": torch.bfloat16, "fp16": torch.float16}  # float32 for the others
 WARM_UP = 3
+_OTHERS = 3  # processes beside those of torch.compile: netc, eager, reference
 _PART = 16  # images of the reference at a time
 _MUCH = 2e12  # operations; a reference of more is in float32, without tf32
 
@@ -36,6 +39,7 @@ class TorchEngine:
         self._dry, self._folder = options["dry"], Path(options["folder"])
         self._compiles = compiles
         self._kept = Path(options["kept"]) if options["kept"] else None
+        self._jobs = options["jobs"]
         self._device = "cpu" if self._dry else "cuda"
         self._graphs: dict[str, Graph] = {}
         self._run: Callable[[], Any] | None = None
@@ -71,34 +75,26 @@ class TorchEngine:
         module: Any = torch_module(net.graph, net.sizes, self._dtype, self._device)
         xs = tensors([*net.feed.values()], self._dtype, self._device)
         if self._compiles:
+            self._prepare(batch)
             how = {"backend": "eager"} if self._dry else {"mode": "max-autotune-no-cudagraphs"}
             module = torch.compile(module, dynamic=False, **how)
-            self._take_kept(batch)
         with torch.inference_mode():
             ys = self._captured(partial(module, xs))
-        if self._compiles:
-            self._keep(batch)
         np.savez(self._folder / out, *(y.float().cpu().numpy() for y in ys))
         return {"seconds": time.perf_counter() - start}
 
-    def _path(self, batch: int) -> Path | None:
-        """The file of what torch compiled for a batch size; None where nothing is kept."""
-        return self._kept / f"{self._name}.{self._precision}.{batch}" if self._kept else None
+    def _prepare(self, batch: int) -> None:
+        """Where torch keeps what it compiles and measures, and how much memory it may take.
 
-    def _take_kept(self, batch: int) -> None:
-        """Use what an earlier run compiled."""
-        path = self._path(batch)
-        if path and path.exists():
-            torch.compiler.load_cache_artifacts(path.read_bytes())
-
-    def _keep(self, batch: int) -> None:
-        """Keep what was compiled for a later run."""
-        path, made = self._path(batch), torch.compiler.save_cache_artifacts()
-        if path and made and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f"{path.name}.part")
-            part.write_bytes(made[0])
-            part.replace(path)
+        A folder for each: torch writes all measurements of a folder into one file, and of two
+        processes the last one wins. Without a limit cuDNN's trials take the whole card.
+        """
+        if self._kept:
+            folder = self._kept / f"{self._name}.{self._precision}.{batch}"
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+        if not self._dry:
+            processes = at_once(self._jobs, batch) + _OTHERS
+            torch.cuda.set_per_process_memory_fraction(1 / processes)
 
     def _captured(self, call: Callable[[], Any]) -> Any:
         """The outputs of a call; `_run` repeats it into the same memory."""

@@ -30,7 +30,7 @@ def engine(name: str, options: dict[str, Any]) -> Any:
         from benchmarks.gpu_netc import NetcEngine
 
         return NetcEngine(options)
-    share = max(1, len(os.sched_getaffinity(0)) // options["jobs"])
+    share = max(2, 2 * len(os.sched_getaffinity(0)) // options["jobs"])
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(share))  # read on import
     from benchmarks.gpu_torch import TorchEngine
 
