@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from netc.runtime.cuda import CudaDriver
 
 _CHAIN = 2e-4  # seconds of launches between two events, so that events weigh little
-_MOST = 20  # of them
+_MOST = 40  # of them
 _REPLAYS = 12  # of a graph, to compare two
 _HOPELESS = 3.0  # times the best one's time: a launch so slow is not looked at closer
-_EVENT = 1e-5  # seconds that a launch between two events may seem longer than it is
+_LATE = 5e-5  # seconds that one launch may seem longer than it is: those the host takes to ask
 _MEASURED = 3  # chains whose median is a variant's time
 
 
@@ -137,11 +137,14 @@ class CudaQueue:
         self.wait()
 
     def alone(self, item: Started, repeat: int, best: float = float("inf")) -> float:
-        """The seconds of one launch: the median of chains of it; roughly, far from the best."""
-        first = max(1e-6, min(self.timed(self.by_hand([item], [[]]), 3)))
-        if first > _HOPELESS * best + _EVENT:
+        """The seconds of one launch: the median of chains of it; roughly, far from the best.
+
+        The first chain is not counted: while it runs, the others are asked for.
+        """
+        first = min(self.timed(self.by_hand([item], [[]]), 3))
+        if first > _HOPELESS * best + _LATE:
             return first
-        count = max(1, min(_MOST, int(_CHAIN / first)))
+        count = max(1, min(_MOST, int(_CHAIN / max(1e-6, first - _LATE))))
         chain = self.runner([item] * count, [[i - 1] if i else [] for i in range(count)])
         return statistics.median(self.timed(chain, repeat + 1)[1:]) / count
 

@@ -38,7 +38,8 @@ class FakeCuda:
         self.fails: dict[str, str] = {}  # what is asked -> the error
         self.stuck = ""
         self.seconds: dict[bytes, float] = {}  # that a kernel takes
-        self.now = 0.0
+        self.now = self.host = 0.0  # the clocks of the GPU and of who asks it
+        self.late = 0.0  # seconds that the host takes to ask for a launch, give or take a half
         self.current: int | None = None
         self.shared: dict[str, int] = {}
         self.chance = random.Random(0)
@@ -48,6 +49,11 @@ class FakeCuda:
         self.log.append(what)
         if what in self.fails:
             raise CUDAError(self.fails[what])
+
+    def take_time(self) -> None:
+        """The host asks for something; the GPU does not begin before."""
+        self.host += self.late * self.chance.uniform(0.5, 1.5)
+        self.now = max(self.now, self.host)
 
     def need_context(self) -> None:
         if self.current is None:
@@ -79,7 +85,7 @@ def make_core(fake: FakeCuda) -> dict[str, types.ModuleType]:
 
     class Event:
         def __init__(self, timed: bool) -> None:
-            self.timed, self.at = timed, fake.now
+            self.timed, self.at = timed, max(fake.now, fake.host)
 
         def sync(self) -> None:
             fake.ask("event.sync")
@@ -99,6 +105,7 @@ def make_core(fake: FakeCuda) -> dict[str, types.ModuleType]:
             fake.ask("sync")
             if fake.stuck:
                 raise CUDAError(fake.stuck)
+            fake.host = max(fake.host, fake.now)
 
         def record(self, event: Event | None = None, options: EventOptions | None = None) -> Event:
             fake.ask("record")
@@ -224,6 +231,7 @@ def make_core(fake: FakeCuda) -> dict[str, types.ModuleType]:
             stream.work.append((config, kernel, args))
             return
         assert isinstance(stream, Stream)
+        fake.take_time()
         run(config, kernel, args)
 
     class Graph:
@@ -235,6 +243,7 @@ def make_core(fake: FakeCuda) -> dict[str, types.ModuleType]:
 
         def launch(self, stream: Stream) -> None:
             fake.ask("graph")
+            fake.take_time()
             done: set[int] = set()
             while len(done) < len(self.work):
                 ready = [i for i, b in enumerate(self.before) if i not in done and b <= done]

@@ -127,6 +127,16 @@ def test_the_fastest_variant_is_measured_and_kept(
         assert (f"run {other.decode()}" in fake.log) == (turn == 0)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_host_that_asks_late_does_not_make_kernels_look_slow(fake: FakeCuda, seed: int) -> None:
+    fake.chance.seed(seed)
+    fake.late, fake.seconds = 2.5e-5, {b"small": 6e-6, b"large": 1.5e-6}
+    exe = executable(add_artifact(gpu=image()), 1)
+    times = exe.kernel_times(feed(8), repeat=3)  # type: ignore[attr-defined]
+    assert [t.variant for t in times] == [1, 1]
+    assert [t.seconds for t in times] == pytest.approx([1.5e-6] * 2, rel=0.2)
+
+
 def test_a_damaged_cache_is_as_good_as_none(fake: FakeCuda, tmp_path: Path) -> None:
     for text in ("{", "[]", '{"Fake GPU|13000": 3}', '{"Fake GPU|13000": {"a": "b"}}', "[" * 9999):
         (tmp_path / "variants.json").write_text(text)
