@@ -137,7 +137,8 @@ def for_gpus(
         layer(graph, name, "to compute")
     if "cuda" in options.targets or _on_gpu(graph, options.devices):
         return replace(options, archs=archs_of(arch, gpu, usual))
-    if arch is not None or options.precisions or options.precision != "high":
+    others = {options.precision, *options.precisions.values()} - {"high", "exact"}
+    if arch is not None or others:
         what = "a precision" if arch is None else "an architecture"
         help = "target cuda puts the net on one; devices and place put layers there"
         raise UsageError(f"{what} is chosen for GPUs, and nothing is on one", help=help)

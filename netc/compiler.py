@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from netc.passes.follow import Words
 
 MAX_WEIGHTS = 1 << 34  # bytes of one net's parameters
+EXACT = "exact"  # the precision at which processors, too, take no less exact kernel
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class Options:
 
     Nodes that do not say where they run are on the first of `devices`, or of those for a GPU where
     `targets` has cuda; with both targets a file for GPUs also holds a plan for processors alone.
-    For GPUs: `archs` names architectures, `precision` how exactly products are computed, in all
-    nodes or by `precisions` of layers; compiled kernels are kept in the folder `cache`, and
-    `progress` hears how far they are.
+    `precision` says how exactly products are computed, in all nodes or by `precisions` of layers:
+    on processors there are "exact" and any other. For GPUs: `archs` names architectures; compiled
+    kernels are kept in the folder `cache`, and `progress` hears how far they are.
     """
 
     optimize: bool = True
@@ -58,6 +59,15 @@ class Options:
     precisions: Mapping[str, str] = field(default_factory=dict)
     cache: Path | None = None
     progress: Callable[[int, int], None] | None = None
+
+    @property
+    def names_exact(self) -> bool:
+        """Whether anything is to be as exact as it can be."""
+        return EXACT in (self.precision, *self.precisions.values())
+
+    def is_exact(self, kernel: Node) -> bool:
+        """Whether a kernel is to be as exact as it can be, on any device."""
+        return self.precisions.get(kernel.name, self.precision) == EXACT
 
 
 @dataclass(frozen=True)
@@ -119,6 +129,7 @@ def emit(graph: Graph, order: Sequence[Node], options: Options, locs: Any = None
     notes: dict[str, Any] = {"notes": list(graph.notes)}
     if gpu is not None:  # what it takes to make the file again
         notes |= {"optimize": options.optimize, "targets": list(options.targets)}
+    if gpu is not None or options.names_exact:
         notes |= {"precision": options.precision, "precisions": dict(options.precisions)}
     return Artifact(
         ir=show(graph),
@@ -182,7 +193,7 @@ def _host_levels(
     levels = []
     targets = {target_named(name).name: target_named(name) for name in options.cpu}
     for _, target in sorted(targets.items()):  # so that equal requests give equal files
-        made = compile_graph(graph, order, target, store, others)
+        made = compile_graph(graph, order, target, store, others, options.is_exact)
         level = Level(
             name=target.name,
             features=required_features(target.name),
@@ -195,8 +206,12 @@ def _host_levels(
 
 
 def on_processors(options: Options) -> Options:
-    """The same options for a net that is compiled for processors alone."""
-    return replace(options, targets=("cpu",), devices=(), precisions={})
+    """The same options for a net that is compiled for processors alone.
+
+    Kernels are others there, so where one layer is to be exact, all are.
+    """
+    precision = EXACT if options.names_exact else options.precision
+    return replace(options, targets=("cpu",), devices=(), precision=precision, precisions={})
 
 
 def _computing_hosts(graph: Graph) -> list[Node]:

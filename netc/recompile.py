@@ -39,7 +39,7 @@ def recompile_here(file: ArtifactFile, gpu: str, on_gpu_loss: str) -> Artifact:
     from netc.runtime.cuda_probe import probe, require_gpu
 
     said = noted(file)
-    if not said or gpu == "interpret":
+    if "targets" not in said or gpu == "interpret":
         return recompile(file, Options(archs=()))
     if probe().count == 0:
         both = "cpu" in said["targets"] and "cuda" in said["targets"]
@@ -57,7 +57,9 @@ def for_gpus(model: Artifact | ArtifactFile) -> Artifact:
 def for_processors(model: Artifact | ArtifactFile, options: Options = DEFAULT) -> Artifact:
     """A model for GPUs, compiled again for processors alone."""
     file = _file(model)
-    again = replace(options, optimize=noted(file).get("optimize", True))
+    said = noted(file)
+    names = ("optimize", "precision", "precisions")
+    again = replace(options, **{name: said[name] for name in names if name in said})
     return build(net_inside(file), on_processors(again))
 
 
@@ -84,7 +86,7 @@ def graph_of(file: ArtifactFile) -> Graph:
 
 
 def noted(file: ArtifactFile) -> dict[str, Any]:
-    """The options that a file for GPUs was made with; nothing for any other file."""
+    """The options that a file was made with, as far as it says them: one for GPUs says all."""
     from netc.codegen.triton.precision import Precision
 
     names = ("optimize", "targets", "precision", "precisions")
@@ -100,6 +102,10 @@ def noted(file: ArtifactFile) -> dict[str, Any]:
             "precisions": dict() as precisions,
         } if _are(targets, {"cpu", "cuda"}) and _are([precision, *precisions.values()], known):
             return {**notes, "targets": tuple(targets)}
+        case {"precision": str() as precision, "precisions": dict() as precisions, **others} if (
+            not others and _are([precision, *precisions.values()], known)
+        ):
+            return notes
     raise ArtifactError("the file does not say how it was compiled")
 
 

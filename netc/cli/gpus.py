@@ -29,7 +29,7 @@ _COMPILE = (
         "--precision",
         multiple=True,
         metavar="[LAYER=]NAME",
-        help="exact, high, medium, low or fp16 on GPUs; for one layer conv1=low. Repeatable.",
+        help="exact or high, on GPUs medium, low, fp16 too; of one layer conv1=low. Repeatable.",
     ),
     click.option("--cache/--no-cache", default=True, help="Keep compiled GPU kernels."),
 )

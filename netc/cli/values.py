@@ -59,12 +59,13 @@ class Apart:
 def model_of(file: ArtifactFile, runs: GpuOptions) -> Model:
     """A file's kernels: those for GPUs where they would run, else those for the processor."""
     said = noted(file)
-    if said and probe().count == 0 and runs.gpu != "interpret":
+    on_gpus = "targets" in said
+    if on_gpus and probe().count == 0 and runs.gpu != "interpret":
         both = "cpu" in said["targets"] and "cuda" in said["targets"]
         if (both and runs.gpu == "auto") or runs.on_loss == "cpu":
-            options = on_processors(Options(optimize=said["optimize"]))
+            options = on_processors(replace(Options(), **{**said, "targets": ("cpu",)}))
             return Model(lower(net_inside(file), options).graph, options)
-    archs = archs_of(None, runs.gpu) if said else ()
+    archs = archs_of(None, runs.gpu) if on_gpus else ()
     options = replace(Options(archs=archs, cache=cache_of(None)), **said)
     return Model(graph_of(file), replace(options, targets=options.targets[-1:]))
 

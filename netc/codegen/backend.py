@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from netc.codegen.buffers import (
@@ -15,7 +16,7 @@ from netc.codegen.buffers import (
     kind_of,
     place_values,
 )
-from netc.codegen.operand import WEIGHTS, Call, Kernel
+from netc.codegen.operand import SCRATCH, WEIGHTS, Call, Kernel
 from netc.codegen.steps import Work, order_steps
 from netc.errors import UnsupportedError, clean
 from netc.ir.conditions import conditions
@@ -41,17 +42,11 @@ class BackEnd(Protocol):
     def home(self) -> Home:
         """How values lie there."""
 
-    def calls(self, kernel: Kernel) -> Sequence[tuple[Call, Dim]]:
-        """The calls of a kernel, each with the bytes of scratch memory it needs.
-
-        The scratch's address is the argument that names buffer SCRATCH. Raises UnsupportedError.
-        """
+    def calls(self, kernel: Kernel) -> Sequence[Call]:
+        """The calls of a kernel. Raises UnsupportedError."""
 
     def before(self, placement: Placement, work: list[Work]) -> list[Work]:
         """The work with what must come before it."""
-
-
-SCRATCH = -2  # the buffer index that stands for a call's scratch memory
 
 
 def plan_graph(graph: Graph, order: Sequence[Node], back_ends: Mapping[str, BackEnd]) -> Plan:
@@ -82,34 +77,42 @@ def _lowered(back_end: BackEnd, item: Copy | Run, placement: Placement) -> list[
     reads = tuple(o.buffer for o in kernel.ins if o.buffer != WEIGHTS)
     flops, bytes_ = _cost(item, kernel)
     made = []
-    for i, (call, scratch) in enumerate(back_end.calls(kernel)):
+    calls = back_end.calls(kernel)
+    working = sum(not call.does for call in calls)  # they share the operations
+    passed_on: tuple[int, ...] = ()  # the scratch memory that the call before left something in
+    for call in calls:
         writes = tuple((o.buffer, f"{o.offset}{call.part}") for o in kernel.outs)
-        if not (isinstance(scratch, int) and scratch == 0):
-            place = Place(Space.ARENA, scratch, device=str(item.node.device or "cpu:0"))
-            call = _with_scratch(call, len(placement.places))
-            writes = (*writes, (len(placement.places), "scratch"))
-            placement.places.append(place)
+        own = passed_on
+        if not own and not (isinstance(call.scratch, int) and call.scratch == 0):
+            own = (len(placement.places),)
+            device = str(item.node.device or "cpu:0")
+            placement.places.append(Place(Space.ARENA, call.scratch, device=device))
         work = Work(
-            call=call,
+            call=_with_scratch(call, *own),
             name=item.node.name,
-            op="copy" if isinstance(item, Copy) else _title(item.node),
-            reads=reads,
-            writes=writes,
-            flops=flops if i == 0 else 0,
-            bytes=bytes_ if i == 0 else 0,
+            op=call.does or ("copy" if isinstance(item, Copy) else _title(item.node)),
+            reads=(*reads, *passed_on),
+            writes=(*(writes if call.gives else ()), *((buffer, "scratch") for buffer in own)),
+            flops=0 if call.does else _part(flops, working),
+            bytes=0 if call.does else _part(bytes_, working),
             device=str(item.node.device or "cpu:0"),
             copies=isinstance(item, Run) and is_copy(item.node.op),
         )
         made.append(work)
+        passed_on = own if call.goes_on else ()
     return made
 
 
-def _with_scratch(call: Call, buffer: int) -> Call:
+def _part(whole: Dim, parts: int) -> Dim:
+    return whole if parts == 1 else whole // parts
+
+
+def _with_scratch(call: Call, buffer: int = SCRATCH) -> Call:
     args = (
         BufferArg(buffer, a.offset) if isinstance(a, BufferArg) and a.buffer == SCRATCH else a
         for a in call.args
     )
-    return Call(call.symbol, tuple(args), call.part)
+    return replace(call, args=tuple(args))
 
 
 def _moved(item: Transfer) -> Work:

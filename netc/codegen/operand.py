@@ -18,6 +18,7 @@ from netc.ir.types import Layout, TensorType
 
 BLOCK = 8  # channels in a block of the C8 layout, at every CPU level
 WEIGHTS = -1  # the buffer index of an operand that is a parameter
+SCRATCH = -2  # the buffer index that stands for a call's scratch memory
 
 
 @dataclass(frozen=True)
@@ -128,12 +129,20 @@ class Kernel:
 class Call:
     """A step to be: which function of the image, with which arguments.
 
-    `part` names the elements that it writes where other calls of its kernel write others.
+    `part` names the elements that it writes where other calls of its kernel write others. It may
+    need so many bytes of `scratch` memory, whose address is the argument that names buffer SCRATCH;
+    with `goes_on` the next call of its kernel has the same memory, and what is left there. A call
+    that `gives` nothing writes no results. What it `does` besides its kernel's own work is said
+    where people read of its time.
     """
 
     symbol: str
     args: tuple[Arg, ...]
     part: str = ""
+    scratch: Dim = 0
+    goes_on: bool = False
+    gives: bool = True
+    does: str = ""
 
 
 Packing: TypeAlias = "tuple[str | int, ...]"

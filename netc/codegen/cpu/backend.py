@@ -15,11 +15,11 @@ from netc.codegen.cpu.gemm import GemmFamily
 from netc.codegen.cpu.halo import zero_halo
 from netc.codegen.cpu.image import Image
 from netc.codegen.cpu.library import build_image
-from netc.codegen.cpu.lowering import Lowering
+from netc.codegen.cpu.lowering import Exact, Lowering
 from netc.codegen.cpu.target import Target
 from netc.codegen.operand import Call, Kernel, Packing, WeightStore
 from netc.codegen.steps import Work
-from netc.ir.dims import Dim, product
+from netc.ir.dims import product
 from netc.ir.graph import Graph, Node
 from netc.ir.op import Array
 from netc.ir.plan import Plan
@@ -38,13 +38,13 @@ class CpuBackEnd:
 
     home = Home()
 
-    def __init__(self, target: Target, store: WeightStore) -> None:
+    def __init__(self, target: Target, store: WeightStore, is_exact: Exact) -> None:
         self.module = Module(target)
-        self.ctx = Lowering(target, self.module, GemmFamily(self.module), store)
+        self.ctx = Lowering(target, self.module, GemmFamily(self.module), store, is_exact)
 
-    def calls(self, kernel: Kernel) -> Sequence[tuple[Call, Dim]]:
-        """The calls of a kernel; they need no scratch memory."""
-        return [(call, 0) for call in lower(self.ctx, kernel)]
+    def calls(self, kernel: Kernel) -> Sequence[Call]:
+        """The calls of a kernel."""
+        return lower(self.ctx, kernel)
 
     def before(self, placement: Placement, work: list[Work]) -> list[Work]:
         """Before the first write of each buffer with a halo, the step that zeroes it."""
@@ -71,12 +71,14 @@ def compile_graph(
     target: Target,
     store: WeightStore,
     others: Mapping[str, BackEnd] | None = None,
+    is_exact: Exact = lambda node: False,
 ) -> Compiled:
     """Lower every node of the schedule; `others` are the back ends of other kinds of devices.
 
-    Raises UnsupportedError where an op has no kernel.
+    `is_exact` says of which nodes sums may only be rounded as usual. Raises UnsupportedError
+    where an op has no kernel.
     """
-    back_end = CpuBackEnd(target, store)
+    back_end = CpuBackEnd(target, store, is_exact)
     plan = plan_graph(graph, order, {HOST: back_end, **(others or {})})
     return Compiled(plan, build_image(back_end.module, team_size(plan)))
 

@@ -21,10 +21,12 @@ from netc.codegen.cpu.emit import KERNEL_PARAMS, Function, Module
 from netc.codegen.cpu.gemm import GemmFamily
 from netc.codegen.cpu.target import Target
 from netc.codegen.operand import Call, Kernel, Operand, Packing, WeightStore
+from netc.ir.graph import Node
 from netc.ir.op import Array, Op
 from netc.ir.plan import WeightArg
 
 Emit: TypeAlias = Callable[[Function], None]
+Exact: TypeAlias = Callable[[Node], bool]  # whether a kernel may not be less exact to be faster
 Rule: TypeAlias = Callable[["Lowering", Kernel], "Call | tuple[Call, ...]"]
 RULES: dict[type[Op], Rule] = {}
 
@@ -48,6 +50,7 @@ class Lowering:
     module: Module
     gemm: GemmFamily
     store: WeightStore = field(default_factory=WeightStore)
+    is_exact: Exact = lambda node: False
     _codes: dict[Hashable, str] = field(default_factory=dict)
 
     def code(self, key: Hashable, emit: Emit, params: tuple[str, ...] = KERNEL_PARAMS) -> str:

@@ -11,7 +11,6 @@ from netc.codegen.triton.anchors import lower
 from netc.codegen.triton.home import GpuHome
 from netc.codegen.triton.lowering import Lowering
 from netc.codegen.triton.precision import Precision
-from netc.ir.dims import Dim
 from netc.ir.gpu_code import KernelText
 from netc.ir.graph import Graph
 
@@ -47,9 +46,9 @@ class GpuBackEnd:
         """The kernels so far, by the symbols that steps name."""
         return self.ctx.kernels
 
-    def calls(self, kernel: Kernel) -> Sequence[tuple[Call, Dim]]:
-        """The launches of a kernel and their scratch memory."""
-        return [(launch.call, launch.scratch) for launch in lower(self.ctx, kernel)]
+    def calls(self, kernel: Kernel) -> Sequence[Call]:
+        """The launches of a kernel."""
+        return lower(self.ctx, kernel)
 
     def before(self, placement: Placement, work: list[Work]) -> list[Work]:
         """Nothing must be prepared."""

@@ -27,15 +27,7 @@ from netc.ir.graph import Node
 from netc.ir.op import Array, Op
 from netc.ir.plan import IntArg, WeightArg
 
-
-@dataclass(frozen=True)
-class Launch:
-    """A call, and the bytes of scratch memory it needs."""
-
-    call: Call
-    scratch: Dim = 0
-
-
+Launch: TypeAlias = Call  # what a call is on a GPU
 Rule: TypeAlias = Callable[["Lowering", Kernel], "Launch | Sequence[Launch]"]
 RULES: dict[type[Op], Rule] = {}
 
@@ -82,7 +74,7 @@ class Lowering:
             made = KernelText(made.text, made.params, made.aligned, made.extents, both)
         self.kernels[symbol] = made
         args = (*(IntArg(e) for e in extents), *src.args)
-        return Launch(Call(symbol, args), scratch)
+        return Call(symbol, args, scratch=scratch)
 
     def weight(self, array: Array) -> WeightArg:
         """The address of an array in the weights section; equal arrays are stored once."""

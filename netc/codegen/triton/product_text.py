@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from netc.codegen.backend import SCRATCH
-from netc.codegen.operand import Kernel, Operand
+from netc.codegen.operand import SCRATCH, Kernel, Operand
 from netc.codegen.triton.body import Body, Coord, Tile
 from netc.codegen.triton.lowering import Launch, Lowering
 from netc.codegen.triton.product import Axis, Inner, Product

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from netc.codegen.backend import SCRATCH
-from netc.codegen.operand import WEIGHTS, Kernel, Operand, row_major
+from netc.codegen.operand import SCRATCH, WEIGHTS, Kernel, Operand, row_major
 from netc.codegen.triton.body import Body, Coord, Tile
 from netc.codegen.triton.flat import even, rank
 from netc.codegen.triton.lowering import Launch, Lowering

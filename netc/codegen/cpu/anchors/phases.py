@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from netc.codegen.cpu.anchors.conv import Matrix, matrix_call, pixels_together, taps_of
 from netc.codegen.cpu.anchors.depthwise import Window, depthwise_call
 from netc.codegen.cpu.anchors.direct import lower_direct_transpose
+from netc.codegen.cpu.anchors.matrices import Matrix, matrix_call, pixels_together, taps_of
 from netc.codegen.cpu.anchors.results import Results
 from netc.codegen.cpu.lowering import Lowering, rule
 from netc.codegen.cpu.packing import pack_phases

@@ -1,0 +1,207 @@
+"""3×3 convolutions by Winograd's filtering, against the reference and the usual kernels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import netc
+from netc.cli.rebuild import SAME, compared, rebuild
+from netc.codegen.cpu.anchors import winograd
+from netc.ir.graph import Graph
+from netc.ir.op import REGISTRY, Array
+from netc.runtime.artifact import read_artifact
+from netc.runtime.session import Executable
+from tests.codegen.cpu.harness import LEVELS_HERE
+
+ROUNDING = 8 * 2.0**-24  # of the sum of magnitudes, as for other sums
+
+
+def net(text: str, seed: int = 0) -> Graph:
+    """A net with weights drawn at random."""
+    graph = netc.parse(f"net n{text}", warn=lambda *_: None)
+    rng = np.random.default_rng(seed)
+    weights = {
+        p.name: rng.standard_normal(p.types[0].sizes({})).astype(np.float32) for p in graph.params
+    }
+    return replace(graph, weights=weights)
+
+
+def conv(channels: int, outs: int, size: str, groups: int = 1, tail: str = "") -> Graph:
+    """One convolution between other kernels, so that it reads and gives channel blocks."""
+    make = f'relu |> conv({outs}, 3, pad=1, groups={groups}, name="c")'
+    return net(f"(x: f32[N,{channels},{size}]) -> y {{ y = x |> {make} {tail} }}")
+
+
+def steps(exe: Executable) -> int:
+    """Of the convolution."""
+    return sum(step.op.startswith("conv") for step in exe.plan.steps)
+
+
+NEAR, FAR = winograd.NEAR, winograd.FAR
+POINTS = np.array([0, NEAR, -NEAR, FAR, -FAR])
+
+
+def powers(count: int) -> Array:
+    """Aᵀ without its last column: powers of the points."""
+    return np.array([POINTS**n for n in range(count)])
+
+
+def bound(graph: Graph, x: Array) -> Array:
+    """How far off each output may be: rounding of |Aᵀ|[(|G||g||Gᵀ|) ⊙ (|Bᵀ||d||B|)]|A| + |b|.
+
+    Rows of Bᵀ are Π(x − points) over x − point; those of G powers over Π of the differences.
+    """
+    whole = np.poly(POINTS)[::-1]
+    b = np.zeros((6, 6))
+    for i, point in enumerate(POINTS):
+        b[i, :5] = np.polydiv(whole[::-1], [1, -point])[0][::-1]
+    b[5] = whole
+    scale = [np.prod([p - q for q in POINTS if q != p]) for p in POINTS]
+    g = np.vstack([powers(3).T / np.array(scale)[:, None], [0, 0, 1]])
+    a = np.hstack([powers(4), [[0], [0], [0], [1]]])
+    w, (n, _, height, width) = np.abs(graph.weights["c.w"]), x.shape
+    down, across = -(-height // 4), -(-width // 4)
+    padded = np.pad(
+        np.abs(x), ((0, 0), (0, 0), (1, 4 * down + 1 - height), (1, 4 * across + 1 - width))
+    )
+    d = np.lib.stride_tricks.sliding_window_view(padded, (6, 6), (2, 3))[:, :, ::4, ::4]
+    groups = x.shape[1] // w.shape[1]
+    v = (abs(b) @ d @ abs(b).T).reshape(n, groups, w.shape[1], down, across, 6, 6)
+    u = (abs(g) @ w @ abs(g).T).reshape(groups, -1, w.shape[1], 6, 6)
+    m = np.einsum("ngcyxij,gocij->ngoyxij", v, u).reshape(n, len(w), down, across, 6, 6)
+    y = (abs(a) @ m @ abs(a).T).transpose(0, 1, 2, 4, 3, 5)
+    y = y.reshape(n, len(w), 4 * down, 4 * across)[:, :, :height, :width]
+    return np.asarray(ROUNDING * (y + np.abs(graph.weights["c.b"])[:, None, None]))
+
+
+def check(graph: Graph, x: Array, **options: Any) -> Executable:
+    """Compile, run, and compare with the reference."""
+    exe = netc.compile(graph, **options)
+    (got,) = exe(x=x).values()
+    (want,) = netc.interpret(graph, {"x": x}).values()
+    assert got.shape == want.shape
+    assert (np.abs(got - want) <= bound(graph, np.maximum(x, 0.0))).all()
+    return exe
+
+
+def drawn(*shape: int, seed: int = 1) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("level", LEVELS_HERE)
+@pytest.mark.parametrize(
+    ("channels", "outs", "height", "width", "groups"),
+    [(16, 8, 12, 12, 1), (24, 40, 13, 18, 1), (64, 32, 16, 9, 2), (128, 64, 15, 12, 4)],
+)
+def test_one_layer(
+    channels: int, outs: int, height: int, width: int, groups: int, level: str
+) -> None:
+    graph = conv(channels, outs, f"{height},{width}", groups)
+    exe = check(graph, drawn(2, channels, height, width), cpu=level)
+    assert steps(exe) == 3
+
+
+def test_large_images_are_cut_into_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "MOST_SCRATCH", 1 << 16)
+    for height in (13, 16, 22):
+        graph = conv(16, 24, f"{height},14")
+        assert steps(check(graph, drawn(3, 16, height, 14))) in (6, 9)
+
+
+@pytest.mark.parametrize("limit", [1 << 24, 1 << 18])
+def test_images_of_any_size(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    """Also those smaller than a tile, and those with fewer rows than there are bands."""
+    monkeypatch.setattr(winograd, "MOST_SCRATCH", limit)
+    graph = conv(16, 16, "H,W")
+    exe = netc.compile(graph)
+    for n, height, width in ((2, 30, 17), (1, 1, 1), (0, 14, 14), (1, 4, 5), (1, 3, 70)):
+        x = drawn(n, 16, height, width)
+        (got,) = exe(x=x).values()
+        (want,) = netc.interpret(graph, {"x": x}).values()
+        assert (np.abs(got - want) <= bound(graph, np.maximum(x, 0.0))).all()
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "|> relu",
+        "|> add(x)",
+        "|> sigmoid |> mul(x) |> max_pool(2, stride=2)",
+        '|> scale(name="s") |> add(x) |> relu |> conv(16, 1)',
+    ],
+)
+def test_what_follows_is_done_on_the_way(tail: str) -> None:
+    text = f'y = x |> conv(16, 3, pad=1, name="c") {tail}'
+    graph = net(f"(data: f32[N,16,15,14]) -> y {{ x = data |> relu\n {text} }}")
+    x = drawn(2, 16, 15, 14)
+    (got,) = netc.compile(graph)(data=x).values()
+    (want,) = netc.interpret(graph, {"data": x}).values()
+    np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
+
+
+def test_any_number_of_threads_gives_the_same_bits() -> None:
+    graph, x = conv(32, 48, "20,15"), drawn(3, 32, 20, 15)
+    one, *others = (netc.compile(graph, threads=t)(x=x) for t in (1, 2, 3))
+    for other in others:
+        for name, y in one.items():
+            np.testing.assert_array_equal(other[name], y)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    spread=st.sampled_from([0.0, 2.0, 5.0]),
+    shape=st.tuples(st.sampled_from([16, 32, 72]), st.integers(12, 17), st.integers(12, 21)),
+)
+def test_rounding_is_that_of_sums(seed: int, spread: float, shape: tuple[int, int, int]) -> None:
+    """Also where values are of very different size."""
+    channels, height, width = shape
+    x = drawn(1, *shape, seed=seed)
+    x *= np.exp(spread * drawn(1, *shape, seed=seed + 1))
+    check(conv(channels, 16, f"{height},{width}"), x)
+
+
+def test_who_asks_for_exact_results_gets_the_usual_kernel() -> None:
+    graph, x = conv(16, 16, "16,16"), drawn(1, 16, 16, 16)
+    assert steps(netc.compile(graph, precision="exact")) == 1
+    assert steps(netc.compile(graph, precisions={"c": "exact"})) == 1
+    assert steps(netc.compile(graph, precisions={"c": "high"}, precision="exact")) == 3
+    exact = netc.compile(graph, precision="exact")(x=x)
+    (want,) = netc.interpret(graph, {"x": x}).values()
+    (got,) = exact.values()
+    w = np.abs(graph.weights["c.w"])
+    sums = REGISTRY["conv"](pad=(1, 1)).reference(np.maximum(x, 0), w, np.abs(graph.weights["c.b"]))
+    assert (np.abs(got - want) <= ROUNDING * sums).all()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(x: f32[N,16,16,16]) -> y { y = x |> relu |> conv(16, 3, pad=1, stride=2) }",
+        "(x: f32[N,16,16,16]) -> y { y = x |> relu |> conv(16, 3) }",
+        "(x: f32[N,16,16,16]) -> y { y = x |> relu |> conv(16, 3, pad=2, dilation=2) }",
+        "(x: f32[N,16,16,16]) -> y { y = x |> relu |> conv(16, 5, pad=1) }",
+        "(x: f32[N,16,8,8]) -> y { y = x |> relu |> conv(16, 3, pad=1) }",
+        "(x: f32[N,12,16,16]) -> y { y = x |> relu |> conv(16, 3, pad=1) }",
+        "(x: f32[N,16,16,16]) -> y { y = x |> relu |> conv(20, 3, pad=1) }",
+        "(x: f32[N,16,16,16]) -> y { y = x |> relu |> conv(16, 3, pad=1, groups=16) }",
+    ],
+)
+def test_other_convolutions_stay_as_they_are(text: str) -> None:
+    assert steps(netc.compile(net(text))) == 1
+
+
+def test_a_saved_file_is_compiled_again_as_it_was(tmp_path: Path) -> None:
+    graph, path = conv(16, 16, "16,16"), tmp_path / "n.bin"
+    for precision in ("exact", "high"):
+        netc.compile(graph, precision=precision).save(path)
+        file = read_artifact(memoryview(path.read_bytes()), "n")
+        rows = compared(file, rebuild(file, False, lambda done, total: None), "")
+        assert {said for _, _, said in rows} == {SAME}
