@@ -121,13 +121,11 @@ def compile(
     pipelines know of the devices is `machine`: a table's file, or "two cpus", "eight gpus", "two
     hosts"; without it, what is typical. Further options are those of `read`.
 
-    `precision` says how exactly products are computed, "exact" or "high" ("medium", "low" and
-    "fp16" on GPUs only), and `precisions` maps layers to other ones: docs/ARCHITECTURE.md.
-
-    For GPUs, all in docs/GPU.md: `arch` names architectures ("native", "sm_90", "ptx", …; without
-    it the GPU here, or else the usual ones). `cache`
-    is a folder of compiled kernels, or False. `gpu` is "auto", "cuda" or "interpret"; NETC_GPU
-    where it is not given. `on_gpu_loss` is "error" or "cpu".
+    `precision` says how exactly products are computed, "exact" or "high" ("medium", "low", "fp16"
+    too on GPUs), and `precisions` maps layers to other ones. For GPUs, all in docs/GPU.md: `arch`
+    names architectures ("native", "sm_90", "ptx", …; without it the GPU here, or else the usual
+    ones). `cache` is a folder of compiled kernels, or False. `gpu` is "auto", "cuda" or
+    "interpret"; NETC_GPU where it is not given. `on_gpu_loss` is "error" or "cpu".
     """
     from netc.compiler import build
     from netc.runtime.session import executable
