@@ -12,6 +12,7 @@ inputs makes all its outputs NaN. Layers that are to be `exact` do without.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,7 @@ from netc.codegen.cpu.lowering import Lowering
 from netc.codegen.cpu.packing import pack_conv
 from netc.codegen.operand import BLOCK, SCRATCH, Call, Kernel, Operand
 from netc.ir.dims import Dim, ceil_div, evaluate, least, most
+from netc.ir.gemm_plan import PANEL
 from netc.ir.op import Array
 from netc.ir.ops.convolution import Conv
 from netc.ir.plan import WeightArg
@@ -152,7 +154,7 @@ def lower_winograd(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     assert isinstance(k.anchor.op, Conv)
     groups = k.anchor.op.groups
     ctx.packed(w, pack_conv(array, groups), ("conv", groups))  # for who reads the file
-    products = ctx.weight(pack_conv(transformed(array), PLANES * groups))
+    products = ctx.weight(packed_filters(array, groups))
     bands = _bands(x, groups, array.shape[0] // groups, array.shape[1])
     size = 4 * (bands[0].seen.size + bands[0].summed.size)
     calls: list[Call] = []
@@ -187,13 +189,21 @@ def _bands(x: Operand, groups: int, outs: int, ins: int) -> list[Band]:
     return bands
 
 
-def transformed(weights: Array) -> Array:
-    """w[o, c, 3, 3] as G g Gᵀ: [36 · o, c, 1, 1]."""
+def packed_filters(weights: Array, groups: int) -> Array:
+    """w[o, c, 3, 3] as G g Gᵀ, in the order of `pack_conv`: [36 · groups, panels, c, 16]."""
     zero, infinity = [(NEAR * FAR) ** -2, 0, 0], [0, 0, 1]
     filters = np.array([zero, *_filter_rows(NEAR, FAR), *_filter_rows(FAR, NEAR), infinity])
-    g = filters @ weights.astype(np.float64) @ filters.T
-    planes = g.transpose(2, 3, 0, 1).reshape(-1, weights.shape[1], 1, 1)
-    return np.asarray(planes, np.float32)
+    both = np.kron(filters, filters)  # 36 × 9: what each plane takes of a window
+    outs, ins = weights.shape[0] // groups, weights.shape[1]
+    panels = -(-outs // PANEL)
+    packed = np.zeros((PLANES, groups, panels, ins, PANEL), np.float32)
+    for group, panel in itertools.product(range(groups), range(panels)):
+        start = group * outs + panel * PANEL
+        some = weights[start : min(start + PANEL, (group + 1) * outs)]
+        taps = some.reshape(len(some), -1, 9).transpose(2, 1, 0).astype(np.float64)
+        planes = (both @ taps.reshape(9, -1)).reshape(PLANES, ins, -1)
+        packed[:, group, panel, :, : len(some)] = planes
+    return packed.reshape(PLANES * groups, panels, ins, PANEL)
 
 
 def _filter_rows(point: float, other: float) -> list[list[float]]:
