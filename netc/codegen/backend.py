@@ -16,7 +16,7 @@ from netc.codegen.buffers import (
     kind_of,
     place_values,
 )
-from netc.codegen.operand import SCRATCH, WEIGHTS, Call, Kernel
+from netc.codegen.operand import SCRATCH, WEIGHTS, Call, Cost, Kernel
 from netc.codegen.steps import Work, order_steps
 from netc.errors import UnsupportedError, clean
 from netc.ir.conditions import conditions
@@ -75,36 +75,31 @@ def plan_graph(graph: Graph, order: Sequence[Node], back_ends: Mapping[str, Back
 def _lowered(back_end: BackEnd, item: Copy | Run, placement: Placement) -> list[Work]:
     kernel = _copy_kernel(item) if isinstance(item, Copy) else _fused_kernel(item)
     reads = tuple(o.buffer for o in kernel.ins if o.buffer != WEIGHTS)
-    flops, bytes_ = _cost(item, kernel)
+    whole = _cost(item, kernel)
     made = []
-    calls = back_end.calls(kernel)
-    working = sum(not call.does for call in calls)  # they share the operations
     passed_on: tuple[int, ...] = ()  # the scratch memory that the call before left something in
-    for call in calls:
+    for i, call in enumerate(back_end.calls(kernel)):
         writes = tuple((o.buffer, f"{o.offset}{call.part}") for o in kernel.outs)
         own = passed_on
         if not own and not (isinstance(call.scratch, int) and call.scratch == 0):
             own = (len(placement.places),)
             device = str(item.node.device or "cpu:0")
             placement.places.append(Place(Space.ARENA, call.scratch, device=device))
+        cost = call.cost or (Cost(whole.op) if i else whole)
         work = Work(
             call=_with_scratch(call, *own),
             name=item.node.name,
-            op=call.does or ("copy" if isinstance(item, Copy) else _title(item.node)),
+            op=cost.op,
             reads=(*reads, *passed_on),
             writes=(*(writes if call.gives else ()), *((buffer, "scratch") for buffer in own)),
-            flops=0 if call.does else _part(flops, working),
-            bytes=0 if call.does else _part(bytes_, working),
+            flops=cost.flops,
+            bytes=cost.bytes,
             device=str(item.node.device or "cpu:0"),
             copies=isinstance(item, Run) and is_copy(item.node.op),
         )
         made.append(work)
         passed_on = own if call.goes_on else ()
     return made
-
-
-def _part(whole: Dim, parts: int) -> Dim:
-    return whole if parts == 1 else whole // parts
 
 
 def _with_scratch(call: Call, buffer: int = SCRATCH) -> Call:
@@ -157,17 +152,17 @@ def _title(node: Node) -> str:
     return "+".join(inner) or "copy"
 
 
-def _cost(item: Copy | Run, kernel: Kernel) -> tuple[Dim, Dim]:
-    """FLOPs, and bytes that must pass: each operand once."""
+def _cost(item: Copy | Run, kernel: Kernel) -> Cost:
+    """All that a kernel does; of bytes each operand once."""
     moved: Dim = 0
     for o in (*kernel.ins, *kernel.outs):
         moved = moved + o.type.count * o.item
     if isinstance(item, Copy):
-        return 0, moved
+        return Cost("copy", 0, moved)
     total: Dim = 0
     for n in kernel.body.nodes:
         total = total + n.op.flops(*(v.type.plain() for v in n.inputs))
-    return total, moved
+    return Cost(_title(item.node), total, moved)
 
 
 def _plan(graph: Graph, placement: Placement, work: list[Work]) -> Plan:

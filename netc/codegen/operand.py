@@ -126,14 +126,23 @@ class Kernel:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a step does, in words for people, its operations, and the bytes that must pass."""
+
+    op: str
+    flops: Dim = 0
+    bytes: Dim = 0
+
+
+@dataclass(frozen=True)
 class Call:
     """A step to be: which function of the image, with which arguments.
 
     `part` names the elements that it writes where other calls of its kernel write others. It may
     need so many bytes of `scratch` memory, whose address is the argument that names buffer SCRATCH;
     with `goes_on` the next call of its kernel has the same memory, and what is left there. A call
-    that `gives` nothing writes no results. What it `does` besides its kernel's own work is said
-    where people read of its time.
+    that `gives` nothing writes no results. Without a `cost` of its own it does all of its kernel's
+    work, if it is the first.
     """
 
     symbol: str
@@ -142,7 +151,7 @@ class Call:
     scratch: Dim = 0
     goes_on: bool = False
     gives: bool = True
-    does: str = ""
+    cost: Cost | None = None
 
 
 Packing: TypeAlias = "tuple[str | int, ...]"

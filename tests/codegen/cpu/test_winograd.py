@@ -41,7 +41,7 @@ def conv(channels: int, outs: int, size: str, groups: int = 1, tail: str = "") -
 
 def steps(exe: Executable) -> int:
     """Of the convolution."""
-    return sum("tiles" in step.op or step.op.startswith("conv") for step in exe.plan.steps)
+    return sum("tile" in step.op or step.op.startswith("conv") for step in exe.plan.steps)
 
 
 NEAR, FAR = winograd.NEAR, winograd.FAR

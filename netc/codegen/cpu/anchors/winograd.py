@@ -28,7 +28,7 @@ from netc.codegen.cpu.emit import Function, Val, vec
 from netc.codegen.cpu.gemm import Epilogue
 from netc.codegen.cpu.lowering import Lowering
 from netc.codegen.cpu.packing import pack_conv
-from netc.codegen.operand import BLOCK, SCRATCH, Call, Kernel, Operand
+from netc.codegen.operand import BLOCK, SCRATCH, Call, Cost, Kernel, Operand
 from netc.ir.dims import Dim, ceil_div, evaluate, least, most
 from netc.ir.gemm_plan import PANEL
 from netc.ir.op import Array
@@ -43,6 +43,7 @@ MOST_SCRATCH = 16 << 20  # bytes for each image; large ones are cut into bands
 IMAGE = 224  # what a symbolic height or width is taken for
 _PIXEL = 4 * BLOCK  # bytes
 _LINE = 16  # elements of a cache line
+_SPREAD, _GATHER = 12 * 24, 10 * 16  # operations for each tile and channel: lines, and of a line
 Line: TypeAlias = Callable[[Function, Sequence[Val]], list[Val]]
 NEAR, FAR = 5 / 8, 3 / 2  # polynomials are taken at 0, ±NEAR, ±FAR and ∞
 
@@ -93,6 +94,11 @@ class Planes:
     def size(self) -> Dim:
         """Elements in all."""
         return self.images * (PLANES * self.groups * self.apart)
+
+    @property
+    def values(self) -> Dim:
+        """Elements of all channels in one map, of all images."""
+        return self.images * self.groups * self.channels * self.tiles[0] * self.tiles[1]
 
     @property
     def operand(self) -> Operand:
@@ -159,13 +165,9 @@ def lower_winograd(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     size = 4 * (bands[0].seen.size + bands[0].summed.size)
     calls: list[Call] = []
     for band in bands:
-        calls.append(replace(_spread(ctx, x, band), gives=False, does="inputs to tiles"))
+        calls.append(replace(_spread(ctx, x, band), gives=False))
         calls.append(replace(_products(ctx, band, products), gives=False))
-        calls.append(
-            replace(
-                _gathered(ctx, k, band, bias), part=f"row {band.first}", does="tiles to results"
-            )
-        )
+        calls.append(replace(_gathered(ctx, k, band, bias), part=f"row {band.first}"))
     chained = [replace(call, scratch=size, goes_on=True) for call in calls]
     return (*chained[:-1], replace(calls[-1], scratch=size))
 
@@ -236,7 +238,11 @@ def _products(ctx: Lowering, band: Band, weights: WeightArg) -> Call:
     )
     sums = Epilogue(lambda f, acc, channels, pixels: acc, padded=False)
     symbol = ctx.shared(("sums",), lambda: ctx.gemm.kernel(sums))
-    return Call(symbol, tuple(matrix_args(ctx, m, band.summed.operand)))
+    flops = 2 * PLANES * band.seen.values * band.summed.channels
+    weights_bytes = 4 * PLANES * band.seen.groups * ins * band.summed.channels
+    moved = 4 * (band.seen.size + band.summed.size) + weights_bytes
+    args = tuple(matrix_args(ctx, m, band.summed.operand))
+    return Call(symbol, args, cost=Cost("products of tiles", flops, moved))
 
 
 # ---- inputs to planes -------------------------------------------------------------------------
@@ -251,7 +257,10 @@ def _spread(ctx: Lowering, x: Operand, band: Band) -> Call:
     images, blocks, height, width = x.sizes
     for d in (images, blocks, *band.seen.tiles, height, width, band.first):
         args.size(d)
-    return Call(ctx.code(("winograd", "spread"), _emit_spread), tuple(args.items))
+    symbol = ctx.code(("winograd", "spread"), _emit_spread)
+    moved = 4 * (band.seen.size + TILE * TILE * band.seen.values)
+    cost = Cost("inputs to tiles", _SPREAD * band.seen.values, moved)
+    return Call(symbol, tuple(args.items), cost=cost)
 
 
 def _emit_spread(f: Function) -> None:
@@ -332,7 +341,9 @@ def _gathered(ctx: Lowering, k: Kernel, band: Band, bias: Sequence[Operand]) -> 
     results.arguments(args)
     g = _Gather(results, bool(bias))
     symbol = ctx.code(("winograd", g, results.key), lambda f: _Gathered(f, g).emit())
-    return Call(symbol, tuple(args.items))
+    moved = 4 * (band.summed.size + TILE * TILE * band.summed.values)
+    cost = Cost("tiles to results", _GATHER * band.summed.values, moved)
+    return Call(symbol, tuple(args.items), cost=cost)
 
 
 class _Gathered:
