@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 import netc
 from netc.cli.rebuild import SAME, compared, rebuild
 from netc.codegen.cpu.anchors import winograd
+from netc.ir.device import Device
 from netc.ir.graph import Graph
+from netc.ir.machine import DeviceSpec, Machine
 from netc.ir.op import REGISTRY, Array
 from netc.runtime.artifact import read_artifact
 from netc.runtime.session import Executable
@@ -98,7 +100,7 @@ def drawn(*shape: int, seed: int = 1) -> Array:
 @pytest.mark.parametrize("level", LEVELS_HERE)
 @pytest.mark.parametrize(
     ("channels", "outs", "height", "width", "groups"),
-    [(16, 8, 12, 12, 1), (24, 40, 13, 18, 1), (64, 32, 16, 9, 2), (128, 64, 15, 12, 4)],
+    [(16, 5, 12, 12, 1), (24, 44, 13, 18, 1), (64, 32, 16, 9, 2), (128, 64, 15, 12, 4)],
 )
 def test_one_layer(
     channels: int, outs: int, height: int, width: int, groups: int, level: str
@@ -146,6 +148,45 @@ def test_what_follows_is_done_on_the_way(tail: str) -> None:
     np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
 
 
+MODULE = """net module(data: f32[N,16,14,15]) -> y {
+  x = data |> relu
+  a = x |> conv(16, 3, pad=1, name="a") |> relu |> conv(24, 3, pad=1, name="b")
+  both = concat(x |> conv(16, 1, name="c"), a, x |> conv(24, 3, pad=1, name="d"), axis=1)
+  y = relu(both |> conv(64, 3, pad=1, groups=2, name="e")) + both
+}"""
+
+
+def test_results_go_where_a_concat_wants_them() -> None:
+    graph, x = netc.parse(MODULE, warn=lambda *_: None), drawn(2, 16, 14, 15)
+    (want,) = netc.interpret(graph, {"data": x}).values()
+    for optimize in (True, False):
+        exe = netc.compile(graph, optimize=optimize)
+        exe.poison()
+        for _ in range(2):
+            (got,) = exe(data=x).values()
+            np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
+
+
+@pytest.mark.parametrize(
+    "how", [{"replicate": "cpu:0,cpu:1"}, {"split": dict.fromkeys("abe", "cpu:0,cpu:1")},
+            {"pipeline": "cpu:0,cpu:1", "micro_batches": 2}],
+)  # fmt: skip
+def test_parts_on_several_devices_compute_the_same_bits(how: dict[str, Any]) -> None:
+    graph = netc.parse(MODULE.replace("N,", "4,"), warn=lambda *_: None)
+    x = drawn(4, 16, 14, 15)
+    (one,), (parts,) = (netc.compile(graph, **o)(data=x).values() for o in ({}, how))
+    np.testing.assert_array_equal(one, parts)
+
+
+def test_placement_knows_how_much_is_left_to_do() -> None:
+    graph = conv(64, 64, "56,56")
+    node = next(n for n in graph.nodes if n.op.name == "conv")
+    cpu, gpu = (DeviceSpec(1 << 40, 1e9, 1e15, 0.0) for _ in range(2))
+    machine = Machine("m", {Device("cpu", 0): cpu, Device("cuda", 0): gpu})
+    ours, theirs = (machine.seconds(node, d, {"N": 1}) for d in machine.devices)
+    assert 3.2 < theirs / ours < 4
+
+
 def test_any_number_of_threads_gives_the_same_bits() -> None:
     graph, x = conv(32, 48, "20,15"), drawn(3, 32, 20, 15)
     one, *others = (netc.compile(graph, threads=t)(x=x) for t in (1, 2, 3))
@@ -190,7 +231,7 @@ def test_who_asks_for_exact_results_gets_the_usual_kernel() -> None:
         "(x: f32[N,16,16,16]) -> y { y = x |> relu |> conv(16, 5, pad=1) }",
         "(x: f32[N,16,8,8]) -> y { y = x |> relu |> conv(16, 3, pad=1) }",
         "(x: f32[N,12,16,16]) -> y { y = x |> relu |> conv(16, 3, pad=1) }",
-        "(x: f32[N,16,16,16]) -> y { y = x |> relu |> conv(20, 3, pad=1) }",
+        "(x: f32[N,64,16,16]) -> y { y = x |> relu |> conv(24, 3, pad=1, groups=2) }",
         "(x: f32[N,16,16,16]) -> y { y = x |> relu |> conv(16, 3, pad=1, groups=16) }",
     ],
 )

@@ -15,6 +15,7 @@ from netc.codegen.cpu.lowering import Lowering, rule
 from netc.codegen.cpu.packing import pack_conv, pack_fc
 from netc.codegen.operand import BLOCK, Call, Kernel, Operand
 from netc.ir.dims import Dim, product
+from netc.ir.filtering import is_filtered
 from netc.ir.op import Array
 from netc.ir.ops.convolution import Conv, Fc
 from netc.ir.plan import Affine
@@ -35,9 +36,9 @@ def lower_conv(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
         from netc.codegen.cpu.anchors.depthwise import lower_depthwise
 
         return lower_depthwise(ctx, k)
-    from netc.codegen.cpu.anchors.winograd import lower_winograd, suits
+    if x.is_c8 and is_filtered(k.anchor.op, x.type, w.type) and not ctx.is_exact(k.node):
+        from netc.codegen.cpu.anchors.winograd import lower_winograd
 
-    if suits(k.anchor.op, x, w, out) and not ctx.is_exact(k.node):
         return lower_winograd(ctx, k)
     return matrix_call(ctx, k, _convolution(ctx, k.anchor.op, x, w, out))
 

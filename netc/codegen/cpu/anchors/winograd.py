@@ -29,48 +29,19 @@ from netc.codegen.cpu.gemm import Epilogue
 from netc.codegen.cpu.lowering import Lowering
 from netc.codegen.cpu.packing import pack_conv
 from netc.codegen.operand import BLOCK, SCRATCH, Call, Cost, Kernel, Operand
-from netc.ir.dims import Dim, ceil_div, evaluate, least, most
+from netc.ir.dims import Dim, ceil_div, least, most
+from netc.ir.filtering import GATHER, PLANES, SEEN, SPREAD, TILE, tiles_of, usual_sizes
 from netc.ir.gemm_plan import PANEL
 from netc.ir.op import Array
 from netc.ir.ops.convolution import Conv
 from netc.ir.plan import WeightArg
 from netc.ir.types import DType, TensorType
 
-TILE, SEEN = 4, 6  # outputs and inputs along each side of a tile
-PLANES = SEEN * SEEN
-LEAST_CHANNELS, LEAST_TILES = 16, 9  # below, the transforms take what the products save
 MOST_SCRATCH = 16 << 20  # bytes for each image; large ones are cut into bands
-IMAGE = 224  # what a symbolic height or width is taken for
 _PIXEL = 4 * BLOCK  # bytes
 _LINE = 16  # elements of a cache line
-_SPREAD, _GATHER = 12 * 24, 10 * 16  # operations for each tile and channel: lines, and of a line
 Line: TypeAlias = Callable[[Function, Sequence[Val]], list[Val]]
 NEAR, FAR = 5 / 8, 3 / 2  # polynomials are taken at 0, ±NEAR, ±FAR and ∞
-
-
-def suits(op: Conv, x: Operand, w: Operand, out: Operand) -> bool:
-    """Whether a convolution of channel blocks is done this way.
-
-    How many channels it gives, and how many images there are, does not matter: parts of a layer
-    on several devices compute what the whole does.
-    """
-    window = (w.type.shape[2:], *op.window(2))
-    if window != ((3, 3), (1, 1), (1, 1), (1, 1)) or not (x.is_c8 and out.is_c8):
-        return False
-    outs, ins = w.type.sizes({})[:2]
-    fit = ins >= LEAST_CHANNELS and ins % BLOCK == 0 and outs % (BLOCK * op.groups) == 0
-    return fit and math.prod(_usual(x.type, _tiles(x))) >= LEAST_TILES
-
-
-def _tiles(x: Operand) -> tuple[Dim, Dim]:
-    height, width = x.type.shape[2:]
-    return ceil_div(height, TILE), ceil_div(width, TILE)
-
-
-def _usual(type: TensorType, sizes: tuple[Dim, ...]) -> tuple[int, ...]:
-    """The sizes where images that may have any are of 224 × 224."""
-    symbols = dict.fromkeys(type.symbols, IMAGE)
-    return tuple(evaluate(d, symbols) for d in sizes)
 
 
 @dataclass(frozen=True)
@@ -148,6 +119,7 @@ class Band:
     """Some rows of tiles, what is seen of the inputs and what the products sum up to."""
 
     first: Dim
+    outs: int  # channels of a group that there are; the last block may have more
     seen: Planes
     summed: Planes
 
@@ -174,8 +146,8 @@ def lower_winograd(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
 
 def _bands(x: Operand, groups: int, outs: int, ins: int) -> list[Band]:
     """As many bands, all about alike, as the scratch memory asks for."""
-    images, (down, across) = x.type.shape[0], _tiles(x)
-    usual = _usual(x.type, (down, across))
+    images, (down, across) = x.type.shape[0], tiles_of(x.type)
+    usual = usual_sizes(x.type, (down, across))
     size = 4 * PLANES * math.prod(usual) * groups * (ins + outs)
     count = min(usual[0], -(-size // MOST_SCRATCH))
     each = ceil_div(down, count)
@@ -187,7 +159,8 @@ def _bands(x: Operand, groups: int, outs: int, ins: int) -> list[Band]:
             break
         tiles = (most(1, least(each, down - first)), across)  # of small images some lie outside
         seen = Planes(images, groups, ins, tiles)
-        bands.append(Band(first, seen, Planes(images, groups, outs, tiles, start)))
+        summed = Planes(images, groups, -(-outs // BLOCK) * BLOCK, tiles, start)
+        bands.append(Band(first, outs, seen, summed))
     return bands
 
 
@@ -232,12 +205,13 @@ def _products(ctx: Lowering, band: Band, weights: WeightArg) -> Call:
         n8=n8,
         n1=n1,
         groups=PLANES * band.seen.groups,
-        channels=band.summed.channels,
+        channels=band.outs,
         weights=weights,
         apart=band.summed.apart,
     )
-    sums = Epilogue(lambda f, acc, channels, pixels: acc, padded=False)
-    symbol = ctx.shared(("sums",), lambda: ctx.gemm.kernel(sums))
+    padded = band.outs % BLOCK != 0
+    sums = Epilogue(lambda f, acc, channels, pixels: acc, padded=padded)
+    symbol = ctx.shared(("sums", padded), lambda: ctx.gemm.kernel(sums))
     flops = 2 * PLANES * band.seen.values * band.summed.channels
     weights_bytes = 4 * PLANES * band.seen.groups * ins * band.summed.channels
     moved = 4 * (band.seen.size + band.summed.size) + weights_bytes
@@ -259,7 +233,7 @@ def _spread(ctx: Lowering, x: Operand, band: Band) -> Call:
         args.size(d)
     symbol = ctx.code(("winograd", "spread"), _emit_spread)
     moved = 4 * (band.seen.size + TILE * TILE * band.seen.values)
-    cost = Cost("inputs to tiles", _SPREAD * band.seen.values, moved)
+    cost = Cost("inputs to tiles", SPREAD * band.seen.values, moved)
     return Call(symbol, tuple(args.items), cost=cost)
 
 
@@ -342,7 +316,7 @@ def _gathered(ctx: Lowering, k: Kernel, band: Band, bias: Sequence[Operand]) -> 
     g = _Gather(results, bool(bias))
     symbol = ctx.code(("winograd", g, results.key), lambda f: _Gathered(f, g).emit())
     moved = 4 * (band.summed.size + TILE * TILE * band.summed.values)
-    cost = Cost("tiles to results", _GATHER * band.summed.values, moved)
+    cost = Cost("tiles to results", GATHER * band.summed.values, moved)
     return Call(symbol, tuple(args.items), cost=cost)
 
 
