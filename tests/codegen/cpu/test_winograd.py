@@ -148,6 +148,18 @@ def test_what_follows_is_done_on_the_way(tail: str) -> None:
     np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_shows_and_stays_within_its_tiles(value: float) -> None:
+    graph, x = conv(16, 16, "16,16"), drawn(1, 16, 16, 16)
+    (clean,) = netc.compile(graph)(x=x).values()
+    x[0, 3, 5, 9] = value  # seen by the tile of rows 4 to 7, columns 8 to 11, alone
+    (got,) = netc.compile(graph)(x=x).values()
+    inside = np.zeros((16, 16), bool)
+    inside[4:8, 8:12] = True
+    assert not np.isfinite(got[..., inside]).any()
+    np.testing.assert_array_equal(got[..., ~inside], clean[..., ~inside])
+
+
 MODULE = """net module(data: f32[N,16,14,15]) -> y {
   x = data |> relu
   a = x |> conv(16, 3, pad=1, name="a") |> relu |> conv(24, 3, pad=1, name="b")
