@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from netc.ir.dims import Dim, ceil_div, evaluate, product
+from netc.ir.filtering import operations
 from netc.ir.graph import Graph, Node, Value
 from netc.ir.ops.fused import Fused
 from netc.ir.ops.shape import Flatten, Reshape
@@ -68,6 +69,12 @@ def cost(node: Node) -> Cost:
     read: Dim = sum((bytes_of(v.type) for v in dict.fromkeys(node.inputs)), start=0)
     written: Dim = sum((bytes_of(t) for t in node.types), start=0)
     return Cost(flops, read, written)
+
+
+def cost_on(node: Node, kind: str) -> Cost:
+    """The cost of a node on a kind of device: processors do some convolutions with less."""
+    whole = cost(node)
+    return whole if kind == "cuda" else replace(whole, flops=operations(node, whole.flops))
 
 
 def default_sizes(graph: Graph, sizes: Mapping[str, int] | None = None) -> dict[str, int]:

@@ -120,12 +120,10 @@ class Machine:
         touched: float = math.inf,
     ) -> float:
         """The time of a node there, in a run that touches so many bytes; views take none."""
-        from netc.ir.cost import cost
-        from netc.ir.filtering import operations
+        from netc.ir.cost import cost_on
 
-        c, spec = cost(node), self.spec(device)
-        done = c.flops if device.kind == "cuda" else operations(node, c.flops)
-        flops, moved = evaluate(done, sizes), evaluate(c.read + c.written, sizes)
+        c, spec = cost_on(node, device.kind), self.spec(device)
+        flops, moved = evaluate(c.flops, sizes), evaluate(c.read + c.written, sizes)
         return spec.seconds(flops, moved, touched) if flops or moved else 0.0
 
     def transfer(self, bytes: float, a: Device, b: Device) -> float:
