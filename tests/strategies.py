@@ -403,7 +403,8 @@ def wanted(graph: Graph, feed: Mapping[str, Array]) -> dict[str, Wanted]:
     out = {}
     for name, y in exact.items():
         scale = max(_scale(y), 0.01 * largest)
-        spread = max(_scale(other[name].astype(np.float64) - y) for other in (rough, noisy))
+        with np.errstate(invalid="ignore"):  # ∞ − ∞, of windows over nothing: NaN has no scale
+            spread = max(_scale(other[name].astype(np.float64) - y) for other in (rough, noisy))
         out[name] = Wanted(y, max(1e-5 * scale, 4 * spread))
     return out
 
