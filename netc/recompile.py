@@ -57,10 +57,7 @@ def for_gpus(model: Artifact | ArtifactFile) -> Artifact:
 def for_processors(model: Artifact | ArtifactFile, options: Options = DEFAULT) -> Artifact:
     """A model for GPUs, compiled again for processors alone."""
     file = _file(model)
-    said = noted(file)
-    names = ("optimize", "precision", "precisions")
-    again = replace(options, **{name: said[name] for name in names if name in said})
-    return build(net_inside(file), on_processors(again))
+    return build(net_inside(file), on_processors(replace(options, **noted(file))))
 
 
 def _file(model: Artifact | ArtifactFile) -> ArtifactFile:

@@ -63,7 +63,7 @@ def model_of(file: ArtifactFile, runs: GpuOptions) -> Model:
     if on_gpus and probe().count == 0 and runs.gpu != "interpret":
         both = "cpu" in said["targets"] and "cuda" in said["targets"]
         if (both and runs.gpu == "auto") or runs.on_loss == "cpu":
-            options = on_processors(replace(Options(), **{**said, "targets": ("cpu",)}))
+            options = on_processors(replace(Options(), **said))
             return Model(lower(net_inside(file), options).graph, options)
     archs = archs_of(None, runs.gpu) if on_gpus else ()
     options = replace(Options(archs=archs, cache=cache_of(None)), **said)

@@ -87,7 +87,7 @@ def _lowered(back_end: BackEnd, item: Copy | Run, placement: Placement) -> list[
             placement.places.append(Place(Space.ARENA, call.scratch, device=device))
         cost = call.cost or (Cost(whole.op) if i else whole)
         work = Work(
-            call=_with_scratch(call, *own),
+            call=_with_scratch(call, *own) if own else call,
             name=item.node.name,
             op=cost.op,
             reads=(*reads, *passed_on),
@@ -102,7 +102,7 @@ def _lowered(back_end: BackEnd, item: Copy | Run, placement: Placement) -> list[
     return made
 
 
-def _with_scratch(call: Call, buffer: int = SCRATCH) -> Call:
+def _with_scratch(call: Call, buffer: int) -> Call:
     args = (
         BufferArg(buffer, a.offset) if isinstance(a, BufferArg) and a.buffer == SCRATCH else a
         for a in call.args

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from netc.ir.dims import Dim, ceil_div, evaluate
+from netc.ir.gemm_plan import BLOCK
 from netc.ir.graph import Node
 from netc.ir.ops.convolution import Conv
 from netc.ir.types import TensorType
@@ -19,7 +20,6 @@ PLANES = SEEN * SEEN
 SPREAD, GATHER = 12 * 24, 10 * 16
 LEAST_CHANNELS, LEAST_TILES = 16, 9  # below, the sums take what the products save
 IMAGE = 224  # what a symbolic height or width is taken for
-_BLOCK = 8  # channels of a block, which filtering does not cut
 
 
 def is_filtered(op: Conv, x: TensorType, w: TensorType) -> bool:
@@ -31,8 +31,8 @@ def is_filtered(op: Conv, x: TensorType, w: TensorType) -> bool:
     if x.rank != 4 or (w.shape[2:], *op.window(2)) != ((3, 3), (1, 1), (1, 1), (1, 1)):
         return False
     outs, ins = (evaluate(d, {}) for d in w.shape[:2])
-    fit = ins >= LEAST_CHANNELS and ins % _BLOCK == 0
-    fit = fit and (op.groups == 1 or outs % (_BLOCK * op.groups) == 0)
+    fit = ins >= LEAST_CHANNELS and ins % BLOCK == 0
+    fit = fit and (op.groups == 1 or outs % (BLOCK * op.groups) == 0)
     return fit and math.prod(usual_sizes(x, tiles_of(x))) >= LEAST_TILES
 
 
