@@ -98,10 +98,12 @@ def model_lines(file: ArtifactFile, sizes: Mapping[str, int]) -> list[str]:
     lines = [f"model made by netc {clean(file.compiler)}, sha256 {file.sha256()}"]
     for info in file.levels:
         level = file.level(info.name)
+        made = level.plan.made_size
+        weights = f", {size(made)} of weights made at load" if made else ""
         tuned = f", tuned for {clean(info.tuning)}" if info.tuning else ""
         lines.append(
             f"  {info.name}: {len(level.plan.steps)} steps, {size(len(level.code))} of code, "
-            f"{_memory(level.plan, sizes)} of memory a run{tuned}"
+            f"{_memory(level.plan, sizes)} of memory a run{weights}{tuned}"
         )
     if file.gpu is not None:
         lines += [f"  gpu     {line}" for line in total_lines(file.gpu)]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-from netc.ir.dims import Dim
+from netc.ir.dims import Dim, evaluate
 from netc.ir.types import TensorType
 
 ALIGN = 64  # bytes; a cache line, and the widest vector
@@ -62,6 +62,13 @@ class WeightArg:
 
 
 @dataclass(frozen=True)
+class MadeArg:
+    """The address `offset` bytes into what the plan's `setup` makes."""
+
+    offset: int
+
+
+@dataclass(frozen=True)
 class IntArg:
     """An integer."""
 
@@ -91,7 +98,7 @@ class CodeArg:
     symbol: str
 
 
-Arg: TypeAlias = BufferArg | WeightArg | IntArg | TableArg | CodeArg
+Arg: TypeAlias = BufferArg | WeightArg | MadeArg | IntArg | TableArg | CodeArg
 
 
 @dataclass(frozen=True)
@@ -142,13 +149,26 @@ class Condition:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything the runtime needs besides code and weights."""
+    """Everything the runtime needs besides code and weights.
+
+    `setup` runs once, when a net is loaded: a plan without inputs, whose one output, of float32,
+    is what steps find at a `MadeArg`. It makes weights that need more room than those of the file.
+    """
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     buffers: tuple[Buffer, ...]
     steps: tuple[Step, ...]
     conditions: tuple[Condition, ...] = ()
+    setup: Plan | None = None
+
+    @property
+    def made_size(self) -> int:
+        """The bytes that `setup` makes."""
+        if self.setup is None:
+            return 0
+        (port,) = self.setup.outputs
+        return evaluate(port.type.count, {}) * port.type.dtype.size
 
 
 def allocate(

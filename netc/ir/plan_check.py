@@ -16,7 +16,7 @@ from itertools import pairwise
 from netc.ir.device import Device
 from netc.ir.dims import evaluate
 from netc.ir.machine import Machine
-from netc.ir.plan import Plan, Space, Step, WeightArg, allocate, check_arena
+from netc.ir.plan import MadeArg, Plan, Space, Step, WeightArg, allocate, check_arena
 from netc.ir.queues import COMPUTE, COPY, Clocks, homes_of, queue_of
 
 
@@ -175,17 +175,21 @@ def needs(plan: Plan, known: Mapping[str, int], weights: int = 0) -> dict[str, N
         outside = sum(evaluate(b.size, known) for b in mine if b.space is not Space.ARENA)
         sizes = [evaluate(b.size, known) for b in inside]
         _, total = allocate(sizes, [(b.first, b.last) for b in inside])
-        read = {a.offset for s in plan.steps if s.device == device
-                for a in s.args if isinstance(a, WeightArg)}  # fmt: skip
-        out[device] = Need(total, sum(extents[at] for at in read), outside)
+        read = {a for s in plan.steps if s.device == device
+                for a in s.args if isinstance(a, WeightArg | MadeArg)}  # fmt: skip
+        out[device] = Need(total, sum(extents[a] for a in read), outside)
     return out
 
 
-def _weight_extents(plan: Plan, weights: int) -> dict[int, int]:
+def _weight_extents(plan: Plan, weights: int) -> dict[WeightArg | MadeArg, int]:
     """The bytes behind each address in the weights, up to the next one."""
-    starts = {a.offset for s in plan.steps for a in s.args if isinstance(a, WeightArg)}
-    edges = [*sorted(starts), max(weights, *starts, 0)]
-    return {at: end - at for at, end in pairwise(edges)}
+    args = {a for s in plan.steps for a in s.args if isinstance(a, WeightArg | MadeArg)}
+    found: dict[WeightArg | MadeArg, int] = {}
+    for kind, end in ((WeightArg, weights), (MadeArg, plan.made_size)):
+        mine = sorted((a for a in args if isinstance(a, kind)), key=lambda a: a.offset)
+        edges = [*(a.offset for a in mine), max([end, *(a.offset for a in mine)])]
+        found |= {a: stop - start for a, (start, stop) in zip(mine, pairwise(edges), strict=True)}
+    return found
 
 
 def memory_problems(

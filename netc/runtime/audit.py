@@ -23,6 +23,7 @@ _CANARY = 0xA5  # 0xA5A5A5A5 is −2.87e−16 as float32
 
 def audited(exe: Executable, arrays: Sequence[Array]) -> dict[str, Array]:
     """One run on accepted arrays, on one thread. Raises VerifyError naming the step at fault."""
+    exe.start()
     binder = Binder(exe.image, DEFAULT, separate=True)
     known = match_sizes(exe.plan, arrays)
     binding = binder.bind(known, binder.layout(known))

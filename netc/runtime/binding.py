@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -37,11 +38,14 @@ _RUN = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
 
 
 class Image:
-    """A level's code in memory, and the plan's reach into code and weights, checked once."""
+    """A level's code in memory, and the plan's reach into code and weights, checked once.
+
+    Where the plan has a setup, whoever runs it puts what it makes into `made`.
+    """
 
     def __init__(self, level: Level, weights: Bytes) -> None:
         self.plan = flatten(level.plan)
-        self.weights = weights
+        self.weights, self.made = weights, aligned(0, "weights")
         self.code: CodeMapping = load_image(level.code)
         self.symbols = {name: self.code.entry(at) for name, at in level.symbols.items()}
         for name in ("netc_run", "netc_worker", "netc_quit"):
@@ -49,6 +53,19 @@ class Image:
         self.loop = RunLoop.of(self.code, level.symbols)
         self.run: Callable[[int], int] = _RUN(self.loop.run)
         check_plan(self.plan, self)
+        self.setup = None if self.plan.setup is None else self._with(flatten(self.plan.setup))
+
+    def _with(self, plan: FlatPlan) -> Image:
+        """The same code and weights for another plan."""
+        other = copy(self)
+        other.plan, other.setup = plan, None
+        check_plan(plan, other)
+        return other
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the weights that the setup makes are there."""
+        return len(self.made) == self.plan.made_size
 
     def symbol(self, name: str) -> int:
         """The address of a function of the image."""
@@ -73,10 +90,11 @@ def check_plan(plan: FlatPlan, image: Image) -> None:
     for name in plan.columns.symbols:
         image.symbol(name)
     c = plan.columns
-    for place in {int(i) for i in c.offsets[c.bases == WEIGHTS]}:
-        offset = c.sizes[place]
-        if not isinstance(offset, int) or not 0 <= offset <= len(image.weights):
-            raise ArtifactError("the plan reads beyond the weights")
+    for base, size in ((WEIGHTS, len(image.weights)), (plan.made_base, plan.made_size)):
+        for place in {int(i) for i in c.offsets[c.bases == base]}:
+            offset = c.sizes[place]
+            if not isinstance(offset, int) or not 0 <= offset <= size:
+                raise ArtifactError("the plan reads beyond the weights")
 
 
 @dataclass(frozen=True)
@@ -246,23 +264,26 @@ class Binder:
         )
 
     def _bases(self, layout: Layout, tables: TableSet, first_table: int) -> Words:
-        """The address behind each base: nothing, weights, buffers, tables, symbols."""
+        """The address behind each base: nothing, weights, buffers, tables, symbols, the made."""
+        assert self.image.is_ready
         image, arena = self.image, address(self.arena)
         inside = layout.offsets
         buffers = [arena + inside[i] if i in inside else 0 for i in range(len(layout.sizes))]
         functions = [image.symbol(name) for name in image.plan.columns.symbols]
         starts = [first_table + 4 * at for at in tables.starts]
-        return np.array([0, address(image.weights), *buffers, *starts, *functions], np.int64)
+        weights, made = address(image.weights), address(image.made)
+        return np.array([0, weights, *buffers, *starts, *functions, made], np.int64)
 
     def _require(self, plan: FlatPlan, layout: Layout, tables: TableSet) -> None:
         outside = sum(s for i, s in enumerate(layout.sizes) if i not in layout.offsets)
-        weights, offsets = len(self.image.weights), tables.size * 4
+        made, offsets = len(self.image.made), tables.size * 4
+        weights = len(self.image.weights) + made
 
         def parts() -> list[tuple[str, int]]:
             named = named_sizes(plan, layout.sizes)
             return [("weights", weights), ("tables", offsets), *named]
 
-        require_memory(layout.arena + outside + weights + offsets, parts, self.limits)
+        require_memory(layout.arena + outside + weights + offsets, parts, self.limits, made)
 
 
 def _words(sizes: Sequence[int]) -> Words:

@@ -22,7 +22,6 @@ from netc.runtime.memory import Bytes, aligned_copy
 from netc.runtime.ports import Array, intakes
 from netc.runtime.session import Executable
 from netc.runtime.trust import all_fitting, level_of
-from netc.runtime.workers import WORKERS
 
 
 @dataclass(frozen=True)
@@ -89,6 +88,8 @@ class GpuExecutable(Executable):
                 self._take_over(error)
             else:
                 weakref.finalize(self, self._engine.close).atexit = False
+        if self._engine is not None and self._engine.plan.host is not None:
+            self._set_up()
         return self._engine
 
     def _opened(self, open: Callable[[], Engine]) -> Engine:
@@ -113,10 +114,7 @@ class GpuExecutable(Executable):
     def _run_host(self, binding: Binding, first: int, count: int) -> None:
         """Steps of the plan's host part, on the processor's threads."""
         binding.only(first, count)
-        if self.threads == 1:
-            self._call(binding, None)
-        else:
-            WORKERS.run(self.threads, self.image.loop, lambda pool: self._call(binding, pool))
+        self._on_threads(binding)
 
     def _run_once(
         self, arrays: Sequence[Array], watch: Callable[[Binding], None] | None

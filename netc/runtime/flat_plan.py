@@ -1,9 +1,10 @@
 """A plan as columns of numbers: what a file holds, and what binding computes with.
 
 All sizes stand in one list, each once; everything else names a size by its place in it. Every
-argument of every step is a base plus a size: the base is nothing, the weights, a buffer, a table
-or a function of the image. So the argument blocks of a whole plan are `bases[base] +
-sizes[offset]`, two look-ups by NumPy. Steps as objects are made when someone asks for them.
+argument of every step is a base plus a size: the base is nothing, the weights, a buffer, a table,
+a function of the image or what `setup` made. So the argument blocks of a whole plan are
+`bases[base] + sizes[offset]`, two look-ups by NumPy. Steps as objects are made when someone asks
+for them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from netc.ir.plan import (
     CodeArg,
     Condition,
     IntArg,
+    MadeArg,
     Plan,
     Port,
     Step,
@@ -36,7 +38,7 @@ from netc.ir.plan import (
 Ints: TypeAlias = npt.NDArray[np.int64]
 Part: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], int]  # of a table, in places of sizes
 
-NOTHING, WEIGHTS, BUFFERS = 0, 1, 2  # bases; after the buffers come tables, then symbols
+NOTHING, WEIGHTS, BUFFERS = 0, 1, 2  # bases; then tables, symbols, what is made
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +76,10 @@ class FlatPlan(Plan):
         buffers: tuple[Buffer, ...],
         conditions: tuple[Condition, ...],
         columns: Columns,
+        setup: Plan | None = None,
     ) -> None:
         vars(self).update(inputs=inputs, outputs=outputs, buffers=buffers)
-        vars(self).update(conditions=conditions, columns=columns)
+        vars(self).update(conditions=conditions, columns=columns, setup=setup)
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
@@ -99,9 +102,15 @@ class FlatPlan(Plan):
         """The base of the first symbol."""
         return self.table_base + len(self.columns.tables)
 
+    @property
+    def made_base(self) -> int:
+        """The base of what `setup` made, the last one."""
+        return self.symbol_base + len(self.columns.symbols)
+
 
 def _fields(plan: Plan) -> tuple[object, ...]:
-    return plan.inputs, plan.outputs, plan.buffers, plan.steps, plan.conditions
+    ports = plan.inputs, plan.outputs
+    return *ports, plan.buffers, plan.steps, plan.conditions, plan.setup
 
 
 # --------------------------------------------------------------------- from steps to columns
@@ -127,9 +136,16 @@ def flatten(plan: Plan) -> FlatPlan:
     if isinstance(plan, FlatPlan):
         return plan
     sizes, tables, symbols = Numbering(), Numbering(), Numbering()
-    for table in (arg for step in plan.steps for arg in step.args if isinstance(arg, TableArg)):
-        tables.of(table)
-    first = BUFFERS + len(plan.buffers), BUFFERS + len(plan.buffers) + len(tables.items)
+    for arg in (arg for step in plan.steps for arg in step.args):
+        if isinstance(arg, TableArg):
+            tables.of(arg)
+        elif isinstance(arg, CodeArg):
+            symbols.of(arg.symbol)
+    for step in plan.steps:
+        symbols.of(step.kernel)
+    table = BUFFERS + len(plan.buffers)
+    symbol = table + len(tables.items)
+    made = symbol + len(symbols.items)
 
     def pair(arg: Arg) -> tuple[int, int]:
         match arg:
@@ -139,12 +155,14 @@ def flatten(plan: Plan) -> FlatPlan:
                 return BUFFERS + buffer, sizes.of(offset)
             case WeightArg(offset):
                 return WEIGHTS, sizes.of(offset)
+            case MadeArg(offset):
+                return made, sizes.of(offset)
             case IntArg(value):
                 return NOTHING, sizes.of(value)
             case TableArg():
-                return first[0] + tables.of(arg), sizes.of(0)
-            case CodeArg(symbol):
-                return first[1] + symbols.of(symbol), sizes.of(0)
+                return table + tables.of(arg), sizes.of(0)
+            case CodeArg(name):
+                return symbol + symbols.of(name), sizes.of(0)
 
     pairs = [pair(arg) for step in plan.steps for arg in step.args]
     steps = plan.steps
@@ -167,7 +185,7 @@ def flatten(plan: Plan) -> FlatPlan:
         symbols=tuple(symbols.items),
         sizes=tuple(sizes.items),
     )
-    return FlatPlan(plan.inputs, plan.outputs, plan.buffers, plan.conditions, columns)
+    return FlatPlan(plan.inputs, plan.outputs, plan.buffers, plan.conditions, columns, plan.setup)
 
 
 def ints(values: Sequence[int]) -> Ints:
@@ -215,6 +233,9 @@ def _argument(plan: FlatPlan, base: int, size: Dim) -> Arg:
         return WeightArg(size)
     if base < plan.table_base:
         return BufferArg(base - BUFFERS, size)
+    if base == plan.made_base:
+        assert isinstance(size, int)
+        return MadeArg(size)
     if base >= plan.symbol_base:
         return CodeArg(c.symbols[base - plan.symbol_base])
     parts = []

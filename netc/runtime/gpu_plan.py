@@ -107,7 +107,8 @@ class GpuPlan:
             for ports in (self.plan.inputs, self.plan.outputs)
         )
         steps = tuple(replace(self.steps[i], waits=()) for i in self.host_steps)
-        return flatten(Plan(inputs, tuple(replace(p, count=None) for p in outputs), buffers, steps))
+        outputs = tuple(replace(p, count=None) for p in outputs)
+        return flatten(Plan(inputs, outputs, buffers, steps, setup=self.plan.setup))
 
     def layout(self, known: Mapping[str, int]) -> Places:
         """Where buffers lie for these sizes: the host's arena, and an arena of each device."""

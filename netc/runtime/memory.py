@@ -26,8 +26,8 @@ def address(array: npt.NDArray[Any]) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-def aligned(size: int, what: str) -> Bytes:
-    """`size` bytes at a multiple of 64, every page of them present."""
+def aligned(size: int, what: str, present: bool = True) -> Bytes:
+    """`size` bytes at a multiple of 64, every page of them `present` unless all is soon written."""
     fault("arena.allocate")
     try:
         whole = np.empty(size + ALIGN, np.uint8)
@@ -35,7 +35,8 @@ def aligned(size: int, what: str) -> Bytes:
         raise ResourceError(f"no memory for {size_text(size)} of {what}") from error
     start = -address(whole) % ALIGN
     part = whole[start : start + size]
-    part[::PAGE] = 0
+    if present:
+        part[::PAGE] = 0
     return part
 
 
@@ -65,11 +66,14 @@ def size_text(size: int) -> str:
 
 
 def require_memory(
-    total: int, parts: Callable[[], Sequence[tuple[str, int]]], limits: Limits
+    total: int, parts: Callable[[], Sequence[tuple[str, int]]], limits: Limits, held: int = 0
 ) -> None:
-    """Refuse a run before its memory is taken; the error names its biggest parts."""
+    """Refuse a run before its memory is taken; the error names its biggest parts.
+
+    So many bytes of the total are `held` already.
+    """
     free = host.available_memory()
-    allowed = int(free * limits.memory_share) if limits.memory is None else limits.memory
+    allowed = held + int(free * limits.memory_share) if limits.memory is None else limits.memory
     if total <= allowed:
         return
     biggest = sorted(parts(), key=lambda part: -part[1])[:_SHOWN]

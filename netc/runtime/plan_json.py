@@ -31,6 +31,7 @@ _KEYS = {
     *("inputs", "outputs", "buffers", "conditions", "tables", "symbols"),
     *("bases", "offsets", "steps", "sizes"),
 }
+_SOMETIMES = {"queues", "setup"}
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
@@ -57,6 +58,8 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
     }
     if {*c.devices, *(b.device for b in flat.buffers)} - {_ALONE} or any(c.waits):
         made["queues"] = [c.streams, c.waits, [[b.device, b.parts] for b in flat.buffers]]
+    if flat.setup is not None:
+        made["setup"] = plan_to_json(flat.setup)
     return made
 
 
@@ -68,12 +71,24 @@ def _port(port: Port, sizes: Numbering) -> list[Any]:
 
 def plan_from_json(value: Any) -> FlatPlan:
     """The inverse of `plan_to_json`. Raises ArtifactError."""
-    if type(value) is not dict or set(value) - {"queues"} != _KEYS:
+    if type(value) is not dict or set(value) - _SOMETIMES != _KEYS:
         raise wrong(value, f"a mapping with {', '.join(sorted(_KEYS))}")
     try:
-        return _Reading(value).plan()
+        setup = _setup(value["setup"]) if "setup" in value else None
+        return _Reading(value).plan(setup)
     except (GraphError, RecursionError) as error:
         raise ArtifactError(f"the plan does not read: {clean(error)}") from None
+
+
+def _setup(value: Any) -> FlatPlan:
+    """The plan that makes weights: it has one output of a known size, and no plan of its own."""
+    if type(value) is not dict or "setup" in value:
+        raise wrong(value, "a plan without a setup")
+    made = plan_from_json(value)
+    types = [port.type for port in made.outputs]
+    if made.inputs or len(types) != 1 or types[0].symbols or types[0].dtype is not DType.F32:
+        raise wrong(value, "a plan without inputs and with one output, of f32 and of a known size")
+    return made
 
 
 def _member(kind: type[Any], value: Any) -> Any:
@@ -98,13 +113,14 @@ class _Reading:
         self.buffers = tuple(map(self.buffer, listed(value["buffers"])))
         self.streams, self.waits = self.queues(value)
 
-    def plan(self) -> FlatPlan:
-        """All of it."""
+    def plan(self, setup: FlatPlan | None) -> FlatPlan:
+        """All of it, with the plan that makes weights for it."""
         inputs, outputs = (
             tuple(map(self.port, listed(self.value[key]))) for key in ("inputs", "outputs")
         )
         conditions = tuple(map(self.condition, listed(self.value["conditions"])))
-        return FlatPlan(inputs, outputs, self.buffers, conditions, self.columns())
+        columns = self.columns(setup is not None)
+        return FlatPlan(inputs, outputs, self.buffers, conditions, columns, setup)
 
     def size(self, place: Any) -> Dim:
         """The size at a place."""
@@ -171,12 +187,12 @@ class _Reading:
         """The buffers a step reads or writes."""
         return tuple([self.below(b, len(self.buffers)) for b in listed(value)])
 
-    def columns(self) -> Columns:
-        """The steps and their arguments."""
+    def columns(self, makes: bool) -> Columns:
+        """The steps and their arguments, among which may be what the setup `makes`."""
         kernels, counts, flops, bytes_, barriers, *facts = listed(self.value["steps"], 10)
         names, ops, devices, reads, writes = facts
         steps, sizes = len(listed(kernels)), len(self.sizes)
-        bases = BUFFERS + len(self.buffers) + len(self.tables) + len(self.symbols)
+        last = BUFFERS + len(self.buffers) + len(self.tables) + len(self.symbols)
         many = len(listed(self.value["bases"]))
         made = Columns(
             sizes=self.sizes,
@@ -184,7 +200,7 @@ class _Reading:
             symbols=self.symbols,
             kernels=self.numbers(kernels, len(self.symbols)),
             counts=self.numbers(counts, many + 1, steps),
-            bases=self.numbers(self.value["bases"], bases),
+            bases=self.numbers(self.value["bases"], last + makes),
             offsets=self.numbers(self.value["offsets"], sizes, many),
             flops=self.numbers(flops, sizes, steps),
             bytes=self.numbers(bytes_, sizes, steps),
@@ -199,6 +215,7 @@ class _Reading:
         )
         if int(made.counts.sum()) != many:
             raise wrong(counts, f"counts of {many} arguments")
-        if not all(isinstance(self.sizes[i], int) for i in made.offsets[made.bases == WEIGHTS]):
+        fixed = (made.bases == WEIGHTS) | (made.bases == last)
+        if not all(isinstance(self.sizes[i], int) for i in made.offsets[fixed]):
             raise ArtifactError("the plan reads weights at a place that depends on the input")
         return made

@@ -25,7 +25,7 @@ from netc.runtime.interrupts import call_apart, on_main_thread
 from netc.runtime.keys import make_key
 from netc.runtime.limits import DEFAULT, Limits
 from netc.runtime.logical import check_runnable, on_gpu
-from netc.runtime.memory import Bytes, address, aligned_copy, poison
+from netc.runtime.memory import Bytes, address, aligned, aligned_copy, poison
 from netc.runtime.pool import WorkerPool
 from netc.runtime.ports import Array, TensorSpec, collect, intakes, match_sizes, spec_of
 from netc.runtime.team import Team
@@ -62,7 +62,23 @@ class Executable:
         self._binder = Binder(self.image, self._limits)
 
     def start(self) -> None:
-        """Take the devices that runs need, where the first run would take them."""
+        """Do now what the first run would do once: make weights, take devices."""
+        with self._lock:
+            self._set_up()
+
+    def _set_up(self) -> None:
+        """Make the weights that the file does not hold, where they are not there yet."""
+        image = self.image
+        if image.is_ready:
+            return
+        assert image.setup is not None
+        binder = Binder(image.setup, self._limits)
+        binding = binder.bind({}, binder.layout({}))
+        made = aligned(image.plan.made_size, "weights", present=False)
+        (port,) = image.setup.plan.outputs
+        binding.patch(port.buffer, address(made))
+        self._on_threads(binding)
+        image.made = made
 
     def __repr__(self) -> str:
         ins = ", ".join(f"{name}: {spec}" for name, spec in self.inputs.items())
@@ -157,6 +173,7 @@ class Executable:
         key = tuple([array.shape for array in arrays])
         binding = self._bindings.get(key)
         if binding is None:
+            self._set_up()
             known = match_sizes(self.plan, arrays)
             layout = self._binder.layout(known)
             if layout.arena > len(self._binder.arena):
@@ -190,11 +207,18 @@ class Executable:
         fault("run.begin")
         if len(self.devices) > 1 and self._execute_team(binding):
             pass
-        elif self.threads == 1 or len(self.devices) > 1:
+        elif len(self.devices) > 1:
+            self._call(binding, None)
+        else:
+            self._on_threads(binding)
+        fault("run.end")
+
+    def _on_threads(self, binding: Binding) -> None:
+        """A job on the processor's threads."""
+        if self.threads == 1:
             self._call(binding, None)
         else:
             WORKERS.run(self.threads, self.image.loop, lambda pool: self._call(binding, pool))
-        fault("run.end")
 
     def _execute_team(self, binding: Binding) -> bool:
         """A run on several devices; False where one thread must do it all."""

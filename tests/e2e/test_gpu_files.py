@@ -165,6 +165,33 @@ def test_mixed_and_several_devices(graph: netc.Graph) -> None:
         assert near(exe(data=X)["y"], want), place
 
 
+FILTERED = """
+net filtered(data: f32[N, 3, 12, 12]) -> y {
+  x = data |> conv(16, 3, pad=1, name="c1") |> relu
+  y = x |> conv(16, 3, pad=1, name="c2") |> relu |> global_avg_pool
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"devices": ["cuda:0", "cpu:0"], "place": {"c2": "cpu:0"}},
+        {"target": "cpu,cuda", "gpu": "auto"},  # there is no GPU: the processor takes over
+    ],
+)
+def test_what_a_processor_makes_at_load(how: dict[str, Any], tmp_path: Path) -> None:
+    """Weights that the processor's part of a file, or its code for processors, makes of others."""
+    graph, x = netc.parse(FILTERED, warn=lambda _: None), np.tile(X[..., :4], (1, 1, 1, 3))
+    x = np.concatenate([x, x[:, :, :3]], axis=2)
+    want = netc.compile(graph)(data=x)["y"]
+    exe = netc.compile(graph, **{"gpu": "interpret", **how})
+    exe.save(tmp_path / "m.bin")
+    for made in (exe, netc.load(tmp_path / "m.bin", gpu=how.get("gpu", "interpret"))):
+        assert near(made(data=x)["y"], want)
+        assert made.image.made.nbytes == 36 * 16 * 16 * 4
+
+
 @settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(graphs(max_nodes=6), st.integers(0, 2**16), st.booleans())
 def test_random_graphs_on_devices_by_chance(graph: netc.Graph, seed: int, optimize: bool) -> None:

@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from runtime.handmade import make_artifact
+from runtime.handmade import made_plan, make_artifact
 
 from netc.codegen.cpu.target import native
 from netc.runtime.artifact import read_artifact
 from netc.runtime.container import Payload, canonical, seal
 from netc.runtime.keys import make_key, tag_of
+from netc.runtime.plan_json import plan_to_json
 
 Change: TypeAlias = Callable[[dict[str, bytes], dict[str, Any]], None]
 
@@ -103,6 +104,19 @@ def table(value: Any) -> Change:
         dims, strides, base = value
         part = [list(map(place, dims)), list(map(place, strides)), place(base)]
         whole["plan"]["tables"] = [[part]]
+
+    return in_plan(edit)
+
+
+def setup(value: Any, *path: Any) -> Change:
+    """The plan with one that makes weights, which has `value` at this place."""
+
+    def edit(whole: Any) -> None:
+        made = plan_to_json(made_plan().setup)  # type: ignore[arg-type]
+        at = whole["plan"]["setup"] = json.loads(canonical(made))
+        for key in path[:-1]:
+            at = at[key]
+        at[path[-1]] = value
 
     return in_plan(edit)
 
@@ -258,6 +272,17 @@ CRAFTED: dict[str, Change] = {
     "conditions null": put(None, "conditions"),
     "condition never met": put([[0, 1 << 40, "why"]], "conditions"),
     "condition of no size": put([[99999, 1, "why"]], "conditions"),
+    "setup null": put(None, "setup"),
+    "setup a list": put([], "setup"),
+    "setup of a setup": setup({}, "setup"),
+    "setup with an input": setup([["x", "f32", "plain", [], 0, None]], "inputs"),
+    "setup without an output": setup([], "outputs"),
+    "setup of bytes": setup("u8", "outputs", 0, 1),
+    "setup with a symbol": setup([[1, "N"]], "sizes", 0),
+    "setup of 2^48 numbers": setup([["w", "f32", "plain", [4] * 8, 0, None]], "outputs"),
+    "setup that calls the system": setup("execve", "symbols", 0),
+    "setup that reads what it makes": setup(99, "bases", 1),
+    "setup that begins nowhere": setup(9, "buffers", 0, 2),
     "code empty": section(CODE, b""),
     "labels of numbers": section("labels", b"[1]"),
     "labels a mapping": section("labels", b"{}"),

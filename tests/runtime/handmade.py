@@ -25,6 +25,7 @@ from netc.ir.plan import (
     BufferArg,
     Condition,
     IntArg,
+    MadeArg,
     Plan,
     Port,
     Space,
@@ -147,6 +148,19 @@ def make_plan(sleep: int = 0, steps: int = 3, rows: Dim | None = None) -> Plan:
     )
 
 
+def made_plan() -> Plan:
+    """The same plan with its scale and shift made at load: the file's, scaled and shifted."""
+    args = (BufferArg(0), WeightArg(0), WeightArg(0), IntArg(2))
+    step = Step("affine", args, "weights", "affine", (), (0,), 4, 16)
+    buffer, port = Buffer(Space.OUTPUT, 64), Port("weights", f32[16], 0)
+    plan = make_plan()
+    steps = [
+        replace(s, args=tuple(MadeArg(0) if a == WeightArg(0) else a for a in s.args))
+        for s in plan.steps
+    ]
+    return replace(plan, steps=tuple(steps), setup=Plan((), (port,), (buffer,), (step,)))
+
+
 def make_level(plan: Plan, target: Target | None = None, features: object = None) -> Level:
     target = target or native()
     code, symbols = compiled(target)
@@ -173,9 +187,11 @@ def make_executable(plan: Plan | None = None, threads: int = 1) -> Executable:
     return executable(make_artifact(plan), threads)
 
 
-def reference(data: np.ndarray, extra: np.ndarray) -> np.ndarray:
-    """What the net means, in the same arithmetic."""
+def reference(data: np.ndarray, extra: np.ndarray, made: bool = False) -> np.ndarray:
+    """What the net means, in the same arithmetic; with weights that are `made` at load."""
     scale, shift = np.float32(SCALE), np.float32(SHIFT)
+    if made:
+        scale, shift = scale * scale + shift, shift * scale + shift
     hidden = data * scale + shift
     return (hidden[:, ::-1] + extra) * scale + shift
 

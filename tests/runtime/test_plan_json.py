@@ -19,7 +19,7 @@ from netc.runtime.plan_json import plan_from_json, plan_to_json
 from netc.runtime.size_json import size_from_json, size_to_json
 from netc.runtime.tables import TableSet
 
-from .handmade import make_plan
+from .handmade import made_plan, make_plan
 
 NET = """
 net tiny(data: f32[N, 3, H, W]) -> out {
@@ -43,7 +43,7 @@ def odd_plan() -> Plan:
     return replace(plan, steps=(first, *plan.steps[1:]))
 
 
-@pytest.mark.parametrize("make", [make_plan, odd_plan])
+@pytest.mark.parametrize("make", [make_plan, odd_plan, made_plan])
 def test_round_trip(make: object) -> None:
     plan = make()  # type: ignore[operator]
     assert flatten(plan) == plan
@@ -52,6 +52,7 @@ def test_round_trip(make: object) -> None:
     assert plan_to_json(again(plan)) == plan_to_json(plan)
     assert hash(again(plan)) == hash(flatten(plan))
     assert again(plan) != replace(plan, steps=plan.steps[:1])
+    assert (again(plan) == replace(plan, setup=None)) == (plan.setup is None)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import gc
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from netc.errors import ArtifactError, InputError, ResourceError
-from netc.ir.plan import Buffer, BufferArg, IntArg, Port, Space, WeightArg
+from netc.ir.plan import Buffer, BufferArg, IntArg, MadeArg, Port, Space, WeightArg
 from netc.runtime import faults
+from netc.runtime.audit import audited
 from netc.runtime.limits import Limits
-from netc.runtime.session import Executable, executable
+from netc.runtime.session import Executable, executable, load
 
-from .handmade import WIDTH, feed, make_artifact, make_executable, make_level, make_plan, reference
+from .handmade import (
+    WIDTH,
+    feed,
+    made_plan,
+    make_artifact,
+    make_executable,
+    make_level,
+    make_plan,
+    reference,
+)
 
 
 @pytest.fixture(scope="module", params=[1, 2, 3])
@@ -109,6 +120,43 @@ def test_too_little_memory_is_said_before_it_is_taken() -> None:
     assert exe(feed(8))["out"].shape == (8, WIDTH), "the executable is usable again"
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_weights_are_made_once(threads: int) -> None:
+    exe, x = make_executable(made_plan(), threads), feed(5)
+    assert not exe.image.is_ready
+    for start in (exe.start, exe.start, lambda: None):
+        start()
+        made = exe.image.made
+        np.testing.assert_array_equal(exe(x)["out"], reference(**x, made=True))
+        assert exe.image.made is made
+
+
+def test_weights_are_made_when_a_file_is_loaded(tmp_path: Path) -> None:
+    make_executable(made_plan()).save(tmp_path / "m.bin")
+    exe, x = load(tmp_path / "m.bin", 1, trust=True), feed(5)
+    assert exe.image.is_ready
+    np.testing.assert_array_equal(exe(x)["out"], reference(**x, made=True))
+    audited(exe, exe.accepted(x, {}))
+
+
+def test_weights_that_could_not_be_made_are_made_later() -> None:
+    exe, x = make_executable(made_plan()), feed(5)
+    with faults.armed("arena.allocate", faults.raising(MemoryError())), pytest.raises(MemoryError):
+        exe.start()
+    np.testing.assert_array_equal(exe(x)["out"], reference(**x, made=True))
+    small = executable(make_artifact(made_plan()), 1, Limits(memory=100))
+    with pytest.raises(ResourceError, match="weights"):
+        small.start()
+
+
+def test_made_weights_have_an_end() -> None:
+    plan = made_plan()
+    first = plan.steps[0]
+    args = (*first.args[:2], MadeArg(65), first.args[3])
+    with pytest.raises(ArtifactError, match="beyond the weights"):
+        make_executable(replace(plan, steps=(replace(first, args=args), *plan.steps[1:])))
+
+
 def test_a_failing_allocation_is_an_error() -> None:
     exe = make_executable()
     with faults.armed("arena.allocate", faults.raising(MemoryError())), pytest.raises(MemoryError):
@@ -142,6 +190,7 @@ def test_plans_that_name_what_is_not_there() -> None:
         "buffer 9": replace(first, args=(BufferArg(9), *first.args[1:])),
         "buffer -1": replace(first, args=(BufferArg(-1), *first.args[1:])),
         "beyond the weights": replace(first, args=(WeightArg(1 << 20), *first.args[1:])),
+        "what nothing makes": replace(first, args=(MadeArg(64), *first.args[1:])),
     }
     for step in other.values():
         with pytest.raises(ArtifactError):

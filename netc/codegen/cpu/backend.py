@@ -80,6 +80,7 @@ def compile_graph(
     """
     back_end = CpuBackEnd(target, store, is_exact)
     plan = plan_graph(graph, order, {HOST: back_end, **(others or {})})
+    plan = replace(plan, setup=back_end.ctx.setup.plan())
     return Compiled(plan, build_image(back_end.module, team_size(plan)))
 
 

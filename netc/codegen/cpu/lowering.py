@@ -14,16 +14,27 @@ Shapes, strides and tables are arguments, never part of the key, so one image se
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from netc.codegen.cpu.emit import KERNEL_PARAMS, Function, Module
 from netc.codegen.cpu.gemm import GemmFamily
 from netc.codegen.cpu.target import Target
-from netc.codegen.operand import Call, Kernel, Operand, Packing, WeightStore
+from netc.codegen.operand import Call, Cost, Kernel, Operand, Packing, WeightStore
 from netc.ir.graph import Node
 from netc.ir.op import Array, Op
-from netc.ir.plan import WeightArg
+from netc.ir.plan import (
+    ALIGN,
+    Buffer,
+    BufferArg,
+    MadeArg,
+    Plan,
+    Port,
+    Space,
+    Step,
+    WeightArg,
+)
+from netc.ir.types import DType, TensorType
 
 Emit: TypeAlias = Callable[[Function], None]
 Exact: TypeAlias = Callable[[Node], bool]  # whether a kernel may not be less exact to be faster
@@ -43,6 +54,39 @@ def rule(*ops: type[Op]) -> Callable[[Rule], Rule]:
 
 
 @dataclass
+class Setup:
+    """The weights to be made when a net is loaded, and the calls that make them."""
+
+    calls: list[Call] = field(default_factory=list)
+    size: int = 0  # bytes
+    _made: dict[Hashable, MadeArg] = field(default_factory=dict)
+
+    def make(self, key: Hashable, size: int, call: Callable[[BufferArg], Call]) -> MadeArg:
+        """The address of `size` bytes that a call makes from weights, once for each key.
+
+        `call` gets the address to write them at.
+        """
+        if key not in self._made:
+            self._made[key] = MadeArg(self.size)
+            self.calls.append(call(BufferArg(0, self.size)))
+            self.size += -(-size // ALIGN) * ALIGN
+        return self._made[key]
+
+    def plan(self) -> Plan | None:
+        """All calls, which do not depend on each other, as a plan; None where there are none."""
+        if not self.calls:
+            return None
+        costs = [call.cost or Cost("weights") for call in self.calls]
+        steps = [
+            Step(call.symbol, call.args, "weights", c.op, (), (0,), c.flops, c.bytes, barrier=False)
+            for call, c in zip(self.calls, costs, strict=True)
+        ]
+        buffer = Buffer(Space.OUTPUT, self.size, 0, len(steps) - 1)
+        port = Port("weights", TensorType(DType.F32, (self.size // DType.F32.size,)), 0)
+        return Plan((), (port,), (buffer,), (*steps[:-1], replace(steps[-1], barrier=True)))
+
+
+@dataclass
 class Lowering:
     """The image and the weights in the making."""
 
@@ -51,6 +95,7 @@ class Lowering:
     gemm: GemmFamily
     store: WeightStore = field(default_factory=WeightStore)
     is_exact: Exact = lambda node: False
+    setup: Setup = field(default_factory=Setup)
     _codes: dict[Hashable, str] = field(default_factory=dict)
 
     def code(self, key: Hashable, emit: Emit, params: tuple[str, ...] = KERNEL_PARAMS) -> str:

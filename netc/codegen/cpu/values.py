@@ -41,9 +41,11 @@ def const_int(value: int, type: str = "i64") -> Val:
 
 
 def const_float(value: float, type: str = "float") -> Val:
-    """A float32 constant spelt by its bits, splat over all lanes of a vector type."""
-    rounded = struct.unpack("<f", struct.pack("<f", value))[0]
-    return _splat(Val(type, ""), f"0x{struct.pack('>d', rounded).hex().upper()}")
+    """A float32 or float64 constant spelt by its bits, splat over all lanes of a vector type."""
+    shape = Val(type, "")
+    if shape.element == "float":
+        value = struct.unpack("<f", struct.pack("<f", value))[0]
+    return _splat(shape, f"0x{struct.pack('>d', value).hex().upper()}")
 
 
 def _splat(shape: Val, literal: str) -> Val:

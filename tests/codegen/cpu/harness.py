@@ -30,7 +30,7 @@ from netc.ir.op import Case, Op, as_tuple
 from netc.ir.ops.elementwise import Cast
 from netc.ir.ops.layout import ToBlocked, ToPlain
 from netc.ir.ops.sources import Const, Input, Param
-from netc.ir.plan import BufferArg, CodeArg, IntArg, TableArg, WeightArg
+from netc.ir.plan import BufferArg, CodeArg, IntArg, MadeArg, TableArg, WeightArg
 from netc.ir.scalar import Elementwise
 from netc.ir.types import DType, Layout, TensorType
 from netc.runtime.code import load_image
@@ -136,6 +136,7 @@ class Compiled:
     calls: tuple[Call, ...]
     symbols: dict[str, int]
     weights: np.ndarray
+    made: Memory
     mapping: Any
     sizes: dict[str, int]
     keep: list[Any] = field(default_factory=list)
@@ -150,6 +151,8 @@ class Compiled:
                 return buffers[buffer].address + evaluate(offset, self.sizes)
             case WeightArg(offset):
                 return int(self.weights.ctypes.data) + offset
+            case MadeArg(offset):
+                return self.made.address + offset
             case IntArg(value):
                 return evaluate(value, self.sizes)
             case TableArg(parts):
@@ -163,7 +166,11 @@ class Compiled:
 
     def run(self, buffers: Sequence[Memory], threads: int) -> None:
         """Every call, on every thread in turn."""
-        for call in self.calls:
+        self.do(self.calls, buffers, threads)
+
+    def do(self, calls: Sequence[Call], buffers: Sequence[Memory], threads: int) -> None:
+        """Some calls."""
+        for call in calls:
             block = self.block(call, buffers)
             entry = _ENTRY(self.mapping.entry(self.symbols[call.symbol]))
             for tid in reversed(range(threads)):
@@ -193,7 +200,11 @@ def compile_kernel(level: str, kernel: Kernel, sizes: dict[str, int]) -> Compile
     weights = np.empty(len(raw) + 64, np.uint8)
     weights = weights[-weights.ctypes.data % 64 :][: len(raw)]
     weights[:] = raw
-    return Compiled(calls, symbols, weights, mapping, sizes)
+    made = Memory(-(-ctx.setup.size // 64) * 64)
+    done = Compiled(calls, symbols, weights, made, mapping, sizes)
+    done.do(ctx.setup.calls, [made], 2)
+    assert made.canary()
+    return done
 
 
 class Bench:

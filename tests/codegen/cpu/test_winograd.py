@@ -148,6 +148,37 @@ def test_what_follows_is_done_on_the_way(tail: str) -> None:
     np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
 
 
+@pytest.mark.parametrize("level", LEVELS_HERE)
+@pytest.mark.parametrize(("channels", "outs", "groups"), [(16, 5, 1), (24, 44, 1), (64, 32, 2)])
+def test_planes_are_made_at_load_from_the_weights(
+    channels: int, outs: int, groups: int, level: str
+) -> None:
+    graph = conv(channels, outs, "14,14", groups)
+    exe = netc.compile(graph, cpu=level)
+    exe.start()
+    w = graph.weights["c.w"]
+    apart = np.array([[p - q for q in POINTS if q != p] for p in POINTS])
+    g = np.vstack([powers(3).T / apart.prod(1)[:, None], [0, 0, 1]])
+    want = (g @ w.astype(np.float64) @ g.T).reshape(groups, outs // groups, -1, 36)
+    want = want.transpose(3, 0, 2, 1).astype(np.float32)  # planes, groups, channels, outputs
+    panels = -(-outs // groups // 16)
+    made = exe.image.made.view(np.float32).reshape(36, groups, panels, -1, 16)
+    made = made.transpose(0, 1, 3, 2, 4).reshape(36, groups, want.shape[2], -1)
+    np.testing.assert_allclose(made[..., : outs // groups], want, rtol=2.0**-23, atol=1e-12)
+    assert not made[..., outs // groups :].any()
+    assert len(exe.model.weights) < w.nbytes * -(-outs // 16) * 16 / outs * 1.5 + 4096
+
+
+def test_layers_of_equal_weights_share_their_planes() -> None:
+    text = """(x: f32[N,16,12,12]) -> y {
+      a = relu(x) |> conv(16, 3, pad=1, name="c") |> relu
+      y = a |> conv(16, 3, pad=1, w=c.w, bias=false, name="d")
+    }"""
+    exe = netc.compile(net(text))
+    assert exe.plan.setup is not None
+    assert len(exe.plan.setup.steps) == 1
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_not_finite_shows_and_stays_within_its_tiles(value: float) -> None:
     graph, x = conv(16, 16, "16,16"), drawn(1, 16, 16, 16)

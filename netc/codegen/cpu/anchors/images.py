@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-
 import numpy as np
 
 from netc.codegen.cpu.anchors.access import Access, Args, plain_access
@@ -12,7 +10,7 @@ from netc.codegen.cpu.anchors.pooling import input_port
 from netc.codegen.cpu.anchors.results import Results, Writer, lanes_of
 from netc.codegen.cpu.anchors.streams import Port, Ports
 from netc.codegen.cpu.anchors.units import units
-from netc.codegen.cpu.emit import Function, Val, vec
+from netc.codegen.cpu.emit import Function, Val, const_float, vec
 from netc.codegen.cpu.lowering import Lowering, rule
 from netc.codegen.operand import Call, Kernel
 from netc.ir.dims import Dim
@@ -22,7 +20,7 @@ from netc.ir.types import DType
 
 
 def _double(value: float) -> Val:
-    return Val("double", f"0x{struct.pack('>d', value).hex().upper()}")
+    return const_float(value, "double")
 
 
 @rule(ResizeBilinear)

@@ -23,7 +23,7 @@ from netc.codegen.operand import BLOCK, Call, Kernel, Operand
 from netc.ir.dims import Dim, evaluate, least, most, product
 from netc.ir.gemm_plan import PANEL, Slot, plan_gemm
 from netc.ir.op import Array
-from netc.ir.plan import Affine, Arg, BufferArg, IntArg, TableArg, WeightArg
+from netc.ir.plan import Affine, Arg, BufferArg, IntArg, MadeArg, TableArg, WeightArg
 from netc.ir.types import Layout
 
 NOMINAL = 56  # what a symbolic height or width is taken for where blocking is chosen
@@ -48,7 +48,7 @@ class Matrix:
     n1: int
     groups: int
     channels: int  # output channels of one group
-    weights: WeightArg
+    weights: WeightArg | MadeArg
     beside: tuple[int, int] = (0, 1)  # groups that are phases of a row: pixels apart, out of step
     apart: Dim | None = None  # output elements between groups that share no map
 

@@ -12,15 +12,14 @@ inputs makes all its outputs NaN. Layers that are to be `exact` do without.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
 
 import numpy as np
 
 from netc.codegen.cpu.anchors.access import Access, Args, pack_blocks
+from netc.codegen.cpu.anchors.filters import FAR, NEAR, both_ways, filters
 from netc.codegen.cpu.anchors.matrices import Matrix, matrix_args, pixels_together, taps_of
 from netc.codegen.cpu.anchors.results import Lane, Results, Row, Writer, lanes_of
 from netc.codegen.cpu.anchors.units import units
@@ -31,17 +30,13 @@ from netc.codegen.cpu.packing import pack_conv
 from netc.codegen.operand import BLOCK, SCRATCH, Call, Cost, Kernel, Operand
 from netc.ir.dims import Dim, ceil_div, least, most
 from netc.ir.filtering import GATHER, PLANES, SEEN, SPREAD, TILE, tiles_of, usual_sizes
-from netc.ir.gemm_plan import PANEL
-from netc.ir.op import Array
 from netc.ir.ops.convolution import Conv
-from netc.ir.plan import WeightArg
+from netc.ir.plan import MadeArg
 from netc.ir.types import DType, TensorType
 
 MOST_SCRATCH = 16 << 20  # bytes for each image; large ones are cut into bands
 _PIXEL = 4 * BLOCK  # bytes
 _LINE = 16  # elements of a cache line
-Line: TypeAlias = Callable[[Function, Sequence[Val]], list[Val]]
-NEAR, FAR = 5 / 8, 3 / 2  # polynomials are taken at 0, ±NEAR, ±FAR and ∞
 
 
 @dataclass(frozen=True)
@@ -131,8 +126,8 @@ def lower_winograd(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     assert k.anchor is not None
     assert isinstance(k.anchor.op, Conv)
     groups = k.anchor.op.groups
-    ctx.packed(w, pack_conv(array, groups), ("conv", groups))  # for who reads the file
-    products = ctx.weight(packed_filters(array, groups))
+    plain = ctx.packed(w, pack_conv(array, groups), ("conv", groups))
+    products = filters(ctx, plain, array.shape, groups)
     bands = _bands(x, groups, array.shape[0] // groups, array.shape[1])
     size = 4 * (bands[0].seen.size + bands[0].summed.size)
     calls: list[Call] = []
@@ -164,30 +159,7 @@ def _bands(x: Operand, groups: int, outs: int, ins: int) -> list[Band]:
     return bands
 
 
-def packed_filters(weights: Array, groups: int) -> Array:
-    """w[o, c, 3, 3] as G g Gᵀ, in the order of `pack_conv`: [36 · groups, panels, c, 16]."""
-    zero, infinity = [(NEAR * FAR) ** -2, 0, 0], [0, 0, 1]
-    filters = np.array([zero, *_filter_rows(NEAR, FAR), *_filter_rows(FAR, NEAR), infinity])
-    both = np.kron(filters, filters)  # 36 × 9: what each plane takes of a window
-    outs, ins = weights.shape[0] // groups, weights.shape[1]
-    panels = -(-outs // PANEL)
-    packed = np.zeros((PLANES, groups, panels, ins, PANEL), np.float32)
-    for group, panel in itertools.product(range(groups), range(panels)):
-        start = group * outs + panel * PANEL
-        some = weights[start : min(start + PANEL, (group + 1) * outs)]
-        taps = some.reshape(len(some), -1, 9).transpose(2, 1, 0).astype(np.float64)
-        planes = (both @ taps.reshape(9, -1)).reshape(PLANES, ins, -1)
-        packed[:, group, panel, :, : len(some)] = planes
-    return packed.reshape(PLANES * groups, panels, ins, PANEL)
-
-
-def _filter_rows(point: float, other: float) -> list[list[float]]:
-    """The rows of G for ±point: a polynomial's values, over Π of differences to other points."""
-    scale = 2 * point**2 * (point**2 - other**2)
-    return [[1 / scale, p / scale, p**2 / scale] for p in (point, -point)]
-
-
-def _products(ctx: Lowering, band: Band, weights: WeightArg) -> Call:
+def _products(ctx: Lowering, band: Band, weights: MadeArg) -> Call:
     """36 matrix products for each group, as groups of one."""
     seen, ins = band.seen.operand, band.seen.channels
     tiles, steps = seen.type.shape[2:], seen.strides[2:]
@@ -251,7 +223,7 @@ def _emit_spread(f: Function) -> None:
             places = maps.places(f.gep(out, turn.index, _PIXEL))
             for part in lanes_of(f, True):
                 tile = [[_read(f, f.gep(row, c), part) for c in columns] for row in rows]
-                values = _both_ways(f, tile, _spread_line)
+                values = both_ways(f, tile, _spread_line)
                 for place, value in zip(places, values, strict=True):
                     f.store(value, f.gep(place, 4 * part.first))
     f.ret()
@@ -266,13 +238,6 @@ def _inside(f: Function, tile: Val, size: Val) -> list[Val]:
 
 def _read(f: Function, address: Val, part: Lane) -> Val:
     return f.load(vec(part.count), f.gep(address, 4 * part.first))
-
-
-def _both_ways(f: Function, tile: list[list[Val]], line: Line) -> list[Val]:
-    """A transform of all rows, then of all columns; the results row by row."""
-    across = [line(f, row) for row in tile]
-    columns = [line(f, list(column)) for column in zip(*across, strict=True)]
-    return [value for row in zip(*columns, strict=True) for value in row]
 
 
 def _spread_line(f: Function, d: Sequence[Val]) -> list[Val]:
@@ -355,7 +320,7 @@ class _Gathered:
         f = self.f
         sums = [_read(f, place, part) for place in self.maps.places(source)]
         tile = [sums[i : i + SEEN] for i in range(0, PLANES, SEEN)]
-        values = _both_ways(f, tile, _gather_line)
+        values = both_ways(f, tile, _gather_line)
         if not self.g.bias:
             return values
         added = f.load(vec(part.count), f.gep(bias, 4 * part.first))
