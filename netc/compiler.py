@@ -133,7 +133,7 @@ def emit(graph: Graph, order: Sequence[Node], options: Options, locs: Any = None
         notes |= {"precision": options.precision, "precisions": dict(options.precisions)}
     return Artifact(
         ir=show(graph),
-        weights=b"".join(store.pieces),
+        weight_pieces=store.pieces(),
         levels=levels,
         params={name: [at, *packing] for name, (at, packing) in params.items()},
         locs=_places(graph) if locs is None else locs,

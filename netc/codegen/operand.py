@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -18,6 +17,7 @@ from netc.ir.types import Layout, TensorType
 
 BLOCK = 8  # channels in a block of the C8 layout, at every CPU level
 WEIGHTS = -1  # the buffer index of an operand that is a parameter
+_SAMPLE = 4096  # bytes of an array that tell it from most others
 SCRATCH = -2  # the buffer index that stands for a call's scratch memory
 
 
@@ -161,26 +161,34 @@ Packing: TypeAlias = "tuple[str | int, ...]"
 class WeightStore:
     """The weights section in the making; all levels of a file share one."""
 
-    pieces: list[bytes] = field(default_factory=list)
     packings: dict[int, tuple[int, Packing]] = field(default_factory=dict)
-    _offsets: dict[bytes, int] = field(default_factory=dict)
+    _pieces: dict[int, Array] = field(default_factory=dict)  # bytes by their offset
+    _alike: dict[Hashable, list[int]] = field(default_factory=dict)
     _size: int = 0
 
     def add(self, array: Array) -> WeightArg:
-        """The address of an array, stored once however often it is added."""
-        data = np.ascontiguousarray(array)
-        digest = hashlib.sha256(data).digest() + str(data.dtype).encode()  # type: ignore[arg-type]
-        if digest not in self._offsets:
-            self._offsets[digest] = self._size
-            padding = -data.nbytes % ALIGN
-            self.pieces += [data.tobytes(), bytes(padding)]
-            self._size += data.nbytes + padding
-        return WeightArg(self._offsets[digest])
+        """The address of an array, which must not change; stored once however often it is added."""
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        some = data[:: max(1, len(data) // _SAMPLE)].tobytes()
+        alike = self._alike.setdefault((array.dtype, len(data), some), [])
+        for at in alike:
+            if np.array_equal(self._pieces[at], data):
+                return WeightArg(at)
+        arg = self.zeros(len(data))
+        alike.append(arg.offset)
+        self._pieces[arg.offset] = data
+        return arg
 
     def zeros(self, size: int) -> WeightArg:
         """The address of this many bytes of zeros that nobody shares: counters, for instance."""
         at = self._size
-        padded = -(-size // ALIGN) * ALIGN
-        self.pieces.append(bytes(padded))
-        self._size += padded
+        self._size += -(-size // ALIGN) * ALIGN
         return WeightArg(at)
+
+    def pieces(self) -> list[memoryview]:
+        """The section, in pieces that follow each other."""
+        made, end = [], 0
+        for at, data in self._pieces.items():
+            made += [memoryview(bytes(at - end)), memoryview(data)]  # type: ignore[arg-type]
+            end = at + len(data)
+        return [*made, memoryview(bytes(self._size - end))]

@@ -215,7 +215,9 @@ def mixed_artifact(second: str = "cuda:1") -> Artifact:
     weights = np.zeros(16, np.float32)
     weights[:2] = SCALE, SHIFT
     level = make_level(mixed_plan(second))
-    return Artifact(ir=TEXT, weights=weights.tobytes(), levels=[level], gpu=bare(g0=ADD_TEXT))
+    return Artifact(
+        ir=TEXT, weight_pieces=[weights.tobytes()], levels=[level], gpu=bare(g0=ADD_TEXT)
+    )
 
 
 def wide_artifact(**more: object) -> Artifact:

@@ -196,7 +196,7 @@ def compile_kernel(level: str, kernel: Kernel, sizes: dict[str, int]) -> Compile
         image = build_image(module)
         KERNELS[text] = (image.symbols, load_image(image.code))
     symbols, mapping = KERNELS[text]
-    raw = np.frombuffer(b"".join(ctx.store.pieces) or bytes(64), np.uint8)
+    raw = np.frombuffer(b"".join(ctx.store.pieces()) or bytes(64), np.uint8)
     weights = np.empty(len(raw) + 64, np.uint8)
     weights = weights[-weights.ctypes.data % 64 :][: len(raw)]
     weights[:] = raw
