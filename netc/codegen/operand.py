@@ -169,6 +169,8 @@ class WeightStore:
     def add(self, array: Array) -> WeightArg:
         """The address of an array, which must not change; stored once however often it is added."""
         data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        if not len(data):
+            return WeightArg(0)
         some = data[:: max(1, len(data) // _SAMPLE)].tobytes()
         alike = self._alike.setdefault((array.dtype, len(data), some), [])
         for at in alike:

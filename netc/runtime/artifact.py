@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from netc.errors import ArtifactError, ResourceError, UsageError, clean
 from netc.ir.gpu_code import GpuImage
 from netc.ir.plan import Plan
@@ -93,8 +91,12 @@ class Artifact:
         if len(self.weight_pieces) == 1:
             return self.weight_pieces[0]
         whole = aligned(self.weights_size, "weights", present=False)
-        np.concatenate([np.frombuffer(p, np.uint8) for p in self.weight_pieces if p], out=whole)
-        return memoryview(whole)  # type: ignore[arg-type]
+        made = memoryview(whole)  # type: ignore[arg-type]
+        end = 0
+        for piece in self.weight_pieces:
+            start, end = end, end + len(piece)
+            made[start:end] = piece
+        return made.toreadonly()
 
     @property
     def weights_size(self) -> int:

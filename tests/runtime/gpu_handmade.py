@@ -194,7 +194,7 @@ def gpu_level(plan: Plan) -> Level:
 def add_artifact(plan: Plan | None = None, **more: object) -> Artifact:
     made = Artifact(
         ir=TEXT,
-        weights=add_weights().tobytes(),
+        weight_pieces=[add_weights().tobytes()],
         levels=[gpu_level(plan or add_plan())],
         compiler="test",
         gpu=bare(g0=ADD_TEXT),
@@ -205,7 +205,7 @@ def add_artifact(plan: Plan | None = None, **more: object) -> Artifact:
 def product_artifact(text: KernelText = PRODUCT_TEXT) -> Artifact:
     return Artifact(
         ir=TEXT,
-        weights=product_weights().tobytes(),
+        weight_pieces=[product_weights().tobytes()],
         levels=[gpu_level(product_plan())],
         gpu=bare(g1=text),
     )
