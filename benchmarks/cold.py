@@ -51,7 +51,7 @@ _MEMORY = """
 import json, sys
 import numpy as np
 import netc
-from netc.runtime.binding import plan_layout
+from netc.runtime.layout import plan_layout
 def memory(key):
     for line in open("/proc/self/status"):
         if line.startswith(key):

@@ -119,7 +119,7 @@ def model_lines(file: ArtifactFile, sizes: Mapping[str, int]) -> list[str]:
 
 def _memory(plan: Plan, sizes: Mapping[str, int]) -> str:
     """The memory of a run, by device where GPUs are among them."""
-    from netc.runtime.binding import place_region, plan_layout
+    from netc.runtime.layout import place_region, plan_layout
 
     homes = sorted({b.device for b in plan.buffers})
     if not any(home.startswith("cuda") for home in homes):

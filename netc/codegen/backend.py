@@ -16,6 +16,7 @@ from netc.codegen.buffers import (
     kind_of,
     place_values,
 )
+from netc.codegen.images import batch_of, by_image
 from netc.codegen.operand import SCRATCH, WEIGHTS, Call, Cost, Kernel
 from netc.codegen.steps import Work, order_steps
 from netc.errors import UnsupportedError, clean
@@ -60,22 +61,23 @@ def plan_graph(graph: Graph, order: Sequence[Node], back_ends: Mapping[str, Back
             raise UnsupportedError(message, node.loc, "leave {c8} out, and give it to to_blocked")
     homes = {kind: back_end.home for kind, back_end in back_ends.items() if kind != HOST}
     placement = place_values(graph, order, graph.weights, homes)
+    batch = batch_of(graph)
     work: list[Work] = []
     for item in placement.work:
         if isinstance(item, Transfer):
             work.append(_moved(item))
         else:
             back_end = back_ends.get(kind_of(item.node)) or back_ends[HOST]
-            work += _lowered(back_end, item, placement)
+            work += _lowered(back_end, item, placement, batch)
     for back_end in back_ends.values():
         work = back_end.before(placement, work)
-    return _plan(graph, placement, work)
+    return _plan(graph, placement, work, batch)
 
 
-def _lowered(back_end: BackEnd, item: Copy | Run, placement: Placement) -> list[Work]:
+def _lowered(back_end: BackEnd, item: Copy | Run, placement: Placement, batch: str) -> list[Work]:
     kernel = _copy_kernel(item) if isinstance(item, Copy) else _fused_kernel(item)
     reads = tuple(o.buffer for o in kernel.ins if o.buffer != WEIGHTS)
-    whole = _cost(item, kernel)
+    whole, each = _cost(item, kernel), by_image(kernel, placement, batch)
     made = []
     passed_on: tuple[int, ...] = ()  # the scratch memory that the call before left something in
     for i, call in enumerate(back_end.calls(kernel)):
@@ -96,6 +98,7 @@ def _lowered(back_end: BackEnd, item: Copy | Run, placement: Placement) -> list[
             bytes=cost.bytes,
             device=str(item.node.device or "cpu:0"),
             copies=isinstance(item, Run) and is_copy(item.node.op),
+            by_image=each,
         )
         made.append(work)
         passed_on = own if call.goes_on else ()
@@ -165,13 +168,13 @@ def _cost(item: Copy | Run, kernel: Kernel) -> Cost:
     return Cost(_title(item.node), total, moved)
 
 
-def _plan(graph: Graph, placement: Placement, work: list[Work]) -> Plan:
+def _plan(graph: Graph, placement: Placement, work: list[Work], batch: str) -> Plan:
     steps, buffers = order_steps(placement.places, work)
     inputs = tuple(Port(n.name, n.types[0], placement.inputs[n.name]) for n in graph.inputs)
     outputs = tuple(
         Port(name, v.type.plain(), placement.outputs[name]) for name, v in graph.outputs.items()
     )
-    return Plan(inputs, outputs, buffers, steps, conditions(graph))
+    return Plan(inputs, outputs, buffers, steps, conditions(graph), batch=batch)
 
 
 def team_size(plan: Plan) -> int:

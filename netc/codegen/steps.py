@@ -30,6 +30,7 @@ class Work:
     bytes: Dim = 0
     device: str = "cpu:0"
     copies: bool = False  # from another device
+    by_image: bool = False  # see `Step`
 
 
 def order_steps(
@@ -83,7 +84,7 @@ def _step(w: Work) -> Step:
     writes = tuple(dict.fromkeys(b for b, _ in w.writes))
     reads = tuple(dict.fromkeys(w.reads))
     args = w.call.symbol, w.call.args, w.name, w.op
-    return Step(*args, reads, writes, w.flops, w.bytes, w.device)
+    return Step(*args, reads, writes, w.flops, w.bytes, w.device, by_image=w.by_image)
 
 
 def group(work: Sequence[Work]) -> list[list[Work]]:

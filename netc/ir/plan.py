@@ -108,6 +108,10 @@ class Step:
     Without `barrier` the threads go on to the next step at once: the two are independent.
     Steps of one device and stream run in their order; before it begins a step waits until the
     steps in `waits`, which are earlier and have barriers, are done.
+
+    A step `by_image` does for each element of the batch what does not depend on the others, and
+    finds them one behind the other in each buffer that has them: its arguments for fewer of them,
+    with addresses of later ones, do some of them.
     """
 
     kernel: str
@@ -122,6 +126,7 @@ class Step:
     barrier: bool = True
     stream: str = "compute"  # or "copy"
     waits: tuple[int, ...] = ()
+    by_image: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,6 +158,7 @@ class Plan:
 
     `setup` runs once, when a net is loaded: a plan without inputs, whose one output, of float32,
     is what steps find at a `MadeArg`. It makes weights that need more room than those of the file.
+    `batch` is the symbol of the batch, where steps are `by_image`.
     """
 
     inputs: tuple[Port, ...]
@@ -161,6 +167,7 @@ class Plan:
     steps: tuple[Step, ...]
     conditions: tuple[Condition, ...] = ()
     setup: Plan | None = None
+    batch: str = ""
 
     @property
     def made_size(self) -> int:

@@ -23,10 +23,10 @@ from netc.ir.dims import Dim, ceil_div
 from netc.ir.graph import Graph, Node, Value
 from netc.ir.ops.devices import CROSSING, Copy
 from netc.ir.ops.sources import Const, Param
+from netc.ir.parts import Cut, Follow, Sizes, bounds, follow
 from netc.ir.shards import Shard, Way
 from netc.passes.insert_copies import Copies
 from netc.passes.rewrite import rebuilt
-from netc.passes.shard_follow import Cut, Follow, Sizes, bounds, follow
 
 
 @dataclass(frozen=True)

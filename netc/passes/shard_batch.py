@@ -17,13 +17,13 @@ from netc.ir.dims import Dim, symbols
 from netc.ir.graph import Graph, Node, Stage, Value
 from netc.ir.machine import Machine
 from netc.ir.ops.sources import Const, Input, Param
+from netc.ir.parts import Cut, Follow, follow
 from netc.ir.shards import listed
 from netc.passes.base import Context, Fired
 from netc.passes.partition.problem import problem_of
 from netc.passes.partition.stages import stages
 from netc.passes.rewrite import rebuilt
 from netc.passes.shard import Parts, Sharder, contradicting, shares
-from netc.passes.shard_follow import Cut, Follow, follow
 
 Names = frozenset[str]
 

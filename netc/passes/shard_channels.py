@@ -18,11 +18,11 @@ from netc.ir.device import Device
 from netc.ir.graph import Graph, Node, Stage, Value
 from netc.ir.ops.convolution import PRODUCTS, ConvTranspose, Fc, Windowed
 from netc.ir.ops.windows import axis_of
+from netc.ir.parts import Cut, Follow, Sizes, by_groups
 from netc.ir.shards import By, Shard, listed
 from netc.passes.base import Context, Fired
 from netc.passes.layers import layer
 from netc.passes.shard import Parts, Sharder, contradicting, shares
-from netc.passes.shard_follow import Cut, Follow, Sizes, by_groups
 
 Devices = tuple[Device, ...]
 

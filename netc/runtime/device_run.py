@@ -11,11 +11,12 @@ from typing import Any
 from netc.errors import ArtifactError, NetcError, UnsupportedError, UsageError
 from netc.ir.dims import evaluate
 from netc.runtime.artifact import Artifact, ArtifactFile, Level, LevelInfo
-from netc.runtime.binding import Binding, Image
+from netc.runtime.binding import Binding
 from netc.runtime.driver import DeviceLost, GpuOptions, NoGpuCode
 from netc.runtime.faults import fault
 from netc.runtime.gpu_engine import Engine, Spans
 from netc.runtime.gpu_plan import GpuPlan
+from netc.runtime.image import Image
 from netc.runtime.limits import Limits
 from netc.runtime.logical import check_runnable, on_gpu
 from netc.runtime.memory import Bytes, aligned_copy

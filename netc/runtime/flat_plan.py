@@ -62,6 +62,7 @@ class Columns:
     writes: tuple[tuple[int, ...], ...]
     streams: tuple[str, ...]
     waits: tuple[tuple[int, ...], ...]
+    by_image: Ints  # 1 or 0
 
 
 class FlatPlan(Plan):
@@ -77,9 +78,11 @@ class FlatPlan(Plan):
         conditions: tuple[Condition, ...],
         columns: Columns,
         setup: Plan | None = None,
+        batch: str = "",
     ) -> None:
         vars(self).update(inputs=inputs, outputs=outputs, buffers=buffers)
-        vars(self).update(conditions=conditions, columns=columns, setup=setup)
+        vars(self).update(conditions=conditions, columns=columns)
+        vars(self).update(setup=setup, batch=batch)
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
@@ -110,7 +113,7 @@ class FlatPlan(Plan):
 
 def _fields(plan: Plan) -> tuple[object, ...]:
     ports = plan.inputs, plan.outputs
-    return *ports, plan.buffers, plan.steps, plan.conditions, plan.setup
+    return *ports, plan.buffers, plan.steps, plan.conditions, plan.setup, plan.batch
 
 
 # --------------------------------------------------------------------- from steps to columns
@@ -145,7 +148,7 @@ def flatten(plan: Plan) -> FlatPlan:
         symbols.of(step.kernel)
     table = BUFFERS + len(plan.buffers)
     symbol = table + len(tables.items)
-    made = symbol + len(symbols.items)
+    setup = symbol + len(symbols.items)
 
     def pair(arg: Arg) -> tuple[int, int]:
         match arg:
@@ -156,7 +159,7 @@ def flatten(plan: Plan) -> FlatPlan:
             case WeightArg(offset):
                 return WEIGHTS, sizes.of(offset)
             case MadeArg(offset):
-                return made, sizes.of(offset)
+                return setup, sizes.of(offset)
             case IntArg(value):
                 return NOTHING, sizes.of(value)
             case TableArg():
@@ -181,11 +184,13 @@ def flatten(plan: Plan) -> FlatPlan:
         writes=tuple(step.writes for step in steps),
         streams=tuple(step.stream for step in steps),
         waits=tuple(step.waits for step in steps),
+        by_image=ints([int(step.by_image) for step in steps]),
         tables=tuple(tuple(_part(part, sizes) for part in t.parts) for t in tables.items),
         symbols=tuple(symbols.items),
         sizes=tuple(sizes.items),
     )
-    return FlatPlan(plan.inputs, plan.outputs, plan.buffers, plan.conditions, columns, plan.setup)
+    made = plan.inputs, plan.outputs, plan.buffers, plan.conditions, columns
+    return FlatPlan(*made, plan.setup, plan.batch)
 
 
 def ints(values: Sequence[int]) -> Ints:
@@ -218,6 +223,7 @@ def _steps(plan: FlatPlan) -> list[Step]:
             barrier=bool(c.barriers[i]),
             stream=c.streams[i],
             waits=c.waits[i],
+            by_image=bool(c.by_image[i]),
         )
         steps.append(step)
         at += count

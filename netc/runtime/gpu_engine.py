@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from netc.errors import NetcError
-from netc.runtime.binding import Binder, Binding, Image, named_sizes
+from netc.runtime.binding import Binder, Binding
 from netc.runtime.driver import (
     Block,
     Driver,
@@ -27,6 +27,8 @@ from netc.runtime.driver import (
     open_driver,
 )
 from netc.runtime.gpu_plan import Copy, GpuPlan, Places, Where
+from netc.runtime.image import Image
+from netc.runtime.layout import named_sizes
 from netc.runtime.limits import Limits
 from netc.runtime.memory import Bytes, address, aligned, poison, require_memory, size_text
 from netc.runtime.ports import Array, match_sizes, value_of

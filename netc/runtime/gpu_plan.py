@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from netc.errors import ArtifactError, ResourceError, VerifyError, clean
 from netc.ir.gpu_code import ALIGNED, GpuImage, GpuKernel
 from netc.ir.plan import ALIGN, Buffer, BufferArg, IntArg, Plan, Space, Step, WeightArg
-from netc.runtime.binding import Layout, named_sizes, place_region
 from netc.runtime.driver import Launch, Span
 from netc.runtime.flat_plan import FlatPlan, flatten
 from netc.runtime.gpu_json import ELEMENTS, NUMBERS
+from netc.runtime.layout import Layout, named_sizes, place_region
 from netc.runtime.memory import size_text
 from netc.runtime.ports import value_of
 from netc.runtime.segments import MEMCPY, Segment, cuda_index, cut, is_gpu_step

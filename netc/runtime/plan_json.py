@@ -31,7 +31,7 @@ _KEYS = {
     *("inputs", "outputs", "buffers", "conditions", "tables", "symbols"),
     *("bases", "offsets", "steps", "sizes"),
 }
-_SOMETIMES = {"queues", "setup"}
+_SOMETIMES = {"images", "queues", "setup"}
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
@@ -58,6 +58,8 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
     }
     if {*c.devices, *(b.device for b in flat.buffers)} - {_ALONE} or any(c.waits):
         made["queues"] = [c.streams, c.waits, [[b.device, b.parts] for b in flat.buffers]]
+    if flat.batch:
+        made["images"] = [flat.batch, c.by_image.tolist()]
     if flat.setup is not None:
         made["setup"] = plan_to_json(flat.setup)
     return made
@@ -112,6 +114,7 @@ class _Reading:
         self.tables = tuple(tuple(map(self.part, listed(t))) for t in listed(value["tables"]))
         self.buffers = tuple(map(self.buffer, listed(value["buffers"])))
         self.streams, self.waits = self.queues(value)
+        self.batch, self.by_image = self.images(value)
 
     def plan(self, setup: FlatPlan | None) -> FlatPlan:
         """All of it, with the plan that makes weights for it."""
@@ -120,7 +123,8 @@ class _Reading:
         )
         conditions = tuple(map(self.condition, listed(self.value["conditions"])))
         columns = self.columns(setup is not None)
-        return FlatPlan(inputs, outputs, self.buffers, conditions, columns, setup)
+        made = inputs, outputs, self.buffers, conditions, columns
+        return FlatPlan(*made, setup, self.batch)
 
     def size(self, place: Any) -> Dim:
         """The size at a place."""
@@ -169,6 +173,16 @@ class _Reading:
                 raise wrong(waited, "steps before the one that waits")
         return tuple(map(text, listed(streams, steps))), tuple(map(tuple, waits))
 
+    def images(self, value: dict[str, Any]) -> tuple[str, Ints]:
+        """The symbol of the batch, and which steps treat each of its elements alone."""
+        steps = len(listed(listed(value["steps"], 10)[0]))
+        if "images" not in value:
+            return "", ints([0] * steps)
+        batch, each = listed(value["images"], 2)
+        if not text(batch):
+            raise wrong(batch, "the name of a size")
+        return batch, self.numbers(each, 2, steps)
+
     def port(self, value: Any) -> Port:
         """An input or output."""
         name, dtype, layout, shape, buffer, count = listed(value, 6)
@@ -212,6 +226,7 @@ class _Reading:
             writes=tuple(map(self.touched, listed(writes, steps))),
             streams=self.streams,
             waits=self.waits,
+            by_image=self.by_image,
         )
         if int(made.counts.sum()) != many:
             raise wrong(counts, f"counts of {many} arguments")

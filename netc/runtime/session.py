@@ -17,10 +17,11 @@ from netc.errors import NetcError, ResourceError, UsageError, clean
 from netc.ir.plan import Plan
 from netc.runtime import host
 from netc.runtime.artifact import Artifact, ArtifactFile, Level, open_artifact
-from netc.runtime.binding import Binder, Binding, Image
+from netc.runtime.binding import Binder, Binding
 from netc.runtime.driver import GpuOptions
 from netc.runtime.faults import fault
 from netc.runtime.fleet import FLEET, thread_counts
+from netc.runtime.image import Image
 from netc.runtime.interrupts import call_apart, on_main_thread
 from netc.runtime.keys import make_key
 from netc.runtime.limits import DEFAULT, Limits
@@ -59,7 +60,8 @@ class Executable:
 
     def _load_code(self, level: Level, weights: Bytes) -> None:
         self.image = Image(level, weights)
-        self._binder = Binder(self.image, self._limits)
+        threads = self.threads if len(self.devices) == 1 else 0
+        self._binder = Binder(self.image, self._limits, in_turns=threads)
 
     def start(self) -> None:
         """Do now what the first run would do once: make weights, take devices."""

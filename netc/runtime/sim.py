@@ -19,8 +19,8 @@ from netc.ir.machine import Machine
 from netc.ir.plan import Plan, Space, Step
 from netc.ir.plan_check import needs, unmet
 from netc.ir.queues import COPY, Clocks, homes_of, queue_of, stream_of
-from netc.runtime.binding import plan_layout
 from netc.runtime.flat_plan import flatten
+from netc.runtime.layout import plan_layout
 
 
 @dataclass(frozen=True)

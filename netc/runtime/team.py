@@ -15,9 +15,10 @@ from netc.errors import ResourceError
 from netc.ir.native_abi import LATE, NO_BARRIER, Job
 from netc.ir.native_abi import Team as Words
 from netc.ir.queues import devices_of
-from netc.runtime.binding import Binding, Image
-from netc.runtime.binding import Words as Words64
+from netc.runtime.arguments import Words as Words64
+from netc.runtime.binding import Binding
 from netc.runtime.flat_plan import FlatPlan
+from netc.runtime.image import Image
 from netc.runtime.memory import address
 from netc.runtime.pool import aligned_words, syscall_address
 
@@ -111,6 +112,10 @@ class Team:
         """Let each device's job note the cycle counter before each native step and at its end."""
         for n, job in enumerate(self._jobs):
             job[Job.TIMES // _WORD] = 0 if times is None else address(times[n])
+
+    def rows(self) -> list[tuple[list[int], float]]:
+        """Of each job the plan's step of its own ones, or −1, and its part of all."""
+        return [(indices, 1.0) for indices in self.indices]
 
     def clocks(self) -> list[Words64]:
         """Room for the times of each device."""

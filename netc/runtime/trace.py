@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from netc.ir.plan import Plan
 from netc.runtime.binding import Binding
 from netc.runtime.ports import Array
 from netc.runtime.session import Executable
+from netc.runtime.team import Team
 
 _MICRO = 1e6
 
@@ -44,51 +45,37 @@ def timed(exe: Executable, arrays: Sequence[Array]) -> tuple[dict[str, Array], l
     if exe.gpu:
         return _timed_on_gpu(exe, arrays)
     if len(exe.devices) > 1 and all(d.startswith("cpu:") for d in exe.devices):
-        return _timed_team(exe, arrays)
-    times = np.zeros(len(exe.plan.steps) + 1, np.int64)
-    bound: list[Binding] = []
-
-    def watch(binding: Binding) -> None:
-        bound.append(binding)
-        binding.timed(times)
-
-    try:
-        outputs = exe.run(arrays, watch)
-    finally:
-        for binding in bound:
-            binding.timed(None)
-    (binding,) = bound
-    ticks = max(1, int(times[-1] - times[0]))
-    at = (times - times[0]) * (binding.seconds / ticks)
-    spans = {i: (float(at[i]), float(at[i + 1] - at[i])) for i in range(len(exe.plan.steps))}
-    return outputs, _made(exe.plan, binding.known, spans)
+        return _watched(exe, arrays, exe.team)
+    return _watched(exe, arrays, lambda binding: binding)
 
 
-def _timed_team(
-    exe: Executable, arrays: Sequence[Array]
+def _watched(
+    exe: Executable, arrays: Sequence[Array], jobs: Callable[[Binding], Binding | Team]
 ) -> tuple[dict[str, Array], list[StepTime]]:
-    """The same on several devices, each with its own times; waiting is in no step's time."""
+    """One run whose jobs note their times. Waiting for other devices is in no step's time; of
+    steps in turns it is the mean of the threads."""
     bound: list[Binding] = []
     clocks: list[Any] = []
 
     def watch(binding: Binding) -> None:
         bound.append(binding)
-        clocks.extend(exe.team(binding).clocks())
-        exe.team(binding).timed(clocks)
+        clocks.extend(jobs(binding).clocks())
+        jobs(binding).timed(clocks)
 
     try:
         outputs = exe.run(arrays, watch)
     finally:
         for binding in bound:
-            exe.team(binding).timed(None)
+            jobs(binding).timed(None)
     (binding,) = bound
     first = min(int(times[0]) for times in clocks)
     ticks = max(1, max(int(times[-1]) for times in clocks) - first)
     spans: dict[int, tuple[float, float]] = {}
-    for times, indices in zip(clocks, exe.team(binding).indices, strict=True):
+    for times, (indices, share) in zip(clocks, jobs(binding).rows(), strict=True):
         at = (times - first) * (binding.seconds / ticks)
-        pairs = zip(indices, at[:-1], at[1:], strict=True)
-        spans |= {i: (float(a), float(b - a)) for i, a, b in pairs if i >= 0}
+        for i, a, b in zip(indices, at[:-1].tolist(), at[1:].tolist(), strict=True):
+            start, spent = spans.get(i, (a, 0.0))
+            spans[i] = min(start, a), spent + share * (b - a)
     return outputs, _made(exe.plan, binding.known, spans)
 
 

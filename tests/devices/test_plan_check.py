@@ -13,8 +13,8 @@ from netc.errors import UsageError
 from netc.ir.machine import CPU, Machine
 from netc.ir.plan import ALIGN, Plan, Space, Step
 from netc.ir.plan_check import layout_problems, memory_problems, needs, problems
-from netc.runtime.binding import plan_layout
 from netc.runtime.flat_plan import flatten
+from netc.runtime.layout import plan_layout
 
 from .nets import alternating
 

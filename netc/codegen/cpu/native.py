@@ -21,10 +21,11 @@ _FUTEX_WAIT, _FUTEX_WAKE = 128, 129  # with FUTEX_PRIVATE_FLAG
 
 
 def emit_run_loop(module: Module) -> None:
-    """Add `netc_run`, `netc_worker` and `netc_quit` to a module."""
+    """Add `netc_run`, `netc_each`, `netc_worker` and `netc_quit` to a module."""
     wait = _wait_for(module)
     steps = _steps(module, wait)
-    _run(module, wait, steps)
+    run = _run(module, wait, steps)
+    _each(module, run)
     _worker(module, steps)
     _quit(module)
 
@@ -170,7 +171,16 @@ def _together(f: Function, wait: Function, cancel: Val, index: Val, meets: Val) 
     return inner.results[0]
 
 
-def _run(module: Module, wait: Function, steps: Function) -> None:
+def _each(module: Module, run: Function) -> None:
+    """netc_each([how many, jobs…], tid, n): run every n-th job, from the tid-th on."""
+    f = module.function("netc_each")
+    args, tid, n = f.args
+    with f.loop(tid, f.slot(args, 0), n) as turn:
+        f.call(run, f.load("ptr", f.gep(f.gep(args, 8), turn.index, 8), 8))
+    f.ret()
+
+
+def _run(module: Module, wait: Function, steps: Function) -> Function:
     """netc_run(job) -> steps done."""
     f = module.function("netc_run", ("ptr",), "i64")
     job = f.args[0]
@@ -190,6 +200,7 @@ def _run(module: Module, wait: Function, steps: Function) -> None:
         f.store(final, f.gep(pool, Pool.SEQUENCE), 8)
         many.give([done])
     f.ret(many.results[0])
+    return f
 
 
 def _post(f: Function, pool: Val, row: Val, job: Val, base: Val) -> None:

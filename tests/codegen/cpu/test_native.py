@@ -148,4 +148,4 @@ def test_the_run_loop_links_for_every_level(level: str) -> None:
     module = Module(LEVELS[level])
     emit_run_loop(module)
     image = link(compile_module(module.text(), LEVELS[level]))
-    assert {"netc_run", "netc_worker", "netc_quit"} == set(image.symbols)
+    assert {"netc_run", "netc_each", "netc_worker", "netc_quit"} == set(image.symbols)

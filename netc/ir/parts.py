@@ -20,6 +20,7 @@ from netc.ir.ops.devices import AllGather, AllReduce
 from netc.ir.ops.elementwise import Cast
 from netc.ir.ops.image import ResizeBilinear, ResizeNearest, Unpool
 from netc.ir.ops.indexing import Gather, Im2col, Pick
+from netc.ir.ops.layout import ToBlocked, ToPlain
 from netc.ir.ops.normalization import Lrn, Softmax
 from netc.ir.ops.pooling import Global, Pool
 from netc.ir.ops.random import StochasticPool
@@ -227,7 +228,7 @@ Rule = Callable[[Node, int, Cut], "Follow | None"]
 _RULES: tuple[tuple[type[Op] | tuple[type[Op], ...], Rule], ...] = (
     ((Elementwise, Cast, AllReduce), _elementwise),
     ((Pool, Global, ResizeBilinear, ResizeNearest), _planes),
-    (Im2col, _rows),
+    ((Im2col, ToBlocked, ToPlain), _rows),
     (Unpool, _unpool),
     (Lrn, _lrn),
     (Softmax, _softmax),
