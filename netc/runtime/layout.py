@@ -56,13 +56,13 @@ def layout_in_turns(
     for room, start in zip(rooms, found[len(outside) :], strict=True):
         offsets |= {b: start + at for b, at in room.offsets.items()}
     apart = {b: int(n) for b, n in enumerate(batch.per_image) if n and b not in within}
+    room_at = {t.first: room for t, room in zip(turns, rooms, strict=True)}
     parts = []
     for part in stretches(plan, batch.images, turns):
         shifts = {b: part.before * size for b, size in apart.items()}
-        room_of = next(
-            (r for r, t in zip(rooms, turns, strict=True) if t.first == part.first), None
-        )
-        parts.append((part, shifts | (room_of.shifts(part) if room_of else {})))
+        if part.first in room_at:
+            shifts |= room_at[part.first].shifts(part)
+        parts.append((part, shifts))
     return Layout(sizes, offsets, max(total, ALIGN) + ALIGN, parts)
 
 

@@ -23,6 +23,7 @@ ALL = -1  # threads
 _LEAST_GAIN = 1 << 20  # bytes
 _CALL = 1 << 13  # bytes that memory gives while a step begins
 _ROOM = 1 / 32  # of the bytes that an image moves
+_USUAL = 8 << 20  # bytes of a cache, where the system does not say
 _OTHERS = 8  # the largest cache has others' data, and what is read for the last time
 
 
@@ -138,7 +139,7 @@ def _gains(batch: Batch, count: int, cache: int, threads: int) -> np.ndarray:
     A part of the cache is taken to serve; what is up to twice as large stays there in part. That
     fewer images need room is worth a little too, where even those of a turn do not stay.
     """
-    part = cache / _OTHERS
+    part = (cache or _USUAL) / _OTHERS
     whole, turn = (n * batch.moved / part for n in (batch.images, count * threads))
     kept = np.clip(2 - turn, 0, 1) - np.clip(2 - whole, 0, 1)
     kept += _ROOM * (1 - count * threads / batch.images) * (whole > 2)

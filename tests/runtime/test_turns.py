@@ -171,6 +171,12 @@ def test_weights_that_are_read_again_must_be_worth_it() -> None:
     assert turns_of(plan, batch(exe, 2, moved=1.0), 32 << 20, 2) == (), "an image for each"
 
 
+def test_a_system_that_does_not_say_how_large_its_cache_is() -> None:
+    exe = tiny()
+    found = batch(exe, 64, moved=1.0)
+    assert turns_of(exe.image.plan, found, 0, 1) == turns_of(exe.image.plan, found, 8 << 20, 1)
+
+
 def test_images_that_do_not_follow_one_another_stay_together() -> None:
     exe = tiny()
     plan = exe.image.plan
