@@ -8,12 +8,10 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from netc.errors import ResourceError
 from netc.runtime.flat_plan import BUFFERS, FlatPlan, Part
 from netc.runtime.layout import Layout
-from netc.runtime.ports import value_of
 from netc.runtime.tables import Numbers, TableSet
-from netc.runtime.turns import Stretch
+from netc.runtime.turns import Stretch, sizes_for
 
 Words: TypeAlias = npt.NDArray[np.int64]
 
@@ -31,7 +29,7 @@ class Arguments:
         shifted = layout.stretches or [(whole, {})]
         self.stretches = [stretch for stretch, _ in shifted]
         counts = {images, *(stretch.count for stretch in self.stretches)}
-        sizes = {count: _sizes(plan, known, count) for count in counts}
+        sizes = {count: sizes_for(plan, known, count) for count in counts}
         kinds = {s.kind: _Kind(plan, s, sizes[s.count]) for s in self.stretches}
         self.tables = TableSet([table for kind in kinds.values() for table in kind.tables])
         starts = iter(self.tables.starts)
@@ -40,22 +38,23 @@ class Arguments:
         self.bases = np.concatenate([kinds[s.kind].bases for s in self.stretches])
         self.offsets = np.concatenate([kinds[s.kind].shifted(by) for s, by in shifted])
         self.rows = np.concatenate([np.arange(s.first, s.end) for s in self.stretches])
-        self.flops = int(_words(sizes[images])[plan.columns.flops].sum())
+        self.flops = int(sizes[images][plan.columns.flops].sum())
 
 
 class _Kind:
     """The arguments of some steps for some number of images, whichever those are."""
 
-    def __init__(self, plan: FlatPlan, stretch: Stretch, sizes: Sequence[int]) -> None:
+    def __init__(self, plan: FlatPlan, stretch: Stretch, sizes: Words) -> None:
         columns, ends = plan.columns, np.concatenate([[0], np.cumsum(plan.columns.counts)])
         mine = slice(int(ends[stretch.first]), int(ends[stretch.end]))
         self.bases = columns.bases[mine]
-        self._offsets = _words(sizes)[columns.offsets[mine]]
+        self._offsets = sizes[columns.offsets[mine]]
         self._none = np.zeros(plan.made_base + 1, np.int64)
         tables = (self.bases >= plan.table_base) & (self.bases < plan.symbol_base)
         self._used = np.unique(self.bases[tables])
         used = (columns.tables[i] for i in (self._used - plan.table_base).tolist())
-        self.tables = [_parts(table, sizes) for table in used]
+        numbers = sizes.tolist()
+        self.tables = [_parts(table, numbers) for table in used]
 
     def place(self, starts: Iterator[int]) -> None:
         """Let its tables begin at the next of these elements."""
@@ -71,19 +70,6 @@ class _Kind:
             shifts[BUFFERS + buffer] = shift
         made: Words = self._offsets + shifts[self.bases]
         return made
-
-
-def _sizes(plan: FlatPlan, known: Mapping[str, int], images: int) -> list[int]:
-    """The sizes of a plan for so many images."""
-    sizes = {**known, plan.batch: images} if plan.batch else known
-    return [value_of(size, sizes) for size in plan.columns.sizes]
-
-
-def _words(sizes: Sequence[int]) -> Words:
-    try:
-        return np.array(sizes, np.int64)
-    except OverflowError:
-        raise ResourceError("a size of this run exceeds 64 bits") from None
 
 
 def _parts(table: Sequence[Part], sizes: Sequence[int]) -> tuple[Numbers, ...]:

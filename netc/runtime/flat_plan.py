@@ -89,6 +89,16 @@ class FlatPlan(Plan):
         """The steps as objects."""
         return tuple(_steps(self))
 
+    @cached_property
+    def users(self) -> dict[int, list[int]]:
+        """The steps that read or write each buffer, by their numbers."""
+        users: dict[int, list[int]] = {}
+        c = self.columns
+        for i, (reads, writes) in enumerate(zip(c.reads, c.writes, strict=True)):
+            for b in {*reads, *writes}:
+                users.setdefault(b, []).append(i)
+        return users
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Plan) and _fields(self) == _fields(other)
 

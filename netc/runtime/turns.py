@@ -14,8 +14,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from netc.errors import ResourceError
 from netc.ir.plan import Space
-from netc.runtime.flat_plan import BUFFERS, FlatPlan, Ints
+from netc.runtime.flat_plan import BUFFERS, FlatPlan, Ints, ints
 from netc.runtime.ports import value_of
 
 COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # images of a turn
@@ -87,7 +88,7 @@ def batch_of(plan: FlatPlan, known: Mapping[str, int], threads: int) -> Batch | 
     images = known.get(plan.batch, 0)
     if not 0 < threads < images:
         return None
-    one, two = (_values(plan, known, count) for count in (1, 2))
+    one, two = (sizes_for(plan, known, count) for count in (1, 2))
     c = plan.columns
     sizes = [np.array([value_of(b.size, {**known, plan.batch: n}) for b in plan.buffers], np.int64)
              for n in (1, 2, 3)]  # fmt: skip
@@ -103,14 +104,18 @@ def batch_of(plan: FlatPlan, known: Mapping[str, int], threads: int) -> Batch | 
     return Batch(images, each, frozenset(rigid), moved, one[c.bytes] - moved)
 
 
-def _values(plan: FlatPlan, known: Mapping[str, int], images: int) -> Ints:
-    sizes = {**known, plan.batch: images}
-    return np.array([value_of(size, sizes) for size in plan.columns.sizes], np.int64)
+def sizes_for(plan: FlatPlan, known: Mapping[str, int], images: int) -> Ints:
+    """The numbers that the plan's sizes stand for, for so many images. Raises ResourceError."""
+    sizes = {**known, plan.batch: images} if plan.batch else known
+    try:
+        return ints([value_of(size, sizes) for size in plan.columns.sizes])
+    except OverflowError:
+        raise ResourceError("a size of this run exceeds 64 bits") from None
 
 
 def turns_of(plan: FlatPlan, batch: Batch, cache: int, threads: int) -> tuple[Turns, ...]:
     """The steps that are in turns, in their order, on a processor with a cache of so many bytes."""
-    users = _users(plan)
+    users = plan.users
     allowed = plan.columns.by_image.astype(bool)
     cuts = np.ones(len(allowed) + 1, bool)  # where turns may begin and end
     for b in batch.rigid & set(users):
@@ -121,16 +126,6 @@ def turns_of(plan: FlatPlan, batch: Batch, cache: int, threads: int) -> tuple[Tu
              for c in COUNTS if c * threads < batch.images}  # fmt: skip
     found = _best(gains, cuts, 0, len(allowed))
     return tuple(Turns(*turns, threads) for turns in found)
-
-
-def _users(plan: FlatPlan) -> dict[int, list[int]]:
-    """The steps that use each buffer."""
-    users: dict[int, list[int]] = {}
-    c = plan.columns
-    for i, (reads, writes) in enumerate(zip(c.reads, c.writes, strict=True)):
-        for b in {*reads, *writes}:
-            users.setdefault(b, []).append(i)
-    return users
 
 
 def _gains(batch: Batch, count: int, cache: int, threads: int) -> np.ndarray:
@@ -181,15 +176,14 @@ def _runs(gain: np.ndarray) -> list[tuple[int, int]]:
 
 def inside(plan: FlatPlan, turns: Turns) -> list[int]:
     """The buffers of the arena that are used within turns only."""
-    arena = ((b, steps) for b, steps in _users(plan).items()
+    arena = ((b, steps) for b, steps in plan.users.items()
              if plan.buffers[b].space is Space.ARENA)  # fmt: skip
     return [b for b, steps in arena if turns.first <= steps[0] and steps[-1] < turns.end]
 
 
 def lives(plan: FlatPlan, turns: Sequence[Turns]) -> list[tuple[int, int]]:
     """From which step to which each buffer lives: through all turns where not only within."""
-    found = [(b.first, b.last) for b in plan.buffers]
-    users = _users(plan)
+    found, users = [(b.first, b.last) for b in plan.buffers], plan.users
     for t in turns:
         for b in users.keys() - set(inside(plan, t)):
             if any(t.first <= i < t.end for i in users[b]):

@@ -13,6 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import netc
+from netc.errors import ResourceError
+from netc.ir.dims import sym
+from netc.ir.plan import IntArg
 from netc.runtime import faults, host, turns
 from netc.runtime.binding import Binding
 from netc.runtime.layout import Layout, layout_in_turns, plan_layout
@@ -20,6 +23,8 @@ from netc.runtime.session import Executable
 from netc.runtime.trace import timed
 from netc.runtime.turns import Batch, Turns, batch_of, stretches, turns_of
 from tests.strategies import feeds, graphs
+
+from .handmade import feed, make_executable, make_plan
 
 NET = """
 net tiny(data: f32[N, 3, 24, 20]) -> prob, far {
@@ -175,6 +180,14 @@ def test_a_system_that_does_not_say_how_large_its_cache_is() -> None:
     exe = tiny()
     found = batch(exe, 64, moved=1.0)
     assert turns_of(exe.image.plan, found, 0, 1) == turns_of(exe.image.plan, found, 8 << 20, 1)
+
+
+def test_a_size_beyond_64_bits_is_an_error() -> None:
+    plan = make_plan()
+    vast = replace(plan.steps[0], args=(*plan.steps[0].args, IntArg(sym("N") * (1 << 62))))
+    exe = make_executable(replace(plan, steps=(vast, *plan.steps[1:]), batch="N"))
+    with pytest.raises(ResourceError, match="exceeds 64 bits"):
+        exe(feed(3))
 
 
 def test_images_that_do_not_follow_one_another_stay_together() -> None:
