@@ -93,10 +93,15 @@ def node_rows(graph: Graph, sizes: Mapping[str, int]) -> list[Row]:
 def model_lines(file: ArtifactFile, sizes: Mapping[str, int]) -> list[str]:
     """What a compiled file holds: code, weights, memory of a run, whether its code is trusted."""
     from netc.cli.gpus import total_lines
+    from netc.runtime.artifact import ABI
     from netc.runtime.trust import judge
 
     lines = [f"model made by netc {clean(file.compiler)}, sha256 {file.sha256()}"]
+    readable = [info for info in file.levels if info.abi == ABI]
     for info in file.levels:
+        if info not in readable:
+            lines.append(f"  {info.name}: for ABI {info.abi}, not {ABI}: made again at load")
+            continue
         level = file.level(info.name)
         made = level.plan.made_size
         weights = f", {size(made)} of weights made at load" if made else ""
@@ -109,7 +114,7 @@ def model_lines(file: ArtifactFile, sizes: Mapping[str, int]) -> list[str]:
         lines += [f"  gpu     {line}" for line in total_lines(file.gpu)]
         lines.append(f"  gpu     {_precision(file)}")
     lines.append(f"  weights {size(len(file.weights))}")
-    conditions = file.level(file.levels[0].name).plan.conditions if file.levels else ()
+    conditions = file.level(readable[0].name).plan.conditions if readable else ()
     for condition in (c for c in conditions if c.minimum > 0):
         lines.append(f"  needs   {condition.size} ≥ {condition.minimum}: {clean(condition.why)}")
     verdict = judge(file, None, None)
@@ -119,11 +124,12 @@ def model_lines(file: ArtifactFile, sizes: Mapping[str, int]) -> list[str]:
 
 def _memory(plan: Plan, sizes: Mapping[str, int]) -> str:
     """The memory of a run, by device where GPUs are among them."""
+    from netc.runtime.flat_plan import flatten
     from netc.runtime.layout import place_region, plan_layout
 
     homes = sorted({b.device for b in plan.buffers})
     if not any(home.startswith("cuda") for home in homes):
-        return size(plan_layout(plan, dict(sizes)).arena)
+        return size(plan_layout(flatten(plan), dict(sizes)).arena)
     said = []
     for home in homes:
         inside = [b for b in plan.buffers if b.device == home]

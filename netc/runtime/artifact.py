@@ -35,7 +35,7 @@ from netc.runtime.limits import DEFAULT, Limits
 from netc.runtime.memory import aligned
 from netc.runtime.plan_json import plan_from_json, plan_to_json
 
-ABI = 1  # of kernels, argument blocks and the context; another ABI is never mapped
+ABI = 2  # of plans, kernels, argument blocks and the context; another ABI is never mapped
 ARCHITECTURES = {
     "x86-64-v2": "x86_64",
     "x86-64-v3": "x86_64",

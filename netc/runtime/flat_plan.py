@@ -1,6 +1,6 @@
 """A plan as columns of numbers: what a file holds, and what binding computes with.
 
-All sizes stand in one list, each once; everything else names a size by its place in it. Every
+All sizes stand in one list (`netc.runtime.sizes`); everything else names one by its place. Every
 argument of every step is a base plus a size: the base is nothing, the weights, a buffer, a table,
 a function of the image or what `setup` made. So the argument blocks of a whole plan are
 `bases[base] + sizes[offset]`, two look-ups by NumPy. Steps as objects are made when someone asks
@@ -9,7 +9,7 @@ for them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -34,6 +34,7 @@ from netc.ir.plan import (
     TableArg,
     WeightArg,
 )
+from netc.runtime.sizes import SizeList, Sizes
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Part: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], int]  # of a table, in places of sizes
@@ -45,7 +46,8 @@ NOTHING, WEIGHTS, BUFFERS = 0, 1, 2  # bases; then tables, symbols, what is made
 class Columns:
     """The steps of a plan, one list per field, and the arguments of all steps in a row."""
 
-    sizes: tuple[Dim, ...]
+    sizes: Sizes
+    buffers: Ints  # bytes of each buffer, places in `sizes`
     tables: tuple[tuple[Part, ...], ...]
     symbols: tuple[str, ...]
     kernels: Ints  # places in `symbols`
@@ -105,6 +107,10 @@ class FlatPlan(Plan):
     def __hash__(self) -> int:
         return hash(_fields(self))
 
+    def numbers(self, known: Mapping[str, int]) -> Ints:
+        """What all sizes of the columns stand for. Raises GraphError and ResourceError."""
+        return ints(self.columns.sizes.numbers(known))
+
     @property
     def table_base(self) -> int:
         """The base of the first table."""
@@ -148,7 +154,8 @@ def flatten(plan: Plan) -> FlatPlan:
     """The same plan as columns."""
     if isinstance(plan, FlatPlan):
         return plan
-    sizes, tables, symbols = Numbering(), Numbering(), Numbering()
+    sizes, tables, symbols = SizeList(), Numbering(), Numbering()
+    buffers = ints([sizes.of(buffer.size) for buffer in plan.buffers])
     for arg in (arg for step in plan.steps for arg in step.args):
         if isinstance(arg, TableArg):
             tables.of(arg)
@@ -197,7 +204,8 @@ def flatten(plan: Plan) -> FlatPlan:
         by_image=ints([int(step.by_image) for step in steps]),
         tables=tuple(tuple(_part(part, sizes) for part in t.parts) for t in tables.items),
         symbols=tuple(symbols.items),
-        sizes=tuple(sizes.items),
+        sizes=sizes.sizes,
+        buffers=buffers,
     )
     made = plan.inputs, plan.outputs, plan.buffers, plan.conditions, columns
     return FlatPlan(*made, plan.setup, plan.batch)
@@ -208,7 +216,7 @@ def ints(values: Sequence[int]) -> Ints:
     return np.array(values, np.int64)
 
 
-def _part(part: Affine, sizes: Numbering) -> Part:
+def _part(part: Affine, sizes: SizeList) -> Part:
     if len(part.dims) != len(part.strides):
         raise ArtifactError(f"a table has {len(part.dims)} axes, {len(part.strides)} strides")
     dims = tuple(sizes.of(d) for d in part.dims)

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from netc.errors import ArtifactError, clean
 from netc.ir.cubin import check_cubin
 from netc.ir.gpu_code import PORTABLE, Code, GpuImage, GpuKernel, KernelText, Variant
-from netc.runtime.size_json import listed, text, whole, wrong
+from netc.runtime.checked import listed, text, whole, wrong
 
 Sections: TypeAlias = Mapping[str, bytes | memoryview]
 

@@ -9,7 +9,6 @@ from netc.errors import ArtifactError, ResourceError, clean
 from netc.ir.plan import ALIGN, Plan, Space, allocate, check_arena
 from netc.runtime.flat_plan import FlatPlan
 from netc.runtime.memory import PAGE
-from netc.runtime.ports import value_of
 from netc.runtime.turns import ALL, Batch, Stretch, Turns, inside, lives, stretches
 
 
@@ -27,7 +26,7 @@ class Layout:
     stretches: Sequence[tuple[Stretch, Mapping[int, int]]] = ()
 
 
-def plan_layout(plan: Plan, known: Mapping[str, int], separate: bool = False) -> Layout:
+def plan_layout(plan: FlatPlan, known: Mapping[str, int], separate: bool = False) -> Layout:
     """Sizes and arena offsets for these sizes of the symbols.
 
     With `separate` no two buffers share bytes: for runs that are watched.
@@ -100,12 +99,12 @@ def _room(
 
 
 def _buffer_sizes(
-    plan: Plan, known: Mapping[str, int], which: Sequence[int] | None = None
+    plan: FlatPlan, known: Mapping[str, int], which: Sequence[int] | None = None
 ) -> list[int]:
     """The bytes of some buffers, or of all."""
-    numbers = range(len(plan.buffers)) if which is None else which
-    sizes = [value_of(plan.buffers[i].size, known) for i in numbers]
-    for i, size in zip(numbers, sizes, strict=True):
+    buffers = range(len(plan.buffers)) if which is None else which
+    sizes: list[int] = plan.numbers(known)[plan.columns.buffers[buffers]].tolist()
+    for i, size in zip(buffers, sizes, strict=True):
         if not 0 <= size < 1 << 48:
             raise ResourceError(f"buffer {i} of the plan would have {size} bytes")
     return sizes

@@ -12,18 +12,9 @@ from netc.errors import ArtifactError, GraphError, clean
 from netc.ir.dims import Dim
 from netc.ir.plan import Buffer, Condition, Plan, Port, Space
 from netc.ir.types import DType, Layout, TensorType
-from netc.runtime.flat_plan import (
-    BUFFERS,
-    WEIGHTS,
-    Columns,
-    FlatPlan,
-    Ints,
-    Numbering,
-    Part,
-    flatten,
-    ints,
-)
-from netc.runtime.size_json import listed, size_from_json, size_to_json, text, whole, wrong
+from netc.runtime.checked import below, listed, text, whole, wrong
+from netc.runtime.flat_plan import BUFFERS, WEIGHTS, Columns, FlatPlan, Ints, Part, flatten, ints
+from netc.runtime.sizes import SizeList, sizes_from_json
 
 _ALONE = "cpu:0"  # the device of a plan that names no queues
 _MAX_AXES = 16  # of one part of a table
@@ -38,13 +29,14 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
     """The plan as lists, texts and numbers."""
     flat = flatten(plan)
     c = flat.columns
-    sizes = Numbering()
-    for size in c.sizes:
-        sizes.of(size)
+    sizes = SizeList(c.sizes.rows)
     made: dict[str, Any] = {
         "inputs": [_port(port, sizes) for port in flat.inputs],
         "outputs": [_port(port, sizes) for port in flat.outputs],
-        "buffers": [[b.space.value, sizes.of(b.size), b.first, b.last] for b in flat.buffers],
+        "buffers": [
+            [b.space.value, size, b.first, b.last]
+            for b, size in zip(flat.buffers, c.buffers.tolist(), strict=True)
+        ],
         "conditions": [[sizes.of(q.size), q.minimum, q.why] for q in flat.conditions],
         "tables": c.tables,
         "symbols": c.symbols,
@@ -54,8 +46,8 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
             *(a.tolist() for a in (c.kernels, c.counts, c.flops, c.bytes, c.barriers)),
             *(c.names, c.ops, c.devices, c.reads, c.writes),
         ],
-        "sizes": [size_to_json(size) for size in sizes.items],
     }
+    made["sizes"] = sizes.sizes.rows
     if {*c.devices, *(b.device for b in flat.buffers)} - {_ALONE} or any(c.waits):
         made["queues"] = [c.streams, c.waits, [[b.device, b.parts] for b in flat.buffers]]
     if flat.batch:
@@ -65,7 +57,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
     return made
 
 
-def _port(port: Port, sizes: Numbering) -> list[Any]:
+def _port(port: Port, sizes: SizeList) -> list[Any]:
     shape = [sizes.of(d) for d in port.type.shape]
     kind = port.type.dtype.value, port.type.layout.value
     return [port.name, *kind, shape, port.buffer, port.count]
@@ -109,7 +101,7 @@ class _Reading:
 
     def __init__(self, value: dict[str, Any]) -> None:
         self.value = value
-        self.sizes = tuple([size_from_json(size) for size in listed(value["sizes"])])
+        self.sizes = sizes_from_json(value["sizes"])
         self.symbols = tuple(map(text, listed(value["symbols"])))
         self.tables = tuple(tuple(map(self.part, listed(t))) for t in listed(value["tables"]))
         self.buffers = tuple(map(self.buffer, listed(value["buffers"])))
@@ -128,13 +120,7 @@ class _Reading:
 
     def size(self, place: Any) -> Dim:
         """The size at a place."""
-        return self.sizes[self.below(place, len(self.sizes))]
-
-    def below(self, value: Any, count: int) -> int:
-        """A place in a list of this length."""
-        if type(value) is not int or not 0 <= value < count:
-            raise wrong(value, f"a number below {count}")
-        return value
+        return self.sizes[below(place, len(self.sizes))]
 
     def numbers(self, values: Any, below: int, count: int | None = None) -> Ints:
         """A column of places in a list of length `below`."""
@@ -148,9 +134,9 @@ class _Reading:
         if len(listed(dims)) > _MAX_AXES:
             raise wrong(dims, f"at most {_MAX_AXES} axes")
         count = len(self.sizes)
-        lengths = [self.below(d, count) for d in dims]
-        steps = [self.below(s, count) for s in listed(strides, len(dims))]
-        return tuple(lengths), tuple(steps), self.below(base, count)
+        lengths = [below(d, count) for d in dims]
+        steps = [below(s, count) for s in listed(strides, len(dims))]
+        return tuple(lengths), tuple(steps), below(base, count)
 
     def buffer(self, value: Any) -> Buffer:
         """A buffer."""
@@ -189,8 +175,8 @@ class _Reading:
         dims = tuple(self.size(d) for d in listed(shape))
         kind = TensorType(_member(DType, dtype), dims, _member(Layout, layout))
         many = len(self.buffers)
-        counted = None if count is None else self.below(count, many)
-        return Port(text(name), kind, self.below(buffer, many), counted)
+        counted = None if count is None else below(count, many)
+        return Port(text(name), kind, below(buffer, many), counted)
 
     def condition(self, value: Any) -> Condition:
         """What a size must be at least."""
@@ -199,7 +185,7 @@ class _Reading:
 
     def touched(self, value: Any) -> tuple[int, ...]:
         """The buffers a step reads or writes."""
-        return tuple([self.below(b, len(self.buffers)) for b in listed(value)])
+        return tuple([below(b, len(self.buffers)) for b in listed(value)])
 
     def columns(self, makes: bool) -> Columns:
         """The steps and their arguments, among which may be what the setup `makes`."""
@@ -210,6 +196,7 @@ class _Reading:
         many = len(listed(self.value["bases"]))
         made = Columns(
             sizes=self.sizes,
+            buffers=ints([size for _, size, _, _ in self.value["buffers"]]),
             tables=self.tables,
             symbols=self.symbols,
             kernels=self.numbers(kernels, len(self.symbols)),
@@ -231,6 +218,6 @@ class _Reading:
         if int(made.counts.sum()) != many:
             raise wrong(counts, f"counts of {many} arguments")
         fixed = (made.bases == WEIGHTS) | (made.bases == last)
-        if not all(isinstance(self.sizes[i], int) for i in made.offsets[fixed]):
+        if not all(self.sizes.is_number(i) for i in made.offsets[fixed]):
             raise ArtifactError("the plan reads weights at a place that depends on the input")
         return made

@@ -14,10 +14,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from netc.errors import ResourceError
 from netc.ir.plan import Space
-from netc.runtime.flat_plan import BUFFERS, FlatPlan, Ints, ints
-from netc.runtime.ports import value_of
+from netc.runtime.flat_plan import BUFFERS, FlatPlan, Ints
 
 COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # images of a turn
 ALL = -1  # threads
@@ -88,10 +86,9 @@ def batch_of(plan: FlatPlan, known: Mapping[str, int], threads: int) -> Batch | 
     images = known.get(plan.batch, 0)
     if not 0 < threads < images:
         return None
-    one, two = (sizes_for(plan, known, count) for count in (1, 2))
+    one, two, three = (sizes_for(plan, known, count) for count in (1, 2, 3))
     c = plan.columns
-    sizes = [np.array([value_of(b.size, {**known, plan.batch: n}) for b in plan.buffers], np.int64)
-             for n in (1, 2, 3)]  # fmt: skip
+    sizes = [numbers[c.buffers] for numbers in (one, two, three)]
     each = sizes[1] - sizes[0]
     linear = (sizes[0] == each) & (sizes[2] == 3 * each)
     moves = one[c.offsets] != two[c.offsets]
@@ -106,11 +103,7 @@ def batch_of(plan: FlatPlan, known: Mapping[str, int], threads: int) -> Batch | 
 
 def sizes_for(plan: FlatPlan, known: Mapping[str, int], images: int) -> Ints:
     """The numbers that the plan's sizes stand for, for so many images. Raises ResourceError."""
-    sizes = {**known, plan.batch: images} if plan.batch else known
-    try:
-        return ints([value_of(size, sizes) for size in plan.columns.sizes])
-    except OverflowError:
-        raise ResourceError("a size of this run exceeds 64 bits") from None
+    return plan.numbers({**known, plan.batch: images} if plan.batch else known)
 
 
 def turns_of(plan: FlatPlan, batch: Batch, cache: int, threads: int) -> tuple[Turns, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,6 +13,8 @@ import pytest
 from click.testing import Result
 
 from netc.cli.app import COMMANDS
+from netc.runtime.artifact import open_artifact
+from netc.runtime.session import save_artifact
 
 Invoke = Callable[..., Result]
 
@@ -74,6 +77,15 @@ def test_inspect_of_a_model_shows_memory_and_trust(netc: Invoke, model: Path) ->
     text = netc("inspect", model).output
     assert "of memory a run" in text
     assert "code    trusted" in text
+
+
+def test_a_model_of_another_netc_is_made_again(netc: Invoke, model: Path) -> None:
+    """Its plan has another form, which only its own netc reads."""
+    wanted = netc("run", model, "-i", "x.npy").output
+    made = open_artifact(model).artifact()
+    save_artifact(replace(made, levels=[replace(level, abi=1) for level in made.levels]), "old.bin")
+    assert "for ABI 1, not 2: made again at load" in netc("inspect", "old.bin").output
+    assert netc("run", "old.bin", "-i", "x.npy").output == wanted
 
 
 def test_explain(netc: Invoke) -> None:

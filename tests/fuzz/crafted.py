@@ -17,6 +17,7 @@ from netc.runtime.plan_json import plan_to_json
 Change: TypeAlias = Callable[[dict[str, bytes], dict[str, Any]], None]
 
 LEVEL = native().name
+N, EIGHT, MORE = 0, 2, 11  # places among the plan's sizes: the batch, a number, the first unused
 PLAN, CODE = f"plan.{LEVEL}", f"code.{LEVEL}"
 
 
@@ -76,11 +77,16 @@ def put(value: Any, *path: Any) -> Change:
     return in_plan(edit)
 
 
-def size(value: Any, *users: Any) -> Change:
-    """The plan with this among its sizes, as the size of buffer 2 or where `users` says."""
+def size(value: Any, *users: Any, before: list[Any] | None = None) -> Change:
+    """The plan with this among its sizes, as the size of buffer 2 or where `users` says.
+
+    Those `before` it have places from MORE on.
+    """
 
     def edit(whole: Any) -> None:
         at = whole["plan"]
+        assert len(at["sizes"]) == MORE
+        at["sizes"] += before or []
         place = len(at["sizes"])
         at["sizes"].append(value)
         path = users or ("buffers", 2, 1)
@@ -121,12 +127,18 @@ def setup(value: Any, *path: Any) -> Change:
     return in_plan(edit)
 
 
-def nested(depth: int) -> Any:
-    """A size of min(min(…))."""
-    value: Any = [[1, "N"]]
+def nested(depth: int) -> list[Any]:
+    """Sizes: ⌊N / 8⌋, and of each before the square plus 1 by 8, and so on."""
+    rows: list[Any] = [["floordiv", N, EIGHT]]
     for _ in range(depth):
-        value = [[1, ["min", value, [[2, "N"]]]]]
-    return value
+        last = MORE + len(rows) - 1
+        rows += [[[1, last, last], [1]], ["floordiv", last + 1, EIGHT]]
+    return rows
+
+
+def doubled(times: int) -> list[Any]:
+    """Sizes: 2^62 · N, then each before times itself."""
+    return [[[1 << 62, N]], *([[1, MORE + i, MORE + i]] for i in range(times))]
 
 
 DEEP = b"[" * 50_000 + b"]" * 50_000
@@ -205,21 +217,35 @@ CRAFTED: dict[str, Change] = {
     "size 2^64": size(1 << 64),
     "size negative": size(-8),
     "size 2^62": size(1 << 62),
-    "size of 2^64 + 4": size([[1 << 62, "N"], [1 << 62, "N"], [4]]),
-    "size of an unknown symbol": size([[4, "Q"]]),
-    "size that divides by zero": size([[1, ["floordiv", [[1, "N"]], 0]]]),
-    "size that divides by a name": size([[1, ["floordiv", 1, [[1, "Q"]]]]]),
-    "size that calls": size([[1, ["__import__", 1, 1]]]),
-    "size of a name that is code": size([[1, "N if 1 else 2"]]),
-    "size of a long name": size([[1, "N" * 10_000]]),
-    "size of a power": size([[1, *["N"] * 3000]]),
-    "size of many terms": size([[1, "N"]] * 10_000),
-    "size of a bare name": size("N"),
+    "size of 2^64 + 4": size([[1 << 62, N], [1 << 62, N], [4]]),
+    "size of an unknown symbol": size("Q"),
+    "size that divides by zero": size(["floordiv", N, MORE], before=[0]),
+    "size that divides by less": size(["floordiv", N, MORE], before=[-2]),
+    "size that divides by a name": size(["floordiv", EIGHT, MORE], before=["Q"]),
+    "size that divides by what is zero": size(
+        ["floordiv", N, MORE + 1], before=[-1, [[1, N], [3, MORE]]]
+    ),
+    "size that calls": size(["__import__", N, N]),
+    "size of a name that is code": size("N if 1 else 2"),
+    "size of a long name": size("N" * 10_000),
+    "size of a power": size([[1, *[N] * 3000]]),
+    "size of many terms": size([[1, N]] * 10_000),
+    "size of no terms": size([]),
     "size of an empty term": size([[]]),
-    "size of a factor that is a number": size([[1, 2]]),
-    "size nested": size(nested(200)),
-    "size of min of two": size([[1, ["min", 1]]]),
-    "size of a power of a sum": size([[1, *[["min", [[1, "N"], [7]], [[3, "N"]]]] * 30]]),
+    "size of itself": size([[1, MORE]]),
+    "size of a later one": size([[1, MORE + 1]]),
+    "size of a call of itself": size(["min", MORE, N]),
+    "size of one before the first": size([[1, -1]]),
+    "size of a name in a term": size([[1, "N"]]),
+    "size of a term that is no list": size([1, N]),
+    "size of a coefficient of 2^64": size([[1 << 64, N]]),
+    "size of min of one": size(["min", N]),
+    "size of min of a float": size(["min", N, 0.0]),
+    "size nested": size([[1, MORE + 400]], before=nested(200)),
+    "size of 2^(2^100)": size([[1, MORE + 40]], before=doubled(40)),
+    "size of a power of a sum": size(
+        [[1, *[MORE + 2] * 30]], before=[[[1, N], [7]], [[3, N]], ["min", MORE, MORE + 1]]
+    ),
     "place of a size as text": put("0", "buffers", 2, 1),
     "buffers none": put([], "buffers"),
     "buffers null": put(None, "buffers"),
@@ -259,8 +285,8 @@ CRAFTED: dict[str, Change] = {
     "offset of no size": put(99999, "offsets", 0),
     "weights beyond the end": size(1 << 30, "offsets", 2),
     "weights before the start": size(-64, "offsets", 2),
-    "weights at a place that varies": size([[4, "N"]], "offsets", 2),
-    "number beyond 64 bits at run time": size([[1 << 62, "N"], [1 << 62, "N"]], "offsets", 3),
+    "weights at a place that varies": size([[4, N]], "offsets", 2),
+    "number beyond 64 bits at run time": size([[1 << 62, N], [1 << 62, N]], "offsets", 3),
     "tables null": put(None, "tables"),
     "table of no size": put([[[[99999], [0], 0]]], "tables"),
     "table of a negative size": table([[-5], [1], 0]),
@@ -278,8 +304,8 @@ CRAFTED: dict[str, Change] = {
     "setup with an input": setup([["x", "f32", "plain", [], 0, None]], "inputs"),
     "setup without an output": setup([], "outputs"),
     "setup of bytes": setup("u8", "outputs", 0, 1),
-    "setup with a symbol": setup([[1, "N"]], "sizes", 0),
-    "setup of 2^48 numbers": setup([["w", "f32", "plain", [4] * 8, 0, None]], "outputs"),
+    "setup with a symbol": setup("N", "sizes", 4),
+    "setup of 2^48 numbers": setup([["w", "f32", "plain", [0] * 8, 0, None]], "outputs"),
     "setup that calls the system": setup("execve", "symbols", 0),
     "setup that reads what it makes": setup(99, "bases", 1),
     "setup that begins nowhere": setup(9, "buffers", 0, 2),

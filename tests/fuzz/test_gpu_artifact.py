@@ -128,7 +128,7 @@ CRAFTED: dict[str, Change] = {
     "no plan": without("plan.cuda"),
     "no code": without("code.cuda"),
     "features of a level for any processor": level(features=["avx1024"]),
-    "another ABI": level(abi=2),
+    "another ABI": level(abi=99),
     "kernel that is not there": put("g9", "symbols", 0),
     "kernel of the host": put("affine", "symbols", 0),
     "copy in place of a kernel": put("memcpy", "symbols", 0),
@@ -182,7 +182,7 @@ def test_crafted(name: str, tmp_path: Path) -> None:
 
 
 MIXED: dict[str, Change] = {
-    "a copy of too many bytes": size([[4096, "N"]], "offsets", 6),
+    "a copy of too many bytes": size([[4096, 0]], "offsets", 6),
     "a copy of -1 bytes": size(-1, "offsets", 6),
     "a copy from before the start": size(-64, "offsets", 5),
     "a copy within the host": put("cpu:0", "steps", DEVICES, 1),

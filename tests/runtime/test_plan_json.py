@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import netc
+from netc.errors import ArtifactError, NetcError
 from netc.ir.dims import Dim, evaluate, least, most, sym
 from netc.ir.plan import Affine, CodeArg, IntArg, Plan, TableArg
 from netc.runtime.container import canonical
 from netc.runtime.flat_plan import flatten
 from netc.runtime.plan_json import plan_from_json, plan_to_json
-from netc.runtime.size_json import size_from_json, size_to_json
+from netc.runtime.sizes import SizeList, sizes_from_json
 from netc.runtime.tables import TableSet
 
 from .handmade import made_plan, make_plan
@@ -78,10 +80,38 @@ def grown(inner: st.SearchStrategy[Dim]) -> st.SearchStrategy[Dim]:
 
 @given(size=st.recursive(LEAVES, grown, max_leaves=6), n=st.integers(1, 40), h=st.integers(1, 40))
 def test_sizes(size: Dim, n: int, h: int) -> None:
-    back = size_from_json(json.loads(canonical(size_to_json(size))))
+    rows = SizeList()
+    place = rows.of(size)
+    back = sizes_from_json(json.loads(canonical(rows.sizes.rows)))
     known = {"N": n, "H": h, "W": 17}
-    assert back == size
-    assert evaluate(back, known) == evaluate(size, known)
+    assert back[place] == size
+    assert back.numbers(known)[place] == evaluate(size, known)
+    assert SizeList(back.rows).of(size) == place
+
+
+def test_sizes_share_their_parts() -> None:
+    """Rows are computed one by one, however long what they stand for is when written out."""
+    rows: list[Any] = ["N", 3]
+    for last in range(1, 200, 2):
+        rows += [[[1, last, last], [1, 0]], ["min", last + 1, 1]]
+    sizes = sizes_from_json(rows)
+    assert sizes.numbers({"N": 5})[-1] == 3
+    with pytest.raises(ArtifactError, match="a size of moderate length"):
+        sizes[len(sizes) - 1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        (["N", [[1 << 40, 0, 0]]], "exceeds 64 bits"),
+        (["N", [[-(1 << 62), 0]], [[1, 1, 1]]], "exceeds 64 bits"),
+        (["N", 0, ["floordiv", 0, 1]], "divided by 0"),
+        (["N", "W"], "no input says what W is"),
+    ],
+)
+def test_sizes_that_are_no_numbers(rows: list[Any], why: str) -> None:
+    with pytest.raises(NetcError, match=why):
+        sizes_from_json(rows).numbers({"N": 1 << 20})
 
 
 SMALL = st.lists(st.tuples(st.integers(0, 5), st.integers(-99, 99)), max_size=4)
