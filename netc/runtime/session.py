@@ -228,7 +228,8 @@ class Executable:
             return False
         team = self.team(binding)
         counts = thread_counts(self.threads, len(self.devices))
-        done = FLEET.run(counts, self.image.loop, team, lambda: self._launch(team, binding))
+        run = self.image.run
+        done = FLEET.run(counts, self.image.loop, team, lambda: self._launch(run, team, binding))
         team.check()
         return done
 
@@ -243,16 +244,17 @@ class Executable:
         """The one native call of a run."""
         if pool is None:
             binding.prepare(1, 0)
+            self._launch(self.image.run, binding, binding)
         else:
             binding.prepare(self.threads, pool.address)
-        self._launch(binding, binding)
+            self._launch(WORKERS.beside(self.image.run), binding, binding)
 
-    def _launch(self, job: Binding | Team, binding: Binding) -> None:
+    def _launch(self, run: Callable[[int], int], job: Binding | Team, binding: Binding) -> None:
         start = time.perf_counter()
         if binding.seconds > _LONG_RUN and on_main_thread():
-            call_apart(self.image.run, job)
+            call_apart(run, job)
         else:
-            self.image.run(job.job_address)
+            run(job.job_address)
         binding.seconds = time.perf_counter() - start
 
     def _named(self, outputs: Mapping[int, Array], word: Callable[[int], int]) -> dict[str, Array]:

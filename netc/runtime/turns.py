@@ -115,6 +115,9 @@ def turns_of(plan: FlatPlan, batch: Batch, cache: int, threads: int) -> tuple[Tu
         if plan.buffers[b].space is not Space.ARENA:
             allowed[users[b]] = False
         cuts[users[b][0] + 1 : users[b][-1] + 1] = False
+    for uses in users.values():
+        if len(uses) > 1 and not plan.columns.reads[uses[0]]:  # zeros, around what is written next
+            cuts[uses[0] + 1 : uses[1] + 1] = False
     gains = {c: np.where(allowed, _gains(batch, c, cache, threads), -np.inf)
              for c in COUNTS if c * threads < batch.images}  # fmt: skip
     found = _best(gains, cuts, 0, len(allowed))

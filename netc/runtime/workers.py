@@ -26,6 +26,7 @@ class Workers:
         self._lock = threading.Lock()
         self._pool: WorkerPool | None = None
         self._processors: tuple[int, ...] = ()
+        self._taken: tuple[int, ...] = ()  # by workers of the run that has the pool
 
     def forget(self) -> None:
         """In the child of a fork: the threads are gone, and with them whoever held the lock."""
@@ -33,25 +34,32 @@ class Workers:
         self._pool = None
 
     def run(self, threads: int, loop: RunLoop, call: Callable[[WorkerPool | None], None]) -> None:
-        """`call` with a pool of at least this many threads, or None where none start.
-
-        Where threads take every core there is, each worker has one of its own, and a caller on
-        a worker's core moves away for as long as it holds the pool: two on one core cost a time
-        slice at each barrier. With cores to spare the system spreads them better than any fixed
-        choice.
-        """
+        """`call` with a pool of at least this many threads, or None where none start."""
         with self._lock:
             pool = self._pool_of(threads, loop)
             taken = self._processors[1:]
-            if pool is None or threads != len(taken) + 1 or _processor() not in taken:
-                call(pool)
-                return
+            self._taken = taken if pool is not None and threads == len(taken) + 1 else ()
+            call(pool)
+
+    def beside(self, run: Callable[[int], int]) -> Callable[[int], int]:
+        """`run`, from whichever thread, on no processor that is a worker's for this run.
+
+        Where threads take every core there is, each worker has one of its own, and a caller there
+        moves away for as long as a run takes: two on one core cost a time slice at each barrier.
+        With cores to spare the system spreads them better than any fixed choice.
+        """
+
+        def away(job: int) -> int:
+            if _processor() not in self._taken:
+                return run(job)
             allowed = os.sched_getaffinity(0)
             try:
-                os.sched_setaffinity(0, allowed - set(taken) or allowed)
-                call(pool)
+                os.sched_setaffinity(0, allowed - set(self._taken) or allowed)
+                return run(job)
             finally:
                 os.sched_setaffinity(0, allowed)
+
+        return away
 
     def _pool_of(self, threads: int, loop: RunLoop) -> WorkerPool | None:
         if self._pool is not None and self._pool.threads >= threads:

@@ -114,6 +114,32 @@ def test_the_callers_processors_are_as_before() -> None:
     assert os.sched_getaffinity(0) == before
 
 
+@pytest.mark.skipif(host.core_count() < 2, reason="one core")
+@pytest.mark.parametrize("seconds", [0.0, 1.0])
+def test_a_run_of_all_cores_is_on_no_workers_processor(
+    seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither where the caller calls, nor in the thread of a run that is taken to be long."""
+    exe, x = make_executable(threads=host.core_count()), feed(2)
+    exe(x)
+    theirs = {p for w in workers() for p in os.sched_getaffinity(w.native_id or 0)}
+    assert len(theirs) == host.core_count() - 1
+    run, before, seen = exe.image.run, os.sched_getaffinity(0), []
+
+    def noting(job: int) -> int:
+        seen.append((threading.current_thread().name, os.sched_getaffinity(0)))
+        return run(job)
+
+    monkeypatch.setattr(exe.image, "run", noting)
+    monkeypatch.setattr("netc.runtime.workers._processor", lambda: min(theirs))
+    next(iter(exe._bindings.values())).seconds = seconds
+    exe(x)
+    [(name, on)] = seen
+    assert (name == "netc-run") == (seconds > 0)
+    assert on == before - theirs
+    assert os.sched_getaffinity(0) == before
+
+
 @pytest.mark.parametrize("threads", [0, -1, 257, 1.5, "many", "", True, [2]])
 def test_a_number_of_threads_that_is_none(threads: object) -> None:
     with pytest.raises(UsageError, match="threads is"):

@@ -205,6 +205,20 @@ def test_images_that_do_not_follow_one_another_stay_together() -> None:
             assert all(len(where) == 1 for where in inside)
 
 
+def test_zeros_around_planes_are_in_turns_where_the_planes_are() -> None:
+    exe = tiny()
+    plan = exe.image.plan
+    found = batch(exe, 64, moved=1.0)
+    zeros = [(i, plan.users[w][1]) for i, s in enumerate(plan.steps) if s.op == "zero halo"
+             for w in s.writes]  # fmt: skip
+    assert zeros
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        drawn = replace(found, moved=(rng.integers(0, 2, len(plan.steps)) * 2**20))
+        for t in turns_of(plan, drawn, 32 << 20, 1):
+            assert all((t.first <= a < t.end) == (t.first <= b < t.end) for a, b in zeros)
+
+
 def test_every_image_once() -> None:
     plan = tiny().image.plan
     end = len(plan.columns.names)

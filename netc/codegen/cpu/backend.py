@@ -12,14 +12,13 @@ from netc.codegen.buffers import Home, Placement
 from netc.codegen.cpu.anchors import lower
 from netc.codegen.cpu.emit import Module
 from netc.codegen.cpu.gemm import GemmFamily
-from netc.codegen.cpu.halo import zero_halo
+from netc.codegen.cpu.halo import halo_bytes, zero_halo
 from netc.codegen.cpu.image import Image
 from netc.codegen.cpu.library import build_image
 from netc.codegen.cpu.lowering import Exact, Lowering
 from netc.codegen.cpu.target import Target
 from netc.codegen.operand import Call, Kernel, Packing, WeightStore
 from netc.codegen.steps import Work
-from netc.ir.dims import product
 from netc.ir.graph import Graph, Node
 from netc.ir.op import Array
 from netc.ir.plan import Plan
@@ -58,9 +57,8 @@ class CpuBackEnd:
                 owner = placement.owners[buffer]
                 call = zero_halo(self.ctx, owner)
                 writes = ((buffer, "halo"),)
-                moved = product(owner.sizes[:2]) * 4
                 halo = replace(w, call=call, op="zero halo", reads=(), writes=writes, flops=0)
-                out.append(replace(halo, bytes=moved))
+                out.append(replace(halo, bytes=halo_bytes(owner)))
             out.append(w)
         return out
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from netc.codegen.cpu.emit import Function, Val
 from netc.codegen.cpu.lowering import Lowering
 from netc.codegen.operand import BLOCK, Call, Operand
-from netc.ir.dims import product
-from netc.ir.plan import IntArg
+from netc.ir.dims import Dim, most, product
+from netc.ir.plan import ALIGN, IntArg
 
 _FLOAT = 4  # bytes
 
@@ -28,6 +28,15 @@ def zero_halo(ctx: Lowering, o: Operand) -> Call:
     args = (planes, plane * _FLOAT, row * _FLOAT, height, edge, width * column * _FLOAT)
     assert lane == column
     return Call(symbol, (o.pointer(-edge), *(IntArg(a) for a in args), IntArg(2 * wide * lane * 4)))
+
+
+def halo_bytes(o: Operand) -> Dim:
+    """The bytes that zeros move: of a row at least the cache line they lie in."""
+    row, column = o.strides[-2:]
+    high, wide = o.halo
+    height = o.sizes[-2]
+    line = most(2 * wide * column * _FLOAT, ALIGN)
+    return product(o.sizes[:-2]) * (2 * high * row * _FLOAT + height * line)
 
 
 def _emit(f: Function) -> None:
