@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,18 +44,19 @@ class Initializer:
         n = {"fan_in": fan_in, "fan_out": fan_out}.get(self.fan, (fan_in + fan_out) / 2) or 1
         match self.kind:
             case "uniform":
-                out = rng.uniform(self.a, self.b, shape)
+                out = _drawn(shape, lambda count: rng.uniform(self.a, self.b, count))
             case "gaussian":
-                out = rng.normal(self.a, self.b, shape)
+                out = _drawn(shape, lambda count: rng.normal(self.a, self.b, count))
                 if self.sparse >= 0 and shape:
                     out *= rng.random(shape) < self.sparse / max(1, shape[0])
             case "positive_unitball":
                 out = rng.random(shape)
                 out /= out.sum(tuple(range(1, out.ndim)), keepdims=True)
             case "xavier":
-                out = rng.uniform(-np.sqrt(3 / n), np.sqrt(3 / n), shape)
+                most = np.sqrt(3 / n)
+                out = _drawn(shape, lambda count: rng.uniform(-most, most, count))
             case "msra":
-                out = rng.normal(0, np.sqrt(2 / n), shape)
+                out = _drawn(shape, lambda count: rng.normal(0, np.sqrt(2 / n), count))
             case "bilinear":
                 out = np.broadcast_to(_bilinear(shape[-1] if shape else 1), shape)
             case _:
@@ -63,7 +65,18 @@ class Initializer:
 
 
 _LARGE = 3.4e38  # the largest float32, about
+_DRAWN = 1 << 14  # numbers
 KINDS = ("constant", "uniform", "gaussian", "positive_unitball", "xavier", "msra", "bilinear")
+
+
+def _drawn(shape: tuple[int, ...], draw: Callable[[int], Array]) -> Array:
+    """A float32 array of float64 draws, made some at a time: a cache holds them."""
+    out = np.empty(shape, np.float32)
+    flat = out.reshape(-1)
+    for start in range(0, flat.size, _DRAWN):
+        part = flat[start : start + _DRAWN]
+        part[:] = draw(part.size)
+    return out
 
 
 def _bilinear(k: int) -> Array:
