@@ -10,6 +10,7 @@ expressions, so shapes compare with `==`.
 from __future__ import annotations
 
 import ast
+import keyword
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -158,8 +159,12 @@ def _make(terms: Iterable[tuple[Monomial, int]]) -> Dim:
     return Expr(tuple(order))
 
 
+@lru_cache(maxsize=256)
 def sym(name: str) -> Dim:
-    """The symbol `name` as a size."""
+    """The symbol `name` as a size. Raises GraphError for what `parse_dim` would not read back."""
+    spelt = name.isascii() and name.isidentifier()
+    if not spelt or keyword.iskeyword(name) or name in ("min", "max"):
+        raise GraphError(f"`{clean(name)}` is no name for a size", help="N, H and W are usual")
     return Expr((((Sym(name),), 1),))
 
 

@@ -184,9 +184,15 @@ class NumPy:
         return np.where(mask, a, b)
 
 
+def _power(a: Any, b: Any) -> Any:
+    """C's pow; for an exponent of 1/2 NumPy takes the root, which differs at -0 and -infinity."""
+    odd = np.equal(b, 0.5) & ((np.equal(a, 0)) | np.isneginf(a))
+    return np.where(odd, np.abs(a), np.power(a, b))
+
+
 _NUMPY: dict[str, Any] = {
     "+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide, "max": np.maximum,
-    "min": np.minimum, "pow": np.power, "<": np.less, "<=": np.less_equal, ">": np.greater,
+    "min": np.minimum, "pow": _power, "<": np.less, "<=": np.less_equal, ">": np.greater,
     ">=": np.greater_equal, "==": np.equal, "!=": np.not_equal,
 }  # fmt: skip
 

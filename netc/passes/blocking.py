@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from netc.ir.dims import Dim
 from netc.ir.graph import Node, Value
-from netc.ir.ops.convolution import Conv, ConvTranspose
+from netc.ir.ops.convolution import Conv, ConvTranspose, Fc
 from netc.ir.ops.shape import Concat, Slice
 from netc.ir.scalar import Elementwise
 from netc.ir.types import TensorType
@@ -64,6 +64,8 @@ def why_plain(node: Node, fixed: Fixed) -> str | None:
     match node.op:
         case Conv() | ConvTranspose():
             return _why_plain_conv(node)
+        case Fc():
+            return ""
         case Elementwise():
             return _why_plain_elementwise(node, fixed)
         case Concat(axis=1):

@@ -121,6 +121,7 @@ def norm_before(rw: Rewriter, node: Node) -> Value | None:
     if not rw.only_reader(y, node, "it is"):
         return None
     why = _why_no_shift(node) if form.shift is not None else None
+    why = why or why_not_finite(rw, "weight", node.inputs[1])
     if why:
         rw.refuse(y.node, f"%{y.node.name} is not folded into %{node.name}: {why}")
         return None

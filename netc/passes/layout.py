@@ -93,6 +93,8 @@ class Wishes:
         match node.op:
             case Fc(axis=axis) if value == node.inputs[0] and axis == 1 and value.type.rank == 4:
                 return FREE
+            case Fc():
+                return PLAIN
             case Windowed(groups=groups) if label is C8:
                 if value != node.inputs[0]:
                     return PLAIN

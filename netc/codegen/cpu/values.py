@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 
@@ -44,8 +45,16 @@ def const_float(value: float, type: str = "float") -> Val:
     """A float32 or float64 constant spelt by its bits, splat over all lanes of a vector type."""
     shape = Val(type, "")
     if shape.element == "float":
-        value = struct.unpack("<f", struct.pack("<f", value))[0]
+        value = _as_float32(value)
     return _splat(shape, f"0x{struct.pack('>d', value).hex().upper()}")
+
+
+def _as_float32(value: float) -> float:
+    """The nearest float32, infinity beyond the largest."""
+    try:
+        return float(struct.unpack("<f", struct.pack("<f", value))[0])
+    except OverflowError:
+        return math.copysign(math.inf, value)
 
 
 def _splat(shape: Val, literal: str) -> Val:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from netc.errors import GraphError
-from netc.frontend.net.maker import Site
+from netc.frontend.net.maker import Site, real
 from netc.frontend.net.words import show
 from netc.ir.dims import Expr, least, most
 from netc.ir.graph import Value
@@ -109,9 +109,9 @@ def tensors(site: Site, sign: str, a: Any, b: Any) -> Value:
         if not (isinstance(x, Value | tuple) or is_number(x)):
             raise GraphError(f"`{sign}` joins tensors and numbers, not {show(x)}")
     if is_number(b) and sign in _AFFINE_RIGHT:
-        return _made(site, "affine", a, **_AFFINE_RIGHT[sign](float(b)))
+        return _made(site, "affine", a, **_AFFINE_RIGHT[sign](real(b)))
     if is_number(a) and sign in _AFFINE_LEFT:
-        return _made(site, "affine", b, **_AFFINE_LEFT[sign](float(a)))
+        return _made(site, "affine", b, **_AFFINE_LEFT[sign](real(a)))
     return _made(site, _TENSORS[sign], site.constant(a), site.constant(b))
 
 

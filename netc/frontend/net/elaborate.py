@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -35,7 +34,6 @@ from netc.ir.shards import Shard
 from netc.ir.types import DType, TensorType
 
 MAX_REPORTED = 20
-_SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _BLOCK_DEPTH = 4  # what a block within a block adds to the depth
 
 
@@ -167,9 +165,8 @@ class Elaborator(Expressions):
             raise GraphError("an input has an element type and a shape", port.type.span, help)
         for item in e.items:
             if isinstance(item, ast.Name) and item.id not in scope:
-                if not _SYMBOL.fullmatch(item.id) or item.id in ("min", "max"):
-                    raise GraphError(f"`{clean(item.id)}` is no name for a size", item.span)
-                scope[item.id] = sym(item.id)
+                with located(item.span):
+                    scope[item.id] = sym(item.id)
         declared = self.type(base, [self.eval(item, scope) for item in e.items])
         return self._shaped(port, declared)
 

@@ -135,7 +135,8 @@ class Expressions(ABC):
 
     def _negate(self, e: ast.Negate, x: Any, hint: str) -> Any:
         if isinstance(x, Value):
-            return arithmetic.negated(self.maker.site(self.maker.free(hint or "affine")), x)
+            with self.maker.b.at(e.span):
+                return arithmetic.negated(self.maker.site(self.maker.free(hint or "affine")), x)
         return -x if isinstance(x, float) else arithmetic.constants("-", 0, x)
 
     def _placed(self, e: ast.Expr, device: str, scope: Scope, hint: str) -> Any:

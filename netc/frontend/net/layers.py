@@ -41,7 +41,9 @@ def _weights_shape(
         raise GraphError("`kernel` is not given")
     if out < 1:
         raise GraphError(f"`out` is {out}; at least 1 channel is needed")
-    axes = max(0, x.type.rank - 2)
+    if x.type.rank < 3:
+        raise GraphError(f"x is {x.type}; a convolution needs an axis behind the channels")
+    axes = x.type.rank - 2
     return out, (kernel,) * axes if isinstance(kernel, int) else kernel
 
 

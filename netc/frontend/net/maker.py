@@ -99,6 +99,14 @@ class Maker:
         return made
 
 
+def real(x: float) -> float:
+    """A number as a float. Raises GraphError for an int that no float is near."""
+    try:
+        return float(x)
+    except OverflowError:
+        raise GraphError("a number is too large for a float") from None
+
+
 class Site:
     """One use of a word."""
 
@@ -139,10 +147,11 @@ class Site:
             return x
         if isinstance(x, tuple):
             return self._channels(x)
-        return self.maker.b(Const(f32[()], float(x)), name=f"{self.name}/const").out
+        return self.maker.b(Const(f32[()], real(x)), name=f"{self.name}/const").out
 
     def _channels(self, numbers: tuple[Any, ...]) -> Value:
         if not numbers or not all(isinstance(n, int | float) for n in numbers):
             raise GraphError("a list that meets a tensor holds one number per channel")
-        array = np.asarray(numbers, np.float32).reshape(-1, 1, 1)
+        with np.errstate(over="ignore"):  # infinity beyond the largest float32
+            array = np.array([real(n) for n in numbers]).astype(np.float32).reshape(-1, 1, 1)
         return self.maker.param(f"{self.name}.c", f32[array.shape], Initializer(), array)

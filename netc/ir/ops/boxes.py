@@ -65,6 +65,7 @@ class PriorBox(Op, name="prior_box"):
 
     @np.errstate(all="ignore")
     def reference(self, x: Array, image: Array) -> Array:
+        exact = np.float64 if x.dtype == np.float64 else np.float32
         rows, columns = x.shape[2:]
         height, width = self.img_size or known(image.shape[2:], "sizes")
         down, across = self.step or (height / max(1, rows), width / max(1, columns))
@@ -76,7 +77,7 @@ class PriorBox(Op, name="prior_box"):
         boxes = np.concatenate([middle - sides / 2, middle + sides / 2], -1) / np.tile(scale, 2)
         boxes = np.clip(boxes, 0, 1) if self.clip else boxes
         variance = np.broadcast_to(np.array(self.variance), boxes.shape)
-        return np.stack([boxes.reshape(1, -1), variance.reshape(1, -1)], 1).astype(x.dtype)
+        return np.stack([boxes.reshape(1, -1), variance.reshape(1, -1)], 1).astype(exact)
 
     samples = (
         case(f32[1, 5, 3, 4], f32[1, 3, 48, 64], min_size=(16.0,)),

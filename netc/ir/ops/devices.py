@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from netc.ir.op import Array, Op, case, require
 from netc.ir.ops.shape import Concat
+from netc.ir.ops.windows import floats
 from netc.ir.types import TensorType, f32
 
 
@@ -49,6 +50,7 @@ class AllReduce(Op, name="all_reduce"):
     """
 
     def infer(self, first: TensorType, *more: TensorType) -> TensorType:
+        floats(first)
         for x in more:
             require(x == first, f"sums {first} and {x}")
         return first

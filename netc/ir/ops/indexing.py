@@ -121,7 +121,9 @@ class Im2col(Op, name="im2col"):
         return tuple(conv_size(*each) for each in window)
 
     def infer(self, x: TensorType) -> TensorType:
+        floats(x)
         axes = len(self.kernel)
+        require(axes > 0, f"x is {x}; windows need an axis behind the channels")
         require(x.rank == 2 + axes, f"x is {x}; a kernel of {axes} axes needs {2 + axes}")
         rows = x.shape[1] * math.prod(self.kernel)
         return x.with_shape((x.shape[0], rows, *self.sizes(x.shape[2:])))
@@ -154,6 +156,8 @@ class Compact(Op, name="compact"):
     def infer(self, *xs: TensorType) -> Types:
         require(len(xs) >= 2, "tensors and a selector are needed")
         selector = xs[-1]
+        floats(selector, first=len(xs) - 1)
+        require(selector.rank >= 1, f"the selector is {selector}; one number per row is needed")
         for i, x in enumerate(xs):
             require(x.rank >= 1, f"input {i} has no rows")
             same = x.shape[0] == selector.shape[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -111,14 +112,16 @@ class ArgMax(Op, name="argmax"):
 
     def reference(self, x: Array) -> Array:
         whole = self.axis is None
-        rows = x.reshape(x.shape[0], -1) if whole else np.moveaxis(x, self.axis or 0, -1)
+        flat = x.shape[0], math.prod(x.shape[1:])
+        rows = x.reshape(flat) if whole else np.moveaxis(x, self.axis or 0, -1)
         order = np.argsort(rows, -1, kind="stable")[..., ::-1][..., : self.top_k]
         best = np.take_along_axis(rows, order, -1)
         if not whole:
             found = best if self.values else order.astype(x.dtype)
             return np.asarray(np.moveaxis(found, -1, self.axis or 0))
         both = [order.astype(x.dtype), best] if self.values else [order.astype(x.dtype)]
-        return np.stack(both, 1).reshape(x.shape[0], len(both), -1, *(1 for _ in x.shape[3:]))
+        shape = x.shape[0], len(both), self.top_k, *(1 for _ in x.shape[3:])
+        return np.stack(both, 1).reshape(shape)
 
     def flops(self, x: TensorType) -> Dim:
         return x.count

@@ -21,9 +21,9 @@ def axis_of(axis: int, rank: int) -> int:
     return axis % rank
 
 
-def floats(*xs: TensorType) -> None:
-    """Require float32 operands."""
-    for i, x in enumerate(xs):
+def floats(*xs: TensorType, first: int = 0) -> None:
+    """Require float32 operands, the inputs from number `first` on."""
+    for i, x in enumerate(xs, first):
         require(x.dtype is DType.F32, f"input {i} is {x}; f32 is needed here (see cast)")
 
 

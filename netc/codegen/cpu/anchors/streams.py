@@ -137,11 +137,12 @@ class Stream:
                 part = value if whole else f.shuffle(value, value, range(first, first + BLOCK))
                 f.store(part, place, self.size)
             return
-        pixel = f.gep(self.base, f.mul(f.ashr(at, 3), self.step))
-        first = extra % BLOCK
-        bases = self.channel_bases(pixel)[first : first + lanes]
-        for i in reversed(range(lanes)):  # the last channel that exists is written last
-            f.store(f.extract(value, i), bases[i], self.size)
+        for begin in range(0, lanes, BLOCK):
+            number, first = divmod(extra + begin, BLOCK)
+            pixel = f.gep(self.base, f.mul(f.add(f.ashr(at, 3), number), self.step))
+            bases = self.channel_bases(pixel)[first:]
+            for i in reversed(range(min(BLOCK, lanes))):  # the last one that exists is last
+                f.store(f.extract(value, begin + i), bases[i], self.size)
 
     def masked_store(self, value: Val, at: Val, mask: Val) -> None:
         """The elements under the mask; mode c."""
