@@ -18,8 +18,10 @@ from netc.ir.dims import Dim, evaluate, product
 from netc.ir.graph import Graph, Node, Value
 from netc.ir.op import Array
 from netc.ir.ops import devices
-from netc.ir.ops.convolution import Conv, ConvTranspose
+from netc.ir.ops.convolution import Conv, ConvTranspose, Fc
 from netc.ir.ops.fused import Fused
+from netc.ir.ops.indexing import Compact
+from netc.ir.ops.reduction import ArgMax
 from netc.ir.ops.shape import Concat, Flatten, Reshape, Slice
 from netc.ir.ops.sources import Const, Input, Param
 from netc.ir.plan import Space
@@ -29,6 +31,8 @@ from netc.ir.verify import is_copy
 VIEWS = (Reshape, Flatten, Slice, Concat)
 CPU = Device("cpu")
 HOST_KINDS = ("cpu", "sim")  # kinds of devices whose kernels are the processor's
+DENSE = (ArgMax, Compact, Fc)  # their kernels write results without gaps
+
 Halo = tuple[int, ...]
 
 
@@ -181,6 +185,11 @@ def wanted_halo(node: Node) -> Halo:
     if isinstance(node.op, ConvTranspose) and phases.why_whole(node) is None:
         return tuple(a.halo for a in phases.axes_of(node))
     return (0, 0)
+
+
+def _writes_densely(node: Node) -> bool:
+    """Whether a kernel's results have no place for zeros between their rows: a copy has."""
+    return isinstance(node.op, Fused) and any(isinstance(n.op, DENSE) for n in node.op.body.nodes)
 
 
 def _halos(graph: Graph) -> dict[Value, Halo]:
@@ -338,11 +347,12 @@ class Placer:
         """Where a kernel writes `v`: into its concat, into the caller's array, or its own."""
         if v in self.parent:
             return self._part(*self.parent[v])
-        if v in self.output_of and v.type.layout is Layout.PLAIN and not any(self._halo(v)):
+        halo = (0, 0) if _writes_densely(v.node) else self._halo(v)
+        if v in self.output_of and v.type.layout is Layout.PLAIN and not any(halo):
             operand = self.fresh(v.type, Space.OUTPUT, v.node)
             self.done.outputs[self.output_of[v]] = operand.buffer
             return operand
-        return self.fresh(v.type, Space.ARENA, v.node, self._halo(v))
+        return self.fresh(v.type, Space.ARENA, v.node, halo)
 
     def _halo(self, v: Value) -> Halo:
         return self.halos.get(v, (0, 0))
