@@ -235,7 +235,7 @@ def _gpu_back_end(store: WeightStore, graph: Graph, options: Options) -> GpuBack
             inner = (n.name for n in node.op.body.nodes if not isinstance(n.op, Input))
             by_node |= dict.fromkeys(inner, by_node[node.name])
     back_end = GpuBackEnd(store, Precision(options.precision), by_node)
-    back_end.set_aside(graph)
+    back_end.prepare(graph)
     return back_end
 
 

@@ -11,7 +11,7 @@ from netc.ir.plan import ALIGN, Buffer, BufferArg, IntArg, Plan, Space, Step, We
 from netc.runtime.driver import Launch, Span
 from netc.runtime.flat_plan import FlatPlan, flatten
 from netc.runtime.gpu_json import ELEMENTS, NUMBERS
-from netc.runtime.layout import Layout, named_sizes, place_region
+from netc.runtime.layout import Layout, named_sizes, place_regions
 from netc.runtime.memory import size_text
 from netc.runtime.ports import value_of
 from netc.runtime.segments import MEMCPY, Segment, cuda_index, cut, is_gpu_step
@@ -122,15 +122,15 @@ class GpuPlan:
                 what = f"{name} would have {size_text(size)} on a GPU; a kernel reaches "
                 help = "give a smaller batch or image"
                 raise ResourceError(what + size_text(most), help=help)
+        lives = [self._life(i) for i in range(len(sizes))]
         offsets: dict[int, int] = {}
         arenas: dict[int | None, int] = {}
         for home in (None, *self.devices):
             inside = [i for i, where in enumerate(self.homes) if where == home]
             if home is None:
                 inside = [i for i in inside if self.plan.buffers[i].space is Space.ARENA]
-            lives = [self._life(i) for i in inside]
-            found, total = place_region([sizes[i] for i in inside], lives)
-            offsets |= dict(zip(inside, found, strict=True))
+            found, total = place_regions(self.plan, inside, sizes, lives)
+            offsets |= found
             arenas[home] = max(total, ALIGN) + ALIGN
         return Places(sizes, offsets, arenas)
 

@@ -114,17 +114,29 @@ def _arena(
     plan: Plan, sizes: Sequence[int], spans: Sequence[tuple[int, int]]
 ) -> tuple[dict[int, int], int]:
     """Offsets of the arena's buffers, each device's in a region of its own, and its length."""
+    inside = [i for i, buffer in enumerate(plan.buffers) if buffer.space is Space.ARENA]
+    offsets, total = place_regions(plan, inside, sizes, spans)
+    return offsets, max(total, ALIGN) + ALIGN
+
+
+def place_regions(
+    plan: Plan, which: Sequence[int], sizes: Sequence[int], spans: Sequence[tuple[int, int]]
+) -> tuple[dict[int, int], int]:
+    """Offsets of some buffers, those of each device in a region of its own, and the length.
+
+    Only of one device's buffers do the spans say when their bytes are free for others. `sizes` and
+    `spans` are of all buffers.
+    """
     homes: dict[str, list[int]] = {}
-    for i, buffer in enumerate(plan.buffers):
-        if buffer.space is Space.ARENA:
-            homes.setdefault(buffer.device, []).append(i)
+    for i in which:
+        homes.setdefault(plan.buffers[i].device, []).append(i)
     offsets: dict[int, int] = {}
     total = 0
     for mine in homes.values():
         found, size = place_region([sizes[i] for i in mine], [spans[i] for i in mine])
         offsets |= {i: total + at for i, at in zip(mine, found, strict=True)}
         total += -(-size // PAGE) * PAGE if len(homes) > 1 else size
-    return offsets, max(total, ALIGN) + ALIGN
+    return offsets, total
 
 
 def place_region(sizes: Sequence[int], lives: Sequence[tuple[int, int]]) -> tuple[list[int], int]:

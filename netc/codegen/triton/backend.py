@@ -10,6 +10,7 @@ from netc.codegen.steps import Work
 from netc.codegen.triton.anchors import lower
 from netc.codegen.triton.home import GpuHome
 from netc.codegen.triton.lowering import Lowering
+from netc.codegen.triton.places import exact_values
 from netc.codegen.triton.precision import Precision
 from netc.ir.gpu_code import KernelText
 from netc.ir.graph import Graph
@@ -29,14 +30,15 @@ class GpuBackEnd:
         self.ctx = Lowering(store, precision, by_node or {})
         self.home = GpuHome(self.ctx)
 
-    def set_aside(self, graph: Graph) -> None:
-        """Store whole the parameters that will be rounded when they are packed.
+    def prepare(self, graph: Graph) -> None:
+        """Note which values keep all digits, and store whole the parameters that will be rounded.
 
         They stand before all that kernels read, so that no GPU takes them along. Only large ones:
         what kernels read as it is would be found there, and the GPU would take them all.
         """
         if not any(p.element for p in (self.ctx.precision, *self.ctx.by_node.values())):
             return
+        self.ctx.exact = exact_values(graph)
         for node in graph.params:
             if node.out.type.rank >= 2 and graph.weights[node.name].size >= _LARGE:
                 self.ctx.store.add(graph.weights[node.name])

@@ -9,12 +9,8 @@ from netc.codegen.operand import Operand, row_major
 from netc.codegen.triton.lowering import Lowering
 from netc.ir.dims import Dim
 from netc.ir.graph import Builder, Graph, Node
-from netc.ir.ops.boxes import PriorBox
 from netc.ir.ops.convolution import Conv
 from netc.ir.ops.fused import Fused
-from netc.ir.ops.image import Unpool
-from netc.ir.ops.pooling import MaxPoolIndex
-from netc.ir.ops.reduction import ArgMax
 from netc.ir.ops.sources import Input, Param
 from netc.ir.plan import Space
 from netc.ir.types import DType, TensorType
@@ -24,7 +20,6 @@ if TYPE_CHECKING:
 
 FEW = 16  # channels below which a window's taps and channels are walked at once
 WHOLE = 4  # channels that are read together
-_PLACES = (MaxPoolIndex, ArgMax, Unpool, PriorBox)  # whose results are, or are found by, numbers
 
 
 class GpuHome(Home):
@@ -41,9 +36,9 @@ class GpuHome(Home):
 
     def _element(self, node: Node) -> str:
         """How floats are stored; places and indices need all their digits."""
-        inner = node.op.body.nodes if isinstance(node.op, Fused) else (node,)
-        if any(isinstance(n.op, _PLACES) for n in inner):
+        if any(v in self.ctx.exact for v in node.results):
             return ""
+        inner = node.op.body.nodes if isinstance(node.op, Fused) else (node,)
         own = (n for n in (*inner, node) if not isinstance(n.op, Input))  # those are others' names
         named = [n for n in own if n.name in self.ctx.by_node]
         return self.ctx.precision_of(named[0] if named else node).element

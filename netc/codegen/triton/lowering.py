@@ -23,7 +23,7 @@ from netc.codegen.triton.precision import Precision
 from netc.codegen.triton.source import Source
 from netc.ir.dims import Dim
 from netc.ir.gpu_code import KernelText, Variant
-from netc.ir.graph import Node
+from netc.ir.graph import Node, Value
 from netc.ir.op import Array, Op
 from netc.ir.plan import IntArg, WeightArg
 
@@ -50,6 +50,7 @@ class Lowering:
     precision: Precision = Precision.HIGH
     by_node: Mapping[str, Precision] = field(default_factory=dict)
     batches: tuple[int, ...] = (1, 16, 128)  # what an unknown batch counts as when tiles are ranked
+    exact: frozenset[Value] = frozenset()  # that keep all digits in any precision
     kernels: dict[str, KernelText] = field(default_factory=dict)
     _symbols: dict[tuple[str, tuple[str, ...], tuple[int, ...]], str] = field(default_factory=dict)
 

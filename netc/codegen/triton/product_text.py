@@ -156,7 +156,7 @@ class _Writer:
             if axis.transposed:
                 self.starts[axis] = src.let(f"{index} + {axis.pad}")
                 continue
-            start = index if axis.stride == 1 else f"{index} * {axis.stride}"
+            start = index if axis.stride == 1 or index == "0" else f"{index} * {axis.stride}"
             if axis.pad:
                 start = f"{start} - {axis.pad}"
             if axis.reach is not None:
@@ -167,7 +167,9 @@ class _Writer:
         if p.groups > 1:
             shift = p.spread * p.channels
             terms.append(f"group * {self.size(shift, 'group')}")
-        src.line(f"xb = {' + '.join(terms) or '0 * row'}")
+        if not terms or all(index == "0" for index in rows):
+            terms.append("0 * row")  # as many places as a tile has, also where all are one
+        src.line(f"xb = {' + '.join(terms)}")
         column = "col" if p.groups == 1 else f"(group * {self.columns} + col)"
         src.line(f"wb = {column} * {self.size(p.row, 'row')}")
 

@@ -1,0 +1,98 @@
+"""Small nets at the edges of the GPU back end, in Triton's interpreter, as the reference."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+import netc
+
+pytest.importorskip("triton")
+
+DRAWN = "init=gaussian(0, 0.3)"
+
+
+def interpreted(text: str, feed: dict[str, np.ndarray], **options: object) -> dict[str, np.ndarray]:
+    exe = netc.compile(netc.parse(text), gpu="interpret", **{"target": "cuda", **options})  # type: ignore[arg-type]
+    return exe(feed)
+
+
+@pytest.mark.parametrize("precision", ["exact", "low"])
+@pytest.mark.parametrize(
+    ("type_", "body"),
+    [
+        ("f32[1,4,6,6]", "global_avg_pool(x) |> conv(8, 1, groups=2, {})"),
+        ("f32[1,5,7]", "conv(x, 12, 3, stride=3, dilation=2, {})"),
+        ("f32[1,33,4,4]", "conv(x, 12, 3, stride=2, {})"),
+        ("f32[1,3,2,2]", "conv(x, 12, 1, stride=2, {})"),
+        ("f32[1,4,5,5]", "conv(x, 8, 3, dilation=2, groups=2, {})"),
+        ("f32[1,4,1,1]", "conv_transpose(x, 8, 1, stride=3, groups=2, {})"),
+        ("f32[1,4]", "fc(x, 8, {})"),
+    ],
+)
+def test_one_row(type_: str, body: str, precision: str) -> None:
+    """A product whose result is one place of one image."""
+    text = f"net n(x: {type_}) -> y {{ y = {body.format(DRAWN)} }}"
+    shape = [int(d) for d in re.findall(r"\d+", type_.split("[")[1])]
+    x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    want = netc.interpret(netc.parse(text), {"x": x})["y"]
+    got = interpreted(text, {"x": x}, precision=precision)["y"]
+    bound = 1e-5 if precision == "exact" else 0.02
+    np.testing.assert_allclose(got, want, atol=bound * np.abs(want).max())
+
+
+def maps(many: int) -> dict[str, np.ndarray]:
+    """Maps of whole numbers up to 60, which every precision has, without ties in a window."""
+    rng = np.random.default_rng(3)
+    return {name: rng.permuted(np.arange(3600.0) % 61).reshape(1, 1, 60, 60).astype(np.float32)
+            for name in "ab"[:many]}  # fmt: skip
+
+
+PLACES = {
+    "looked up": (
+        "net n(l: f32[4], m: f32[4], e: f32[1000,3]) -> y { y = gather(e, concat(l, m, axis=0)) }",
+        {
+            "l": np.array([257, 513, 999, 3], np.float32),
+            "m": np.array([0, 1, 2, 301], np.float32),
+            "e": (np.arange(3000.0) % 7).reshape(1000, 3).astype(np.float32),
+        },
+    ),
+    "moved and added to": (
+        "net n(d: f32[1,2000,2]) -> y { a = argmax(d, axis=1) + 1  y = concat(a, a, axis=1) }",
+        {"d": np.eye(2000, dtype=np.float32)[[1999, 1027]].T[None]},
+    ),
+    "of pooling": (
+        """net n(a: f32[1,1,60,60], b: f32[1,1,60,60]) -> y {
+          i = concat(max_pool_index(a, 2, stride=2), max_pool_index(b, 2, stride=2))
+          m = concat(max_pool(a, 2, stride=2), max_pool(b, 2, stride=2))
+          y = unpool(m, crop(i, m, offset=(0, 0), axis=2), size=(60, 60))
+        }""",
+        maps(2),
+    ),
+}
+
+
+@pytest.mark.parametrize("precision", ["medium", "low", "fp16"])
+@pytest.mark.parametrize("case", PLACES)
+def test_places_keep_their_digits(case: str, precision: str) -> None:
+    text, feed = PLACES[case]
+    want = netc.interpret(netc.parse(text), feed)["y"]
+    np.testing.assert_array_equal(interpreted(text, feed, precision=precision)["y"], want)
+
+
+def test_processors_beside_a_gpu_have_memory_of_their_own() -> None:
+    """What one processor's step frees, another's may not take while it runs in its own order."""
+    layers = {
+        "v1": ("cuda:0", "data"), "v2": ("cpu:1", "v1"), "v3": ("cpu:1", "(data + v2)"),
+        "v4": ("cpu:0", "(v1 + data)"), "v5": ("cpu:1", "(v4 + v2)"), "v6": ("cpu:0", "(v2 + v5)"),
+        "v7": ("cpu:1", "(v3 + data)"), "v8": ("cuda:0", "(v5 + data)"),
+    }  # fmt: skip
+    lines = [f"on {d} {{ {v} = {x} |> fc(8, {DRAWN}) }}" for v, (d, x) in layers.items()]
+    text = f"net n(data: f32[2,8]) -> v6, v7, v8 {{ {' '.join(lines)} }}"
+    feed = {"data": np.random.default_rng(1).standard_normal((2, 8)).astype(np.float32)}
+    options = {"target": "cpu", "devices": ["cpu:0", "cpu:1", "cuda:0"], "precision": "exact"}
+    got = interpreted(text, feed, **options)
+    for name, want in netc.interpret(netc.parse(text), feed).items():
+        np.testing.assert_allclose(got[name], want, atol=1e-5)
