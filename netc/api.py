@@ -164,7 +164,7 @@ def wanted_devices(devices: str | Sequence[str] | None) -> tuple[Device, ...]:
     from netc.runtime.logical import named_devices
 
     names = named_devices() if devices is None else choices.names_of("devices", devices)
-    found = tuple(Device.parse(name.strip()) for name in names)
+    found = tuple(Device.named(name) for name in names)
     if len(set(found)) < len(found):
         raise UsageError(f"devices names one twice: {clean(', '.join(map(str, found)))}")
     return found

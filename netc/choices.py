@@ -253,7 +253,7 @@ def _is_pair(first: Any, second: Any) -> bool:
 
 def _named_once(what: str, given: Any) -> tuple[Device, ...]:
     """The devices that a sharding names, each once."""
-    found = tuple(Device.parse(name.strip()) for name in names_of(what, given))
+    found = tuple(Device.named(name) for name in names_of(what, given))
     if not found:
         raise UsageError(f"{what} names no device", help="such as cpu:0,cpu:1")
     if len(set(found)) < len(found):

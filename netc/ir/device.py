@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from netc.errors import NOWHERE, GraphError, Span, clean
+from netc.errors import NOWHERE, GraphError, Span, UsageError, clean
 
 KINDS = ("cpu", "cuda", "sim")
 _FORM = re.compile(r"([a-z]+)(?::(\d{1,4}))?(?:@([A-Za-z0-9][A-Za-z0-9._-]{0,252}))?")
@@ -30,3 +30,12 @@ class Device:
             fits = "a device is cpu, cpu:1, cuda:0, sim:3 or cuda:0@host"
             raise GraphError(f"no device {clean(text)!r}", span, fits)
         return Device(m[1], int(m[2] or 0), m[3] or "")
+
+    @staticmethod
+    def named(text: str) -> Device:
+        """The device that an option or an argument names. Raises UsageError."""
+        try:
+            return Device.parse(text.strip())
+        except GraphError as error:
+            (wrong,) = error.diagnostics
+            raise UsageError(wrong.message, help=wrong.help) from None

@@ -20,7 +20,7 @@ import platformdirs
 from netc.codegen.triton.job import Compiled, receive, send
 
 LIMIT = 1 << 30  # bytes
-_MAGIC = b"netc gpu code 1\n"
+_MAGIC = b"netc gpu code 2\n"
 _DIGEST = hashlib.sha256().digest_size
 _STALE = 3600.0  # seconds after which no one is still writing a file
 
@@ -42,6 +42,11 @@ def open_cache(folder: Path | None, limit: int = LIMIT) -> Iterator[Cache]:
         cache.close()
 
 
+def _head(key: str, body: bytes) -> bytes:
+    """What an entry begins with: its digest is that of its key too, so it fits no other name."""
+    return _MAGIC + hashlib.sha256(key.encode() + body).digest()
+
+
 class Cache:
     """Entries in an open folder (a descriptor), or none."""
 
@@ -54,7 +59,7 @@ class Cache:
         try:
             data = self._read(key)
             body = data[len(_MAGIC) + _DIGEST :]
-            if data[: len(data) - len(body)] != _MAGIC + hashlib.sha256(body).digest():
+            if data[: len(data) - len(body)] != _head(key, body):
                 return None
             message = receive(io.BytesIO(body))
             return Compiled(message[1], **message[0]) if message else None
@@ -70,7 +75,7 @@ class Cache:
         data = body.getvalue()
         temp = f".{os.urandom(8).hex()}.tmp"
         try:
-            self._write(temp, _MAGIC + hashlib.sha256(data).digest() + data)
+            self._write(temp, _head(key, data) + data)
             os.replace(temp, key, src_dir_fd=self._folder, dst_dir_fd=self._folder)
             self._grown = True
         except OSError:  # a full or read-only disk

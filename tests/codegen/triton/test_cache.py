@@ -47,6 +47,12 @@ def test_a_damaged_entry_is_not_there_and_is_written_again(tmp_path: Path) -> No
     assert entry.read_bytes() == whole
 
 
+def test_an_entry_under_another_key_is_not_there(tmp_path: Path) -> None:
+    keep(tmp_path, KEY)
+    (tmp_path / KEY).rename(tmp_path / OTHER)
+    assert kept(tmp_path, KEY, OTHER) == [None, None]
+
+
 def test_an_entry_that_others_may_write_or_that_is_a_link_is_not_used(tmp_path: Path) -> None:
     keep(tmp_path, KEY)
     (tmp_path / OTHER).symlink_to(tmp_path / KEY)
