@@ -57,6 +57,7 @@ class NetBuilder:
         self.layers, self.state, self.shapes, self.seed = layers, state, shapes, seed
         self.prepare = prepare  # what is to happen to the first image input
         self.declared: dict[str, Shape] = {}  # the shape of each input, as the net sees it
+        self.given: dict[str, Value] = {}  # what each input is before any layer changes it
         self.b = ScopedBuilder()
         self.binder = Binder(self.b, blobs)
         self.blobs: dict[str, Value] = {}  # each blob's current version
@@ -80,7 +81,7 @@ class NetBuilder:
                 self.wrong += e.diagnostics
                 self._break(message)
         self._raise()
-        made = {b: v for b, v in self.blobs.items() if b not in self.declared}
+        made = {b: v for b, v in self.blobs.items() if self.given.get(b) != v}
         outputs = {b: made[b] for b in sorted(self.unread) if b in made}
         if not self.layers:
             raise GraphError(f"the net has no layers in phase {self.state.phase}")
@@ -159,8 +160,10 @@ class NetBuilder:
         try:
             if prepare:
                 self.b.scope = name
-                return prepare.head(self.b, name, shape)
-            return self.b.input(name, TensorType(DType.F32, shape))
+                self.given[name] = prepare.head(self.b, name, shape)
+            else:
+                self.given[name] = self.b.input(name, TensorType(DType.F32, shape))
+            return self.given[name]
         except GraphError as e:
             wrong = e.diagnostics[0]
             what = f"input {clean(name)!r}: {wrong.message}"
@@ -200,8 +203,10 @@ class NetBuilder:
             in_place = i < len(bottoms) and bottoms[i] == top
             if not in_place:
                 self._free_top(layer.message, i, top)
-                if value.index or self._is_named(value):
-                    value = self.b(Affine(), value).out
+            if self.given.get(top) == value or (
+                not in_place and (value.index or self._is_named(value))
+            ):
+                value = self.b(Affine(), value).out
             self._enter(layer.message, top, value)
             self.names.setdefault(value.node, f"{top}/{layer.name}")
 

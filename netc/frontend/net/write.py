@@ -134,7 +134,9 @@ class _Writer:
 
     def __init__(self, graph: Graph, ops: dict[str, ast.OpDef], names: Names) -> None:
         self.graph, self.ops, self.names = graph, ops, names
-        self.outputs = {v: name for name, v in reversed([*graph.outputs.items()])}
+        given = {n.name for n in graph.inputs}  # read to the end: an output takes its name last
+        named = [(v, name) for name, v in graph.outputs.items() if name not in given]
+        self.outputs = dict(reversed(named))
         self.variables: dict[Value, str] = {v: v.name for n in graph.inputs for v in n.results}
         self.made: set[str] = set()
 

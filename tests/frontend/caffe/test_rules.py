@@ -8,6 +8,8 @@ import pytest
 from netc.frontend.caffe.netrules import State, belongs
 from netc.frontend.caffe.prototxt import read_text
 from netc.frontend.caffe.upgrade import upgraded
+from netc.frontend.net.elaborate import parse_net
+from netc.frontend.net.write import write_net
 from netc.ir.interpret import interpret
 
 from .files import INPUT, dims, packed, read, refused, v2
@@ -233,3 +235,19 @@ def test_twins_of_two_phases_take_their_weights_once() -> None:
     graph = read(text, v2("c", [dims((4,)) + packed(np.ones(4))], "Bias"), warn=print)
     assert sorted(graph.weights) == ["c.b"]
     assert [n.name for n in graph.params] == ["c.b", "c.b_1"]
+
+
+@pytest.mark.parametrize("kind", ["ReLU", "Split", "Dropout"])
+def test_an_input_that_a_layer_changes_is_an_output_if_nothing_reads_it(kind: str) -> None:
+    change = f'layer {{ name: "l" type: "{kind}" bottom: "data" top: "data" }}'
+    early = 'layer { name: "e" type: "AbsVal" bottom: "data" top: "early" }\n'
+    graph = read(INPUT + early + change)
+    again = parse_net(write_net(graph))
+    x = np.linspace(-1, 1, 2 * 4 * 8 * 8, dtype=np.float32).reshape(2, 4, 8, 8)
+    for net in (graph, again):
+        assert [n.name for n in net.inputs] == ["data"]
+        assert list(net.outputs) == ["data", "early"]
+        out = interpret(net, {"data": x})
+        np.testing.assert_array_equal(out["data"], np.maximum(x, 0) if kind == "ReLU" else x)
+        np.testing.assert_array_equal(out["early"], abs(x))
+    assert list(read(INPUT + change + relu("r", "data", "y")).outputs) == ["y"]
