@@ -21,8 +21,8 @@ def read_params(
 ) -> dict[str, NDArray[Any]]:
     """Arrays by parameter name. The kind of file is told by its bytes, not its suffix.
 
-    npz and safetensors give what they hold. A Caffe file gives the parameters `wanted`: for
-    `conv1.w` and `conv1.b` the blobs of layer `conv1`, in order.
+    Each gives what it holds. A Caffe file has no names for blobs: the parameters `wanted` of a
+    layer tell which they are, and a layer without any stands under its own name.
     """
     called, data = named_bytes(source, WeightsError)
     name = name or called

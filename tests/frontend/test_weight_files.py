@@ -95,6 +95,9 @@ def test_caffe_weights_by_parameter_name(shared: Path) -> None:
         "conv1.w": (20, 1, 5, 5),
         "conv1.b": (20,),
         "ip2.w": (10, 500),
+        "conv2": (50,),
+        "ip1": (500,),
+        "ip2.b": (10,),  # what the file has besides
     }
 
 

@@ -76,12 +76,11 @@ def _graph(
     for file in files:
         library.add(file, main=file is files[-1])
     try:
-        elaborator = Elaborator(library, phase, shapes or {}, Span(name))
-        graph = elaborator.run(net)
+        graph = Elaborator(library, phase, shapes or {}, Span(name)).run(net)
     except RecursionError:
         raise ResourceError("the net is nested too deeply") from None
     graph = replace(graph, labels=read_labels(labels))
-    return filled(graph, weights, strict, warn, [*elaborator.maker.params])
+    return filled(graph, weights, strict, warn)
 
 
 class Elaborator(Expressions):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,18 +24,14 @@ def filled(
     source: Source | None,
     strict: bool = False,
     warn: Warn | None = None,
-    made: Sequence[str] = (),
 ) -> Graph:
     """The graph with arrays from a file, or from a mapping, by parameter name.
 
-    `made` are parameters in the order of the words that own them: a Caffe file's blobs have no
-    names of their own.
     What does not match is told to `warn`, or to the log; under `strict` it is an error. An array
     of the wrong shape always is.
     """
     wanted = {n.name: n for n in graph.params}
-    order = [n for n in made if n in wanted]
-    given = _arrays(source, [*order, *(n for n in wanted if n not in made)])
+    given = _arrays(source, [*wanted])
     arrays, wrong = dict(graph.weights), []
     for name in wanted.keys() & given.keys():
         node = wanted[name]
