@@ -49,23 +49,25 @@ class Binder:
         array = stored[index] if index < len(stored) else None
         specs = layer.specs()
         common = specs[index].text("name") if index < len(specs) else ""
+        return self.derived(layer, index, common, name, shape, init, array)
+
+    def derived(
+        self,
+        layer: Layer,
+        index: int,
+        common: str,
+        name: str,
+        shape: tuple[int, ...],
+        init: Initializer,
+        array: Array | None,
+    ) -> Value:
+        """A parameter whose values are computed from blobs; `common` is the name it shares."""
         if common in self.shared:
             return self._sharing(layer, index, common, shape, array)
         value = self._make(layer, name, shape, init, array)
         if common:
             self.shared[common] = (value, layer)
         return value
-
-    def derived(
-        self,
-        layer: Layer,
-        name: str,
-        shape: tuple[int, ...],
-        init: Initializer,
-        array: Array | None,
-    ) -> Value:
-        """A parameter whose values are computed from blobs."""
-        return self._make(layer, name, shape, init, array)
 
     def finish(self, layer: Layer) -> None:
         """Hold the number of blobs in the weights against those the layer has."""

@@ -136,10 +136,18 @@ class Layer:
         init = initializer(filler, default)
         return self.binder.param(self, index, name, self._sizes(shape), init)
 
-    def derived(self, name: str, shape: Sequence[Dim], value: Array | None, fill: float) -> Value:
-        """A parameter computed at import; `fill` where the weights have none."""
+    def scaled(
+        self, index: int, name: str, shape: Sequence[Dim], value: Array | None, fill: float
+    ) -> Value:
+        """Blob `index` over the factor in blob 2; `fill` where the weights have none.
+
+        Layers that share both blobs share it.
+        """
+        names = [spec.text("name") for spec in self.specs()]
+        both = [names[i] for i in (index, 2) if i < len(names) and names[i]]
+        common = "/".join(both) if len(both) == 2 else ""
         init = Initializer("constant", fill)
-        return self.binder.derived(self, name, self._sizes(shape), init, value)
+        return self.binder.derived(self, index, common, name, self._sizes(shape), init, value)
 
     def _sizes(self, shape: Sequence[Dim]) -> tuple[int, ...]:
         fixed = tuple(d for d in shape if isinstance(d, int))

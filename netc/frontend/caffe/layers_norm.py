@@ -42,8 +42,8 @@ def _with_stored(c: Layer, shape: tuple[Dim, ...], stored: Arrays, eps: float) -
     if stored:
         c.check(is_scaled(stored), "the weights are no mean, variance and factor")
         known = [*statistics(stored)]
-    mean = c.derived("mean", shape, known[0], 0.0)
-    return c.b.batch_norm(c.x, mean, c.derived("variance", shape, known[1], 1.0), eps=eps)
+    mean = c.scaled(0, "mean", shape, known[0], 0.0)
+    return c.b.batch_norm(c.x, mean, c.scaled(1, "variance", shape, known[1], 1.0), eps=eps)
 
 
 def with_batch_statistics(c: Layer, x: Value, eps: float) -> Value:

@@ -196,6 +196,22 @@ def test_weights_of_the_second_layer_do_for_the_first() -> None:
     np.testing.assert_array_equal(graph.weights["a.w"], w)
 
 
+@pytest.mark.parametrize(("factor", "names"), [("f", 2), ("", 4)])
+def test_batch_norms_share_their_statistics_where_they_share_the_factor(
+    factor: str, names: int
+) -> None:
+    shares = f'param {{ name: "m" }} param {{ name: "v" }} param {{ name: "{factor}" }}'
+    text = 'input: "x" input_shape { dim: 2 dim: 3 }\n' + "".join(
+        f'layer {{ name: "{n}" type: "BatchNorm" bottom: "x" top: "{n}" {shares} }}' for n in "ab"
+    )
+    blobs = [dims((3,)) + packed(np.array([2.0, 4, 6]))] * 2 + [dims((1,)) + packed(np.ones(1) * 2)]
+    for owner in "ab" if factor else "":
+        graph = read(text, v2(owner, blobs, "BatchNorm"), warn=print)
+        assert list(graph.weights) == ["a.mean", "a.variance"]
+        np.testing.assert_array_equal(graph.weights["a.mean"], [1, 2, 3])
+    assert len(read(text).params) == names
+
+
 def test_sharing_is_strict_about_shapes_unless_told() -> None:
     error = refused(read, shared(axis="transpose: true"))
     assert error.diagnostics[0].message == (
