@@ -51,12 +51,14 @@ class PriorBox(Op, name="prior_box"):
     def infer(self, x: TensorType, image: TensorType) -> TensorType:
         require(x.rank == 4 and image.rank == 4, f"x is {x}, image is {image}; four axes each")
         require(len(self.min_size) >= 1, "min_size is missing")
-        require(all(s > 0 for s in self.min_size), f"min_size {self.min_size} is not positive")
+        for name in ("min_size", "max_size", "aspect_ratio"):
+            given: Floats = getattr(self, name)
+            good = all(0 < s < math.inf for s in given)
+            require(good, f"{name} {given} is not positive and finite")
         pairs = not self.max_size or len(self.max_size) == len(self.min_size)
         require(pairs, f"{len(self.max_size)} max_size for {len(self.min_size)} min_size")
         above = all(a > b for a, b in zip(self.max_size, self.min_size, strict=False))
         require(above, f"max_size {self.max_size} is not above min_size {self.min_size}")
-        require(all(a > 0 for a in self.aspect_ratio), "aspect_ratio is not positive")
         require(len(self.variance) in (1, 4), "variance has 1 or 4 entries")
         require(len(self.img_size) in (0, 2), "img_size is (height, width)")
         require(len(self.step) in (0, 2), "step is (height, width)")
@@ -90,5 +92,9 @@ class PriorBox(Op, name="prior_box"):
         case(f32[1, 5, 3, 4], f32[1, 3, 8, 8], min_size=(4.0,), max_size=(3.0,), error="not above"),
         case(f32[1, 5, 3, 4], f32[1, 3, 8, 8], min_size=(4.0,), variance=(1.0, 2.0),
              error="1 or 4"),
+        case(f32[1, 5, 3, 4], f32[1, 3, 8, 8], min_size=(4.0,), max_size=(math.inf,),
+             error="max_size (inf,) is not positive and finite"),
+        case(f32[1, 5, 3, 4], f32[1, 3, 8, 8], min_size=(4.0,), aspect_ratio=(math.inf,),
+             error="aspect_ratio (inf,) is not positive and finite"),
         case(f32[5, 3], f32[1, 3, 8, 8], min_size=(4.0,), error="four axes"),
     )  # fmt: skip
