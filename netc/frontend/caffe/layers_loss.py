@@ -46,11 +46,15 @@ def _total(c: Layer, loss: Value, counts: Value | None, mode: str, outer: int) -
 def _counted(c: Layer, p: Message, label: Value, loss: Value) -> tuple[Value, Value | None]:
     """`loss` with 0 where the label is the one to ignore, and where labels count.
 
+    As in C, a label is cut towards 0 before it is compared.
     Both have one shape by now: see `_matched`.
     """
     if "ignore_label" not in p:
         return loss, None
-    ignored = c.b.equal(label, c.constant(float(p.whole("ignore_label"))))
+    ignore = p.whole("ignore_label")
+    size = c.b.abs(label) if ignore == 0 else label
+    size = c.b.affine(label, scale=-1.0, shift=0.0) if ignore < 0 else size
+    ignored = c.b.equal(c.b.floor(size), c.constant(float(abs(ignore))))
     counts = c.b.affine(ignored, scale=-1.0, shift=1.0)
     return c.b.where(counts, loss, c.constant(0.0)), counts
 
@@ -126,7 +130,10 @@ def euclidean_loss(c: Layer) -> Value:
 @layer("SmoothL1Loss", bottoms=(2, 4), tops=(0, 1))
 def smooth_l1_loss(c: Layer) -> Value:
     """Σ s(w_out · s(w_in · (a − b))) / N: .5(σd)² near 0, |d| − .5/σ² beyond (Fast R-CNN)."""
-    square = c.param("smooth_l1_loss_param").real("sigma") ** 2
+    p = c.param("smooth_l1_loss_param")
+    sigma = p.real("sigma")
+    square = sigma * sigma
+    c.check(0 < square < math.inf, f"sigma {sigma} must not be 0, nor infinite", p, "sigma")
     d = c.b.sub(c.xs[0], c.xs[1])
     d = c.b.mul(d, c.xs[2]) if len(c.xs) > 2 else d
     far = c.b.affine(c.b.abs(d), scale=1.0, shift=-0.5 / square)
@@ -167,7 +174,8 @@ def contrastive_loss(c: Layer) -> Value:
         gap = c.b.relu(c.b.affine(c.b.sqrt(square), scale=-1.0, shift=margin))
         apart = c.b.mul(gap, gap)
     c.check(similar.type.count == square.type.count, f"{similar.type} labels for {a.type}")
-    return _item_mean(c, c.b.where(_like(c, similar, square), square, apart), 0.5)
+    similar = c.b.floor(c.b.abs(_like(c, similar, square)))  # cut towards 0, as in C
+    return _item_mean(c, c.b.where(similar, square, apart), 0.5)
 
 
 @layer("MultinomialLogisticLoss", bottoms=2, tops=(0, 1))

@@ -184,6 +184,33 @@ def test_smooth_l1() -> None:
     np.testing.assert_allclose(run(text, feed={"t": t}), wanted)
 
 
+@pytest.mark.parametrize("ignore", [-1, 0, 1])
+def test_a_label_to_ignore_is_compared_as_a_whole_number(ignore: int) -> None:
+    t = RNG.uniform(-2.5, 2.5, X.shape)
+    text = inputs("t", *X.shape)
+    text += one("SigmoidCrossEntropyLoss", f"loss_param {{ ignore_label: {ignore} }}",
+                'bottom: "t"')  # fmt: skip
+    counts = np.trunc(t) != ignore
+    wanted = (np.log1p(np.exp(X)) - X * t)[counts].sum() / 2
+    np.testing.assert_allclose(run(text, feed={"t": t}), wanted, rtol=1e-6)
+
+
+def test_pairs_are_similar_by_a_whole_number() -> None:
+    text = (
+        inputs("a", 4, 3)
+        + inputs("s", 4)
+        + """layer { name: "q" type: "Silence" bottom: "data" }
+      layer { name: "l" type: "ContrastiveLoss" bottom: "a" bottom: "z" bottom: "s" top: "y"
+      contrastive_loss_param { margin: 9 } }"""
+    )
+    a = RNG.normal(size=(4, 3))
+    d = np.sqrt((a * a).sum(1))
+    far = np.maximum(9 - d, 0) ** 2
+    feed = {"a": a, "z": 0 * a, "s": np.array([0.9, 1, -1.5, -0.5])}
+    wanted = np.where([False, True, True, False], d * d, far).sum() / 8
+    np.testing.assert_allclose(run(inputs("z", 4, 3) + text, feed=feed), wanted)
+
+
 def test_ceil_mode() -> None:
     shapes = [
         run(one("Pooling", f"pooling_param {{ kernel_size: 3 stride: 2 {mode} }}")).shape[2:]

@@ -95,6 +95,8 @@ MISTAKES = [
     (layer("Log", "log_param { base: 1 }"), "3:15", "layer l: base 1 has no logarithm"),
     (layer("Power", "power_param { power: -1 scale: 0 }"), "2:1",
      "layer l: 0.0 to the power -1.0 is not a number"),
+    (two("SmoothL1Loss", 'top: "a"', "smooth_l1_loss_param { sigma: 0 }"), "2:102",
+     "layer l: sigma 0.0 must not be 0, nor infinite"),
     (layer("SPP", "spp_param { }"), "3:3", "layer l: pyramid_height must be at least 1"),
     (LABEL + 'layer { name: "a" type: "SoftmaxWithLoss" bottom: "data" bottom: "y" top: "loss" }',
      "3:1", "layer a: 3 labels for 128 predictions"),
