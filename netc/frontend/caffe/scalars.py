@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
 from netc.frontend.caffe.schema import Field
 
 _INT_LIMIT = 1 << 63
+_INFINITE = (2 - 2**-24) * 2.0**127  # the least number that rounds to a float of ∞
+_ZERO = 2.0**-150  # the largest that rounds to one of 0
 _ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|[xX]([0-9A-Fa-f]{1,2})|(.))", re.DOTALL)
 _LETTERS = dict(zip(b"abfnrtv\\'\"?", b"\a\b\f\n\r\t\v\\'\"?", strict=True))
 _TRUTH = {"true": True, "True": True, "t": True, "false": False, "False": False, "f": False}
@@ -21,7 +24,9 @@ class BadValue(ValueError):
 def read_number(text: str, field: Field) -> Any:
     """A number for a field of any numeric kind; an enumerator or truth value by number."""
     kind = field.kind
-    if kind == "float" or kind == "double":
+    if kind == "float":
+        return _within_float(_real(text))
+    if kind == "double":
         return _real(text)
     if kind == "any":
         return text
@@ -84,6 +89,13 @@ def _real(text: str) -> float:
     if digits[:2] in ("0x", "0X"):
         return float(_whole(text))
     return sign * float(digits.rstrip("fF"))
+
+
+def _within_float(value: float) -> float:
+    """What is beyond the range of a float becomes ∞ or 0, as in protobuf; digits are kept."""
+    if abs(value) >= _INFINITE:
+        return math.copysign(math.inf, value)
+    return math.copysign(0.0, value) if abs(value) <= _ZERO else value
 
 
 def unescape(text: str) -> bytes:

@@ -43,7 +43,9 @@ def test_whole_numbers(text: str, value: list[int]) -> None:
 @pytest.mark.parametrize(
     ("text", "value"),
     [("1.", 1), (".5", 0.5), ("-1e-3", -1e-3), ("1f", 1), ("2.5F", 2.5), ("- 3", -3), ("7", 7),
-     ("inf", math.inf), ("-inf", -math.inf), ("Infinity", math.inf)],
+     ("inf", math.inf), ("-inf", -math.inf), ("Infinity", math.inf),
+     ("1e40", math.inf), ("-1e40", -math.inf), ("3.4028235e38", 3.4028235e38), ("1e-46", 0),
+     ("1e-45", 1e-45)],
 )  # fmt: skip
 def test_floats(text: str, value: float) -> None:
     assert (
