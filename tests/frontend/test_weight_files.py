@@ -279,6 +279,12 @@ class TestHdf5:
         def far(f: Any) -> None:
             f["data/c/1000"] = np.ones(1)
 
+        def endless(f: Any) -> None:
+            f["data/c/" + "9" * 5000] = np.ones(1)
+
+        def square(f: Any) -> None:
+            f["data/c/²"] = np.ones(1)
+
         def bomb(f: Any) -> None:
             f.create_dataset("data/c/0", (1 << 30,), "f4", compression="gzip", fillvalue=0)
 
@@ -288,7 +294,8 @@ class TestHdf5:
 
         for fill, message in (
             (outside, "is a link"), (soft, "is a link"), (text, "does not hold numbers"),
-            (far, "numbered beyond 100"), (bomb, "too large for this file"),
+            (far, "numbered beyond 100"), (endless, "numbered beyond 100"),
+            (square, "is not a blob of a layer"), (bomb, "too large for this file"),
             (raw, "outside the file"), (lambda f: f.create_group("data"), "holds no blobs"),
             (lambda f: None, "no group 'data'"),
         ):  # fmt: skip

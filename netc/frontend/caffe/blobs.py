@@ -12,6 +12,7 @@ from netc.errors import Span, WeightsError
 from netc.frontend.caffe.message import Message
 from netc.frontend.caffe.wire import Bytes, read_binary
 
+MAX_AXES = 32  # kMaxBlobAxes of Caffe
 MAX_BYTES = 1 << 40  # bytes of one blob
 _RAW = {"DOUBLE": "<f8", "FLOAT": "<f4", "FLOAT16": "<f2"}
 _LEGACY = ("num", "channels", "height", "width")
@@ -21,7 +22,11 @@ def blob_array(blob: Message, owner: str) -> NDArray[Any]:
     """The values of a BlobProto; `owner` names it in errors. Halves become float32."""
     values = _values(blob, owner)
     shape = blob_shape(blob)
-    if any(d < 0 or d >= 1 << 31 for d in shape) or math.prod(shape) * 8 > MAX_BYTES:
+    if len(shape) > MAX_AXES:
+        what = f"{owner} has {len(shape)} axes; {MAX_AXES} are allowed"
+        raise WeightsError(what, Span(blob.document.name))
+    size = math.prod(d for d in shape if d)  # what NumPy holds against its limit
+    if any(d < 0 or d >= 1 << 31 for d in shape) or size * 8 > MAX_BYTES:
         raise WeightsError(f"{owner} has the shape {shape}", Span(blob.document.name))
     if math.prod(shape) != values.size:
         what = f"{owner} has {values.size:,} values for the shape {shape}"

@@ -75,9 +75,9 @@ def from_hdf5(data: memoryview, name: str) -> Blobs:
     found: Blobs = {}
     for path, array in read_hdf5(data, name, "data").items():
         layer, _, index = path.rpartition("/")
-        if not index.isdigit():
+        if not (index.isascii() and index.isdigit()):
             raise WeightsError(f"{clean(path)} is not a blob of a layer", Span(name))
-        if int(index) > MAX_BLOBS:
+        if len(index) > 9 or int(index) > MAX_BLOBS:
             raise WeightsError(f"{clean(path)} is numbered beyond {MAX_BLOBS}", Span(name))
         blobs = found.setdefault(layer, [])
         blobs += [None] * (int(index) - len(blobs)) + [np.asarray(array)]

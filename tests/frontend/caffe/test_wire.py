@@ -77,6 +77,8 @@ DAMAGE = {
     "count": (v2("c", [dims((3,)) + packed(np.ones(2))]), "has 2 values for the shape (3,)"),
     "negative dim": (v2("c", [dims((-1,)) + packed(np.ones(1))]), "has the shape (-1,)"),
     "huge dim": (v2("c", [dims((1 << 31,)) + packed(np.ones(1))]), "has the shape (2147483648,)"),
+    "axes": (v2("c", [dims((1,) * 33) + packed(np.ones(1))]), "has 33 axes; 32 are allowed"),
+    "empty but huge": (v2("c", [dims((0, 1 << 30, 1 << 30, 1 << 30))]), "has the shape (0, "),
     "overflow": (v2("c", [dims((1 << 30, 1 << 30)) + packed(np.ones(1))]), "has the shape"),
     "raw kind": (v2("c", [dims((1,)) + field(10, 3) + field(12, b"1234")]), "is stored as INT"),
     "raw enum": (v2("c", [dims((1,)) + field(10, 9)]), "raw_data_type has no value 9"),
