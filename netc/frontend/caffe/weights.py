@@ -61,7 +61,7 @@ def from_caffemodel(data: memoryview | bytes, name: str = "<bytes>") -> Blobs:
     for layer in layers:
         own = layer.sub("layer") if "layer" in layer else layer
         blobs = [*own.messages("blobs"), *(layer.messages("blobs") if own is not layer else ())]
-        if blobs and own.text("name") not in found:  # twins of two phases: the first counts
+        if blobs:  # of twins the last counts: Caffe copies one over the other
             found[own.text("name")] = _arrays(own.text("name"), blobs)
     return found
 

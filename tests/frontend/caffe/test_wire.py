@@ -62,9 +62,9 @@ def test_a_long_run_of_unpacked_floats() -> None:
     np.testing.assert_array_equal(found, a)
 
 
-def test_the_first_of_two_layers_of_one_name_counts() -> None:
+def test_the_last_of_two_layers_of_one_name_counts() -> None:
     one, two = (dims((1,)) + packed(np.full(1, v)) for v in (1, 2))
-    assert read_weights(v2("c", [one]) + v2("c", [two]))["c"][0][0] == 1
+    assert read_weights(v2("c", [one]) + v2("c", [two]) + v2("c", []))["c"][0][0] == 2
 
 
 def test_layers_without_blobs_are_left_out() -> None:
