@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from netc.errors import Diagnostic, WeightsError, clean
 from netc.frontend.binding import fitted
+from netc.frontend.caffe.message import Message
 from netc.frontend.caffe.params import Arrays
-from netc.frontend.caffe.weights import Blobs
+from netc.frontend.caffe.weights import Blobs, blob_arrays
 from netc.ir.graph import Builder, Value, frozen
 from netc.ir.op import Array
 from netc.ir.ops.sources import Initializer
@@ -24,22 +25,28 @@ Warn = Callable[[Diagnostic], None]
 class Binder:
     """Makes a layer's parameters and gives them their arrays, by the layer's name.
 
-    The blobs of a layer that stands twice go to the first. What does not fit is kept in
+    The blobs of a layer that stands twice go to the first. A layer for which the weights have none
+    keeps those that the net holds, as in Caffe. What does not fit is kept in
     `problems`, what stays without values in `unfilled`.
     """
 
     def __init__(self, b: Builder, blobs: Blobs | None) -> None:
         self.b, self.blobs = b, blobs
         self.shared: dict[str, tuple[Value, Layer]] = {}
+        self.held: dict[Message, Arrays] = {}  # what layers of the net hold themselves
         self.owner: dict[str, Layer] = {}  # layer name -> the layer its blobs go to
         self.unfilled: dict[str, list[str]] = {}  # layer name -> its parameters without values
         self.problems: list[Diagnostic] = []
 
     def stored(self, layer: Layer) -> Arrays:
-        """The blobs the weights file has for this layer."""
-        if self.blobs is None or self.owner.setdefault(layer.name, layer) is not layer:
-            return []
-        return self.blobs.get(layer.name, [])
+        """The blobs the weights file has for this layer, or those the net itself holds."""
+        own = self.blobs is not None and self.owner.setdefault(layer.name, layer) is layer
+        if self.blobs and own and layer.name in self.blobs:
+            return self.blobs[layer.name]
+        if layer.message not in self.held:
+            blobs = layer.message.messages("blobs")
+            self.held[layer.message] = blob_arrays(layer.name, blobs)
+        return self.held[layer.message]
 
     def param(
         self, layer: Layer, index: int, name: str, shape: tuple[int, ...], init: Initializer

@@ -62,11 +62,12 @@ def from_caffemodel(data: memoryview | bytes, name: str = "<bytes>") -> Blobs:
         own = layer.sub("layer") if "layer" in layer else layer
         blobs = [*own.messages("blobs"), *(layer.messages("blobs") if own is not layer else ())]
         if blobs:  # of twins the last counts: Caffe copies one over the other
-            found[own.text("name")] = _arrays(own.text("name"), blobs)
+            found[own.text("name")] = blob_arrays(own.text("name"), blobs)
     return found
 
 
-def _arrays(layer: str, blobs: list[Message]) -> list[NDArray[Any] | None]:
+def blob_arrays(layer: str, blobs: list[Message]) -> list[NDArray[Any] | None]:
+    """The arrays of a layer's BlobProtos."""
     return [blob_array(b, f"blob {i} of layer {clean(layer)}") for i, b in enumerate(blobs)]
 
 

@@ -12,7 +12,7 @@ from netc.frontend.net.elaborate import parse_net
 from netc.frontend.net.write import write_net
 from netc.ir.interpret import interpret
 
-from .files import INPUT, dims, packed, read, refused, v2
+from .files import INPUT, dims, field, packed, read, refused, v2
 
 V2 = """
 name: "n"
@@ -232,8 +232,6 @@ def test_the_net_of_a_solver() -> None:
 
 
 def test_a_binary_net_is_a_net_too() -> None:
-    from .files import field
-
     shape = field(1, field(1, bytes([1, 3])))
     layers = [
         field(1, "in") + field(2, "Input") + field(4, "x") + field(143, shape),
@@ -242,6 +240,24 @@ def test_a_binary_net_is_a_net_too() -> None:
     data = field(1, "net") + b"".join(field(100, layer) for layer in layers)
     graph = read(data)
     assert (graph.name, str(graph.outputs["y"].type)) == ("net", "f32[N,3]")
+
+
+def test_blobs_in_the_net_itself_are_its_weights_unless_others_are_given() -> None:
+    def bias(name: str, value: int) -> str:
+        blob = f"blobs {{ shape {{ dim: 4 }} data: [{value}, 2, 3, 4] }}"
+        return f'layer {{ name: "{name}" type: "Bias" bottom: "data" top: "{name}" {blob} }}\n'
+
+    text = INPUT + bias("a", 1) + bias("b", 5)
+    assert {n: a[0] for n, a in read(text).weights.items()} == {"a.b": 1, "b.b": 5}
+    given = v2("b", [dims((4,)) + packed(np.full(4, 9))], "Bias")
+    for weights in (given, {"b.b": np.full(4, 9)}):
+        graph = read(text, weights, warn=print)
+        assert {n: a[0] for n, a in graph.weights.items()} == {"a.b": 1, "b.b": 9}
+    data = field(3, "x") + field(8, field(1, bytes([1, 4])))
+    blob = dims((4,)) + packed(np.arange(4))
+    layer = [(1, "c"), (2, "Bias"), (3, "x"), (4, "y"), (7, blob)]
+    graph = read(data + field(100, b"".join(field(n, v) for n, v in layer)))
+    np.testing.assert_array_equal(graph.weights["c.b"], np.arange(4))
 
 
 def test_twins_of_two_phases_take_their_weights_once() -> None:
