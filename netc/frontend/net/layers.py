@@ -155,8 +155,11 @@ def batch_norm(
     mean: Value | None = None,
     variance: Value | None = None,
 ) -> Value:
-    """(x − mean) / √(variance + eps) per channel; `scale` after it gives the affine part."""
-    shape = _per_channel(x)
+    """(x − mean) / √(variance + eps) per channel; `scale` after it gives the affine part.
+
+    A tensor of one axis is one channel, as in Caffe.
+    """
+    shape = _per_channel(x) if x.type.rank > 1 else (1,)
     centre = site.own("mean", shape, ZERO, mean)
     spread = site.own("variance", shape, ONE, variance)
     return _value(site.node(_op("batch_norm", eps=eps), x, centre, spread))
@@ -207,11 +210,11 @@ def embed(
     return _value(site.node(_op("add"), y, site.own("b", (out,), bias_init, b)))
 
 
-def dropout(site: Site, x: Value, ratio: float = 0.5, seed: int = 0) -> Value:
-    """In training, drops elements and scales the rest; otherwise x itself."""
+def dropout(site: Site, x: Value, ratio: float = 0.5, seed: int = 0, always: bool = False) -> Value:
+    """In training, or `always`, drops elements and scales the rest; otherwise x itself."""
     if not 0 <= ratio < 1:
         raise GraphError(f"ratio {ratio} must be at least 0 and below 1")
-    if site.phase == "test":
+    if site.phase == "test" and not always:
         return x
     return _value(site.node(_op("dropout", ratio=ratio, seed=seed), x))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 from netc.errors import Source, UnsupportedError, clean
@@ -267,6 +267,12 @@ class _Terms:
             return Term(node, "batch_norm", (x,), (), rest, owner=owner)
         return Term(node, "batch_norm", (x,), (), rest, (("mean", mean), ("variance", variance)))
 
+    def dropout(self, node: Node) -> Term:
+        """What is in the graph, whatever the phase in which the text is read."""
+        term = self._plain(node)
+        always = ast.Keyword("always", ast.Name("true"))
+        return replace(term, keywords=(*term.keywords, always))
+
     def shifted(self, node: Node) -> Term:
         """x + b with b per channel is `bias`."""
         x, b = node.inputs
@@ -329,6 +335,7 @@ _OWNERS: dict[str, Callable[[_Terms, Node], Term]] = {
     "fc": _Terms.fc,
     "prelu": _Terms.prelu,
     "batch_norm": _Terms.batch_norm,
+    "dropout": _Terms.dropout,
     "add": _Terms.shifted,
     "mul": _Terms.scaled,
 }

@@ -234,3 +234,20 @@ def test_weights_go_along(shared: Path) -> None:
     for name, w in graph.weights.items():
         np.testing.assert_array_equal(read.weights[name], w)
     assert parse_net(text, "t.net", weights=home / "lenet.caffemodel", strict=True)
+
+
+CAFFE_LAYERS = [
+    ("dim: 3", 'type: "BatchNorm"', "batch_norm(data, mean=l.mean, variance=l.variance)"),
+    (
+        "dim: 3 dim: 4",
+        'type: "Dropout" phase: TRAIN',
+        "dropout(data, seed=2517025534, always=true)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("shape", "fields", "wanted"), CAFFE_LAYERS)
+def test_layers_of_caffe_that_need_a_word_more(shape: str, fields: str, wanted: str) -> None:
+    layer = f'layer {{ name: "l" bottom: "data" top: "y" {fields} }}'
+    graph = from_caffe(f'input: "data" input_shape {{ {shape} }} {layer}', warn=lambda d: None)
+    assert f"y = {wanted}" in check(graph)
