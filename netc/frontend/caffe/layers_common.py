@@ -14,16 +14,17 @@ from netc.ir.ops.indexing import Compact
 
 @layer("Eltwise", bottoms=(1, None))
 def eltwise(c: Layer) -> Value:
-    """SUM with coefficients, PROD or MAX of blobs of one shape."""
+    """SUM with coefficients, PROD or MAX of blobs of one shape; MAX passes coefficients over."""
     p = c.param("eltwise_param")
     for i, x in enumerate(c.xs):
         c.check(x.type == c.x.type, f"bottom {i} is {x.type}, bottom 0 is {c.x.type}")
     kind, coeffs = p.text("operation"), p.all("coeff")
-    c.check(not coeffs or kind == "SUM", f"{kind} takes no coeff", p, "coeff")
+    c.check(not coeffs or kind != "PROD", "PROD takes no coeff", p, "coeff")
     c.check(
         len(coeffs) in (0, len(c.xs)), f"{len(coeffs)} coeff for {len(c.xs)} bottoms", p, "coeff"
     )
-    xs = [_times(c, x, k) for x, k in zip(c.xs, coeffs or [1.0] * len(c.xs), strict=True)]
+    times = coeffs if kind == "SUM" and coeffs else [1.0] * len(c.xs)
+    xs = [_times(c, x, k) for x, k in zip(c.xs, times, strict=True)]
     return reduce({"SUM": c.b.add, "PROD": c.b.mul, "MAX": c.b.maximum}[kind], xs)
 
 
@@ -164,7 +165,8 @@ def bias(c: Layer) -> Value:
 def _operand(c: Layer, p: Message, name: str, fill: float) -> tuple[Value, tuple[Dim, ...]]:
     """What x is combined with, and its shape: broadcast from `axis` on."""
     rank = c.x.type.rank
-    axis = c.axis(p.whole("axis"), p) if rank else 0
+    scalar = len(c.xs) == 2 and c.xs[1].type.rank == 0  # stands at any axis
+    axis = 0 if scalar or not rank else c.axis(p.whole("axis"), p)
     if len(c.xs) == 2:
         other = c.xs[1]
         covered = other.type.rank

@@ -129,9 +129,10 @@ def _dummy_shapes(c: Layer, p: Message) -> list[tuple[int, ...]]:
     shapes = [tuple(s.all("dim")) for s in p.messages("shape")]
     if not shapes:
         sides = [p.all(f) for f in ("num", "channels", "height", "width")]
-        good = len({len(s) for s in sides}) == 1 and sides[0]
-        c.check(bool(good), "give a shape, or num, channels, height and width", p)
-        shapes = list(zip(*sides, strict=True))
+        c.check(all(sides), "give a shape, or num, channels, height and width", p)
+        good = all(len(s) in (1, count) for s in sides)
+        c.check(good, f"give 1 num, channels, height and width each, or {count}", p)
+        shapes = list(zip(*(s * count if len(s) == 1 else s for s in sides), strict=True))
     c.check(len(shapes) in (1, count), f"{len(shapes)} shapes for {count} tops", p, "shape")
     return shapes if len(shapes) == count else shapes * count
 

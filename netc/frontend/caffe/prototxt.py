@@ -38,6 +38,7 @@ _TOKEN = re.compile(
 _SOLVER_NET = re.compile(r"\b(?:train_|test_)?net_param\s*:?\s*[{<]")
 _SOLVER = re.compile(r"^\s*(base_lr|lr_policy|max_iter|net|train_net|test_net)\s*:", re.MULTILINE)
 _LAYER = re.compile(r"^\s*layers?\s*:?\s*[{<]", re.MULTILINE)
+_UNSAID = re.compile(r"""\#[^\n]*|"(?:[^"\\\n]|\\.)*+"?|'(?:[^'\\\n]|\\.)*+'?""")
 _CLOSER = {"{": "}", "<": ">"}
 _UNKNOWN = Field("", None, "any", True, None)
 
@@ -45,7 +46,8 @@ _UNKNOWN = Field("", None, "any", True, None)
 def read_text(text: str, name: str = "<prototxt>") -> Message:
     """The NetParameter in `text`, or the SolverParameter when it is a solver's file."""
     _limit(len(text), name)
-    solver = _SOLVER_NET.search(text) or (_SOLVER.search(text) and not _LAYER.search(text))
+    said = _UNSAID.sub("", text) if "net_param" in text else text  # no comments, no strings
+    solver = _SOLVER_NET.search(said) or (_SOLVER.search(text) and not _LAYER.search(text))
     return parse_message(text, "SolverParameter" if solver else "NetParameter", name)
 
 

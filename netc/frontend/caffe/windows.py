@@ -19,7 +19,7 @@ def conv_window(c: Layer, p: Message, axes: int) -> tuple[Ints, dict[str, Ints]]
     kernel = _per_axis(c, p, "kernel", "kernel_size", axes, None)
     rest = {
         "stride": _per_axis(c, p, "stride", "stride", axes, 1),
-        "pad": _per_axis(c, p, "pad", "pad", axes, 0),
+        "pad": _per_axis(c, p, "pad", "pad", axes, 0, alone=True),
         "dilation": _list(c, p, "dilation", axes, 1),
     }
     for field, sizes in (("kernel_size", kernel), *rest.items()):
@@ -46,8 +46,19 @@ def pool_window(c: Layer, p: Message) -> dict[str, Any]:
     return {"kernel": kernel, "stride": stride, "pad": pad, "ceil": up}
 
 
-def _per_axis(c: Layer, p: Message, name: str, field: str, axes: int, default: int | None) -> Ints:
-    """From `field`, or from `name`_h and `name`_w, which are for two axes and come together."""
+def _per_axis(
+    c: Layer,
+    p: Message,
+    name: str,
+    field: str,
+    axes: int,
+    default: int | None,
+    alone: bool = False,
+) -> Ints:
+    """From `field`, or from `name`_h and `name`_w, which are for two axes.
+
+    They come together, unless one may stand `alone`: the other is then 0, as in Caffe.
+    """
     tall, wide = f"{name}_h", f"{name}_w"
     given = [f for f in (tall, wide) if f in p]
     if not given:
@@ -56,7 +67,7 @@ def _per_axis(c: Layer, p: Message, name: str, field: str, axes: int, default: i
     c.check(axes == 2, f"{given[0]} is for two spatial axes; here are {axes}", p, given[0])
     other = tall if given[0] == wide else wide
     c.check(
-        len(given) == 2,
+        alone or len(given) == 2,
         f"{given[0]} is given without {other}",
         p,
         given[0],

@@ -211,6 +211,32 @@ def test_pairs_are_similar_by_a_whole_number() -> None:
     np.testing.assert_allclose(run(inputs("z", 4, 3) + text, feed=feed), wanted)
 
 
+def test_a_convolutions_pad_may_stand_for_one_axis() -> None:
+    y = run(one("Convolution", "convolution_param { num_output: 1 kernel_size: 3 pad_h: 1 }"))
+    assert y.shape == (2, 1, 8, 6)
+
+
+def test_the_largest_passes_over_coefficients() -> None:
+    rest = "eltwise_param { operation: MAX coeff: [-1, 5] }"
+    text = inputs("z", *X.shape) + one("Eltwise", rest, 'bottom: "z"')
+    np.testing.assert_array_equal(run(text, feed={"z": 0 * X}), np.maximum(X, 0))
+
+
+@pytest.mark.parametrize(("kind", "wanted"), [("Scale", [2, 4, 6]), ("Bias", [3, 4, 5])])
+def test_a_scalar_stands_at_any_axis(kind: str, wanted: list[float]) -> None:
+    text = inputs("x", 3) + inputs("s") + 'layer { name: "q" type: "Silence" bottom: "data" }'
+    text += f'layer {{ name: "l" type: "{kind}" bottom: "x" bottom: "s" top: "y" }}'
+    y = run(text, feed={"x": np.array([1.0, 2, 3]), "s": np.array(2.0)})
+    np.testing.assert_array_equal(y, wanted)
+
+
+def test_dummy_data_has_one_size_for_all_tops_or_one_each() -> None:
+    text = """layer { name: "d" type: "DummyData" top: "a" top: "b"
+      dummy_data_param { num: [2, 3] channels: 4 height: [5, 6] width: 1 } }"""
+    shapes = {name: v.type.shape for name, v in read(text).outputs.items()}
+    assert shapes == {"a": (2, 4, 5, 1), "b": (3, 4, 6, 1)}
+
+
 def test_ceil_mode() -> None:
     shapes = [
         run(one("Pooling", f"pooling_param {{ kernel_size: 3 stride: 2 {mode} }}")).shape[2:]

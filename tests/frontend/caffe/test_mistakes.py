@@ -43,7 +43,12 @@ MISTAKES = [
     (conv(""), "3:3", "layer l: kernel_size is missing"),
     (conv("kernel_h: 3"), "3:37", "layer l: kernel_h is given without kernel_w"),
     (conv("kernel_size: 3 stride_h: 2"), "3:52", "layer l: stride_h is given without stride_w"),
-    (conv("kernel_size: 3 pad_w: 1"), "3:52", "layer l: pad_w is given without pad_h"),
+    (pool("kernel_size: 3 pad_w: 1"), "3:34", "layer l: pad_w is given without pad_h"),
+    (two("Eltwise", 'top: "a"', "eltwise_param { operation: PROD coeff: [1, 1] }"), "2:114",
+     "layer l: PROD takes no coeff"),
+    ('layer { name: "d" type: "DummyData" top: "d" top: "e" top: "f" dummy_data_param { num: [1, 2]'
+     " channels: 1 height: 1 width: 1 } }", "2:64",
+     "layer d: give 1 num, channels, height and width each, or 3"),
     (conv("kernel_size: 3 kernel_h: 3 kernel_w: 3"), "3:52",
      "layer l: give kernel_size, or kernel_h and kernel_w, not both"),
     (conv("kernel_size: [3, 3, 3]"), "3:51", "layer l: 3 kernel_size for 2 spatial axes"),

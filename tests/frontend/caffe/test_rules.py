@@ -231,6 +231,11 @@ def test_the_net_of_a_solver() -> None:
     assert error.diagnostics[0].help == "give that file instead: lenet.prototxt"
 
 
+@pytest.mark.parametrize("said", ["# see net_param { }", 'name: "net_param { }"'])
+def test_a_net_that_only_mentions_a_solvers_field_is_a_net(said: str) -> None:
+    assert list(read(f"{said}\n{INPUT}{relu('r', 'data', 'y')}").outputs) == ["y"]
+
+
 def test_a_binary_net_is_a_net_too() -> None:
     shape = field(1, field(1, bytes([1, 3])))
     layers = [
