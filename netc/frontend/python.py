@@ -115,8 +115,9 @@ def net(function: Callable[..., Any]) -> Graph:
     It returns a tensor, a tuple of tensors, or a dict from output names to tensors. Parameters
     that are no tensors keep their defaults.
     """
-    if not (callable(function) and hasattr(function, "__name__")):
-        raise UsageError(f"a {type(function).__name__} is no function that describes a net")
+    if not inspect.isfunction(inspect.unwrap(function) if callable(function) else None):
+        what = getattr(function, "__name__", f"a {type(function).__name__}")
+        raise UsageError(f"{clean(what)} is no function that describes a net")
     maker = Maker()
     token = _MAKER.set(maker)
     try:
@@ -130,6 +131,11 @@ def _inputs(function: Callable[..., Any], maker: Maker) -> Iterator[tuple[str, T
     hints = _annotations(function)
     for p in inspect.signature(function).parameters.values():
         type_ = hints.get(p.name)
+        if p.kind is not p.KEYWORD_ONLY and p.kind is not p.POSITIONAL_OR_KEYWORD:
+            message = (
+                f"`{clean(str(p))}` of `{clean(function.__name__)}` has no name to be given by"
+            )
+            raise UsageError(message, _definition(function), "an input is an ordinary parameter")
         if isinstance(type_, TensorType):
             with maker.b.at(_definition(function)):
                 yield p.name, Tensor(maker.b.input(p.name, type_), maker)
@@ -233,6 +239,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"netc has no {clean(name)!r}. {near(name, words())}".strip())
 
     def apply(*args: Any, name: str | None = None, params: Any = None, **keywords: Any) -> Any:
+        for what, given in (("name", name), ("params", params)):
+            if not isinstance(given, str | Tensor | None):
+                raise UsageError(f"`{what}` takes a text, not {clean(repr(given))}", _caller())
         return _apply(word.name, args, keywords, name, params)
 
     apply.__name__ = apply.__qualname__ = name

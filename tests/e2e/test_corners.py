@@ -101,6 +101,7 @@ def test_infinite_weights_keep_the_norm_before_them() -> None:
         ("net n(x: f32[]) -> y { y = conv_transpose(x, 3, 3) }", "an axis behind the channels"),
         ("net n(x: u8[N]) -> y { y = all_reduce(x, x) }", "f32 is needed"),
         ("net n(x: f32[in,3]) -> y { y = relu(x) }", "1:14: error: `in` is no name for a size"),
+        ("net n(x: f32[3]) -> y, y { y = relu(x) }", "1:24: error: `y` is an output already"),
         ("net n(x: f32[None]) -> y { y = relu(x) }", "`None` is no name for a size"),
     ],
 )

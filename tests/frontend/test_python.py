@@ -205,10 +205,31 @@ def test_a_wrong_device_is_located_where_it_is_named() -> None:
     assert e.value.span.file == "test_python.py"
 
 
-@pytest.mark.parametrize("what", [5, None, "lenet"])
+@pytest.mark.parametrize("what", [5, None, "lenet", dict, len])
 def test_what_is_no_function(what: Any) -> None:
     with pytest.raises(UsageError, match="no function"):
         netc.net(what)
+
+
+def test_inputs_have_names() -> None:
+    def first(x: netc.f32[2, 3], /):  # type: ignore[no-untyped-def,valid-type]
+        return netc.relu(x)
+
+    def several(*xs: netc.f32[2, 3]):  # type: ignore[no-untyped-def,valid-type]
+        return netc.relu(xs[0])
+
+    for function in (first, several):
+        with pytest.raises(UsageError, match="has no name to be given by"):
+            netc.net(function)
+
+
+@pytest.mark.parametrize("keywords", [{"name": 3}, {"params": 5}])
+def test_names_are_texts(keywords: dict[str, Any]) -> None:
+    def n(x: netc.f32[2, 3]):  # type: ignore[no-untyped-def,valid-type]
+        return netc.fc(x, 4, **keywords)
+
+    with pytest.raises(UsageError, match="takes a text, not"):
+        netc.net(n)
 
 
 @pytest.mark.parametrize("size", [1.5, None, b"N"])

@@ -105,7 +105,11 @@ class Elaborator(Expressions):
         for name in self.shapes.keys() - {p.name for p in net.ports}:
             self.report(GraphError(f"the net has no input `{clean(name)}` to shape", net.span))
         self._statements(net.body, scope)
-        outputs = {o.id: self._output(o, scope) for o in net.outputs}
+        outputs: dict[str, Value] = {}
+        for o in net.outputs:
+            if o.id in outputs:
+                self.report(GraphError(f"`{clean(o.id)}` is an output already", o.span))
+            outputs[o.id] = self._output(o, scope)
         if self.found:
             raise GraphError(self.found[:MAX_REPORTED])
         return self.maker.b.graph(net.name, outputs)
