@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
 from collections.abc import Callable, Sequence
 
 from netc.runtime import host
 from netc.runtime.faults import fault
+from netc.runtime.loan import Loan
 from netc.runtime.pool import RunLoop, WorkerPool
 from netc.runtime.team import Team
 
@@ -21,22 +21,24 @@ class Fleet:
     """Lends the process's pools; made for the first counts, and anew when they differ."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._loan = Loan()
         self._counts: tuple[int, ...] = ()
         self._leaders: WorkerPool | None = None
         self._crews: list[WorkerPool | None] = []
         self._mine: tuple[int, ...] = ()  # the first device's processors
 
     def forget(self) -> None:
-        """In the child of a fork: the threads are gone, and with them whoever held the lock."""
-        self._lock = threading.Lock()
+        """In the child of a fork: the threads are gone, and with them whoever had the pools."""
+        self._loan = Loan()
         self._leaders, self._crews, self._counts = None, [], ()
 
     def run(
         self, counts: Sequence[int], loop: RunLoop, team: Team, call: Callable[[], None]
     ) -> bool:
-        """`call` with the team prepared for so many threads a device; False where none start."""
-        with self._lock:
+        """`call` with the team prepared for so many threads a device; False where it has none."""
+        with self._loan.taken() as mine:
+            if not mine:  # a signal handler of the thread that has them
+                return False
             leaders = self._pools(tuple(counts), loop)
             if leaders is None:
                 return False
@@ -88,8 +90,9 @@ class Fleet:
 
     def close(self) -> None:
         """Let the workers leave, and wait until they have."""
-        with self._lock:
-            self._close()
+        with self._loan.taken() as mine:
+            if mine:
+                self._close()
 
 
 def shares_of(counts: Sequence[int]) -> list[tuple[int, ...]]:

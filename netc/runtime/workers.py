@@ -1,7 +1,8 @@
 """The one pool of worker threads that all executables of a process share.
 
 It is made when a run first wants more than one thread, and made anew when a run wants more than
-it has, or after a fork. One caller at a time has it; a run of one thread touches none of this.
+it has, or after a fork. One caller at a time has it; a run of one thread touches none of this,
+nor does one that a signal handler starts while its thread has the pool.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import atexit
 import ctypes
 import os
-import threading
 from collections.abc import Callable
 
 from netc.runtime import host
 from netc.runtime.faults import fault
+from netc.runtime.loan import Loan
 from netc.runtime.pool import RunLoop, WorkerPool
 
 _processor = ctypes.CDLL(None).sched_getcpu  # the one this thread is on just now
@@ -23,19 +24,22 @@ class Workers:
     """Lends the process's pool."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._loan = Loan()
         self._pool: WorkerPool | None = None
         self._processors: tuple[int, ...] = ()
         self._taken: tuple[int, ...] = ()  # by workers of the run that has the pool
 
     def forget(self) -> None:
-        """In the child of a fork: the threads are gone, and with them whoever held the lock."""
-        self._lock = threading.Lock()
+        """In the child of a fork: the threads are gone, and with them whoever had the pool."""
+        self._loan = Loan()
         self._pool = None
 
     def run(self, threads: int, loop: RunLoop, call: Callable[[WorkerPool | None], None]) -> None:
-        """`call` with a pool of at least this many threads, or None where none start."""
-        with self._lock:
+        """`call` with a pool of at least this many threads, or None where there is none for it."""
+        with self._loan.taken() as mine:
+            if not mine:
+                call(None)
+                return
             pool = self._pool_of(threads, loop)
             taken = self._processors[1:]
             self._taken = taken if pool is not None and threads == len(taken) + 1 else ()
@@ -78,10 +82,10 @@ class Workers:
 
     def close(self) -> None:
         """Let the workers leave, and wait until they have."""
-        with self._lock:
-            if self._pool is not None:
+        with self._loan.taken() as mine:
+            if mine and self._pool is not None:
                 self._pool.close()
-            self._pool = None
+                self._pool = None
 
 
 WORKERS = Workers()

@@ -85,6 +85,15 @@ def test_without_threads_the_caller_does_it_all(
     assert np.array_equal(netc.compile(alternating())(data=X)["out"], expected)
 
 
+def test_a_call_while_its_own_thread_has_the_workers(expected: np.ndarray) -> None:
+    """As a signal handler makes it, which cannot wait for the thread it interrupts."""
+    exe = netc.compile(alternating(), threads=2)
+    with fleet.FLEET._loan.taken() as mine:
+        assert mine
+        assert np.array_equal(exe(data=X)["out"], expected)
+    assert np.array_equal(exe(data=X)["out"], expected)
+
+
 def test_a_signal_that_never_comes_ends_the_run(expected: np.ndarray) -> None:
     exe = netc.compile(alternating())
     arrays = exe.accepted({"data": X}, {})

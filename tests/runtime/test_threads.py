@@ -182,6 +182,36 @@ def test_another_executable_may_be_called_from_within_a_run() -> None:
         np.testing.assert_array_equal(outer(x)["out"], reference(**x))
 
 
+FROM_A_HANDLER = """
+import signal, sys
+from pathlib import Path
+from runtime.handmade import *
+from netc.runtime.session import load
+x, seen = feed(2), []
+inner = [make_executable(threads=n) for n in (1, 2, 3)]
+
+def handler(number, frame):
+    made = [*inner, load(sys.argv[1], 2)]
+    seen.extend(np.array_equal(exe(x)["out"], reference(**x)) for exe in made)
+
+signal.signal(signal.SIGALRM, handler)
+outer = make_executable(make_plan(sleep=20_000_000, steps=20), threads=2)
+for seconds in (0.0, 1.0):  # short: in the main thread; long: apart from it
+    outer._bound(outer.accepted(x, {})).seconds = seconds
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    assert np.array_equal(outer(x)["out"], reference(**x))
+assert seen == [True] * 8, seen
+assert all(np.array_equal(exe(x)["out"], reference(**x)) for exe in (outer, *inner))
+"""
+
+
+def test_a_signal_handler_may_run_others_while_a_run_has_the_workers(tmp_path: Path) -> None:
+    save_artifact(make_artifact(), tmp_path / "m")
+    env = {**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent}"}
+    command = [sys.executable, "-c", FROM_A_HANDLER, str(tmp_path / "m")]
+    subprocess.run(command, env=env, check=True, timeout=60)
+
+
 def test_deleting_an_executable_during_its_run() -> None:
     made = [make_executable(make_plan(sleep=20_000_000), threads=2)]
     x = feed(2)
