@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from netc.errors import Diagnostic, GraphError, ParseError, UsageError, WeightsError, clean
+from netc.errors import Diagnostic, ParseError, UsageError, WeightsError, clean
 from netc.frontend.binding import is_by_name
 from netc.frontend.caffe.binder import Binder
 from netc.frontend.caffe.build import KNOWN, NetBuilder
@@ -25,7 +25,7 @@ from netc.frontend.labels import read_labels
 from netc.frontend.net.fill import filled
 from netc.frontend.preprocess import Preprocessing
 from netc.frontend.preprocess import preprocessing as options_of
-from netc.ir.dims import Dim, parse_dim
+from netc.frontend.shapes import given_shapes
 from netc.ir.graph import Graph
 from netc.ir.interpret import SEED
 
@@ -59,7 +59,7 @@ def from_caffe(
     net, state = net_of(root, state_of(phase, level, stages))
     every = upgraded(net, KNOWN)
     layers = kept(every, state)
-    given = _shapes(shapes)
+    given = given_shapes(shapes)
     by_name = is_by_name(caffemodel)
     blobs = None if by_name or caffemodel is None else read_weights(cast(Source, caffemodel))
     name = net.text("name") or _stem(root.document.name)
@@ -101,30 +101,6 @@ def _read(data: memoryview, name: str) -> Message:
 
 def _stem(name: str) -> str:
     return Path(name).stem if not name.startswith("<") else "net"
-
-
-def _shapes(shapes: Mapping[str, Iterable[int | str]] | None) -> dict[str, Shape]:
-    if not isinstance(shapes, Mapping | None):
-        raise UsageError("shapes is a mapping: {'data': (1, 3, 224, 224)}")
-    return {name: _shape(name, shape) for name, shape in (shapes or {}).items()}
-
-
-def _shape(name: str, shape: Iterable[int | str]) -> Shape:
-    """Sizes as given by a user: whole numbers, or names of sizes such as N."""
-    try:
-        if isinstance(shape, str):
-            raise TypeError
-        return tuple(_dim(d) for d in shape)
-    except (TypeError, ValueError, GraphError):
-        raise UsageError(f"{shape!r} is not a shape for {clean(name)!r}") from None
-
-
-def _dim(d: int | str) -> Dim:
-    if isinstance(d, str):
-        return parse_dim(d)
-    if int(d) != d or d < 0:
-        raise ValueError
-    return int(d)
 
 
 def _unknown_shapes(given: Mapping[str, Shape], graph: Graph) -> None:

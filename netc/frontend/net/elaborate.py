@@ -19,6 +19,7 @@ from netc.errors import (
     clean,
 )
 from netc.frontend.files import display
+from netc.frontend.generalize import Shape
 from netc.frontend.labels import read_labels
 from netc.frontend.net import ast
 from netc.frontend.net.evaluate import Expressions, argument_text, located
@@ -27,6 +28,7 @@ from netc.frontend.net.imports import Loader
 from netc.frontend.net.parse import parse
 from netc.frontend.net.scope import Broken, Library, Scope, SilentError, bind
 from netc.frontend.net.words import ArgumentError, near, show
+from netc.frontend.shapes import given_shapes
 from netc.ir.device import Device
 from netc.ir.dims import Expr, sym
 from netc.ir.graph import Graph, Value
@@ -63,7 +65,7 @@ def _graph(
     files: Sequence[ast.File],
     name: str,
     phase: str = "test",
-    shapes: Mapping[str, Sequence[int]] | None = None,
+    shapes: Mapping[str, Iterable[int | str]] | None = None,
     net: str | None = None,
     weights: Any = None,
     strict: bool = False,
@@ -76,7 +78,7 @@ def _graph(
     for file in files:
         library.add(file, main=file is files[-1])
     try:
-        graph = Elaborator(library, phase, shapes or {}, Span(name)).run(net)
+        graph = Elaborator(library, phase, given_shapes(shapes), Span(name)).run(net)
     except RecursionError:
         raise ResourceError("the net is nested too deeply") from None
     graph = replace(graph, labels=read_labels(labels))
@@ -87,10 +89,10 @@ class Elaborator(Expressions):
     """Makes the graph of one net."""
 
     def __init__(
-        self, library: Library, phase: str, shapes: Mapping[str, Sequence[int]], file: Span
+        self, library: Library, phase: str, shapes: Mapping[str, Shape], file: Span
     ) -> None:
         super().__init__(library, phase)
-        self.shapes, self.file = dict(shapes), file
+        self.shapes, self.file = shapes, file
         self.found: list[Diagnostic] = [*library.wrong]
         self.open: list[tuple[str, Span]] = []  # the blocks being called, and from where
 
@@ -177,7 +179,7 @@ class Elaborator(Expressions):
         """The declared type, or with the shape that was asked for."""
         if port.name not in self.shapes:
             return declared
-        shape = tuple(self.shapes[port.name])
+        shape = self.shapes[port.name]
         if len(shape) != declared.rank:
             message = f"`{clean(port.name)}` is {declared}; the shape given is {show(shape)}"
             raise GraphError(message, port.span)
