@@ -58,9 +58,9 @@ def compile_command(
     gpu = {"arch": arch, "precision": precision, "cache": cache}
     places = Places.taken(options)
     wanted = chosen(not no_optimize, cpu, places, target, **gpu)
-    out = out or source.with_suffix(".bin")
     with progress(f"reading {clean(source.name)}"):
         graph = read_source(source, options)
+        out = out or source.with_suffix(".bin")
         made = places.arranged(graph, wanted)
         graph, wanted = made.graph, for_gpus(made.graph, made.options, arch)
     began = time.perf_counter()

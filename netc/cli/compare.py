@@ -24,7 +24,7 @@ from netc.errors import clean
     metavar="NAME=FILE",
     help=".npy, .npz or image; random numbers where none is given.",
 )
-@click.option("--seed", type=int, default=0, help="Of the random numbers.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the random numbers.")
 @click.option("--batch", type=click.IntRange(1, 1 << 20), default=1, help="Their batch size.")
 @run_options
 def diff_command(

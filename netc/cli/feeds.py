@@ -38,21 +38,30 @@ def read_feed(given: Sequence[str], inputs: Mapping[str, Spec]) -> Arrays:
         name, path = _split(word, inputs)
         _regular(path)
         if path.suffix == ".npz" and not name:
-            feed |= read_arrays(path)
+            _enter(feed, read_arrays(path))
             continue
         name = name or _only(inputs)
         if name not in inputs:
             known = ", ".join(f"{clean(k)}: {v}" for k, v in inputs.items())
             raise InputError(f"no input {clean(name)!r}", help=f"the inputs are {known}")
         if path.suffix in (".npy", ".npz"):
-            feed[name] = _pick(read_arrays(path), name, path)
+            _enter(feed, {name: _pick(read_arrays(path), name, path)})
         else:
             pictures.setdefault(name, []).append(_image(path, name, inputs[name]))
     for name, batch in pictures.items():
         if len({p.shape for p in batch}) > 1:
             raise InputError(f"the images for {clean(name)!r} differ in size")
-        feed[name] = np.stack(batch).astype(_numpy(inputs[name]), copy=False)
+        _enter(feed, {name: np.stack(batch).astype(_numpy(inputs[name]), copy=False)})
     return feed
+
+
+def _enter(feed: Arrays, found: Arrays) -> None:
+    """Add arrays to those there are; no input is given twice."""
+    for name, array in found.items():
+        if name in feed:
+            help = "only images of one input may be several: they make a batch"
+            raise InputError(f"input {clean(name)} is given twice", help=help)
+        feed[name] = array
 
 
 def _split(word: str, inputs: Mapping[str, Spec]) -> tuple[str, Path]:

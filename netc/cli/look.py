@@ -126,11 +126,11 @@ def draw_command(
     from netc.draw import draw
     from netc.runtime.atomic import write_file
 
-    out = out or source.with_suffix(".svg")
-    if out.suffix.lower() != ".svg":
+    if out is not None and out.suffix.lower() != ".svg":
         raise UsageError(f"cannot write {clean(out.name)}", help="a drawing is a .svg file")
     places = Places.taken(options)
     graph = places.shown(read_source(source, options))
+    out = out or source.with_suffix(".svg")
     if after:
         from netc.cli.stages import graph_after
 

@@ -152,7 +152,7 @@ def _bridge(stage: Stage, wanted: Pass, standard: Sequence[Pass]) -> Pass:
 
 @click.command("bisect")
 @click.argument("source", type=EXISTING)
-@click.option("--seed", type=int, default=0, help="Of the inputs that are tried.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the inputs that are tried.")
 @click.option("--batch", type=click.IntRange(1, 1 << 20), default=2, help="Their batch size.")
 @target_option
 @run_options

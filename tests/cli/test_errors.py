@@ -126,6 +126,9 @@ def test_truncated_inputs(
         (["data=wrong.npy"], "expected f32[N,1,8,8]"),
         (["data=text.npy"], "error: "),
         (["data=objects.npy"], "error: "),
+        (["data=x.npy", "x.npz"], "input data is given twice"),
+        (["x.npy", "data=x.npy"], "input data is given twice"),
+        (["data=x.png", "data=x.npy"], "input data is given twice"),
     ],
 )
 def test_inputs_that_do_not_fit(
@@ -152,6 +155,12 @@ def test_inputs_that_do_not_fit(
         ["draw", "small.net", "-o", "x.png"],
         ["dump", "small.net", "--after", "nothing"],
         ["explain", "small.bin"],
+        ["compile", "."],
+        ["compile", ""],
+        ["draw", "."],
+        ["draw", ""],
+        ["diff", "small.bin", "small.bin", "--seed", "-1"],
+        ["bisect", "small.net", "--seed", "-1"],
         ["frobnicate"],
         ["run"],
         ["--nonsense"],
