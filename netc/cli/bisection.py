@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netc.ir.dims import symbols
+from netc.cli.drawn import drawn, sizes_where
 from netc.ir.graph import Graph
 from netc.ir.interpret import interpret
-from netc.ir.types import DType
 from netc.passes.base import Context, Pass, run_passes
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -32,17 +31,9 @@ class Verdict:
 
 def seeded_feed(graph: Graph, seed: int, size: int = 2) -> dict[str, NDArray[Any]]:
     """An array for every input; sizes left open become `size`, or 32 for height and width."""
-    rng = np.random.default_rng(seed)
-    feed = {}
-    for node in graph.inputs:
-        type = node.types[0]
-        known = {s: 32 if i > 1 else size for i, d in enumerate(type.shape) for s in symbols(d)}
-        shape = type.sizes(known)
-        if type.dtype is DType.F32:
-            feed[node.name] = rng.standard_normal(shape).astype(np.float32)
-        else:
-            feed[node.name] = rng.integers(0, 256, shape).astype(type.dtype.numpy)
-    return feed
+    inputs = {node.name: node.types[0] for node in graph.inputs}
+    sizes = sizes_where(inputs.values(), lambda axis: 32 if axis > 1 else size)
+    return drawn(inputs, sizes, seed, 256)
 
 
 def distance(got: Arrays, wanted: Arrays) -> tuple[float, str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from netc.cli.drawn import sizes_where
 from netc.cli.show import amount, size
 from netc.errors import NetcError, clean
 from netc.ir.dims import evaluate
@@ -26,14 +27,8 @@ _MANY = 12  # outputs that are listed
 
 def sizes_for(graph: Graph, batch: int) -> dict[str, int]:
     """A size for every symbol of the inputs: the batch in front, an image's usual size inside."""
-    from netc.ir.dims import symbols
-
-    sizes: dict[str, int] = {}
-    for node in graph.inputs:
-        for axis, dim in enumerate(node.types[0].shape):
-            for name in symbols(dim):
-                sizes.setdefault(name, batch if axis == 0 else _IMAGE)
-    return sizes
+    types = [node.types[0] for node in graph.inputs]
+    return sizes_where(types, lambda axis: _IMAGE if axis else batch)
 
 
 def net_lines(graph: Graph, sizes: Mapping[str, int]) -> list[str]:

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from netc.cli.drawn import drawn, sizes_where
 from netc.cli.show import milliseconds
 from netc.errors import UsageError
 from netc.runtime.device_run import GpuExecutable
@@ -40,18 +40,9 @@ def batch_of(exe: Executable, asked: int | None) -> int:
 
 def random_feed(exe: Executable, batch: int, seed: int = 0) -> dict[str, NDArray[Any]]:
     """Normal floats, or bytes, in the shapes of the inputs."""
-    rng = np.random.default_rng(seed)
-    feed = {}
-    for name, spec in exe.inputs.items():
-        shape = [
-            d if isinstance(d, int) else _IMAGE if axis else batch
-            for axis, d in enumerate(spec.shape)
-        ]
-        if spec.dtype.numpy.kind == "f":
-            feed[name] = rng.standard_normal(shape).astype(spec.dtype.numpy)
-        else:
-            feed[name] = rng.integers(0, 128, shape).astype(spec.dtype.numpy)
-    return feed
+    inputs = {port.name: port.type for port in exe.plan.inputs}
+    sizes = sizes_where(inputs.values(), lambda axis: _IMAGE if axis else batch)
+    return drawn(inputs, sizes, seed, 128)
 
 
 def measure(exe: Executable, feed: Arrays, seconds: float) -> list[float]:

@@ -189,6 +189,23 @@ def test_labels_that_fit_no_output_are_said(
     assert "no output has 2 classes" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "words", [("time", "two.bin", "--seconds", "0.01"), ("explain", "two.net", "--measure")]
+)
+def test_inputs_whose_sizes_are_expressions(
+    folder: Path, netc: Invoke, words: tuple[str, ...]
+) -> None:
+    text = "net two(a: f32[N, 3], b: f32[2*N, 3]) -> y, z { y = a |> fc(4)  z = b |> fc(5) }"
+    (folder / "two.net").write_text(text)
+    netc("compile", "two.net", "-o", "two.bin")
+    assert "ms" in netc(*words).output
+    (folder / "less.net").write_text("net less(b: f32[N], a: f32[N - 5, 3]) -> y { y = relu(a) }")
+    netc("compile", "less.net", "-o", "less.bin")
+    assert "has no array with N = 1" in netc("time", "less.bin", code=2).output
+    assert "f32[N-5,3]" in netc("bisect", "less.net", code=2).output
+    netc("time", "less.bin", "--batch", "6", "--seconds", "0.01")
+
+
 def test_time_says_the_batch_that_a_net_fixes(folder: Path, netc: Invoke) -> None:
     (folder / "two.net").write_text("net two(x: f32[2, 3]) -> y { y = relu(x) }")
     netc("compile", "two.net", "-o", "two.bin")
