@@ -3,7 +3,8 @@
 Python looks for interrupts between its own instructions only, on the main thread only. So a long
 call runs in a thread of its own while the main thread waits, and the handler that stood before
 is called at once when a signal comes. If it raises, the job ends after its present step, and
-only then does the exception go on: nothing the job uses is touched while it runs.
+only then does the exception go on: nothing the job uses is touched while it runs. A handler that
+is set meanwhile stays.
 """
 
 from __future__ import annotations
@@ -33,13 +34,16 @@ def call_apart(run: Callable[[int], int], job: Cancellable) -> None:
     """Run a job to its end, or until an interrupt; from the main thread."""
     before = signal.getsignal(signal.SIGINT)
     raised: list[BaseException] = []
+    running = True
 
     def note(number: int, frame: FrameType | None) -> None:
-        """Does not raise, so that no instruction below can be left out."""
+        """Does not raise in a run, so that no instruction below can be left out."""
         try:
             if callable(before):
                 before(number, frame)
         except BaseException as error:
+            if not running:  # kept by a handler that changed the handler, and put back later
+                raise
             raised.append(error)
             job.cancel()
 
@@ -50,7 +54,9 @@ def call_apart(run: Callable[[int], int], job: Cancellable) -> None:
     try:
         _wait_for(run, job)
     finally:
-        signal.signal(signal.SIGINT, before)
+        if signal.getsignal(signal.SIGINT) is note:
+            signal.signal(signal.SIGINT, before)
+        running = False
     if raised:
         raise raised[0]
 

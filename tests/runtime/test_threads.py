@@ -386,6 +386,29 @@ class Late(Exception):
     """What a time limit of the user's raises."""
 
 
+def test_a_handler_that_is_set_during_a_run_stays() -> None:
+    exe, x = make_executable(make_plan(sleep=20_000_000, steps=10), threads=2), feed(2)
+    exe._bound(exe.accepted(x, {})).seconds = 1.0
+    kept: list[object] = []
+
+    def first(number: int, frame: object) -> None:
+        if kept:
+            raise Late
+        kept.append(signal.signal(signal.SIGINT, signal.SIG_IGN))
+
+    before = signal.signal(signal.SIGINT, first)
+    timer = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT))
+    try:
+        timer.start()
+        np.testing.assert_array_equal(exe(x)["out"], reference(**x))
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
+    with pytest.raises(Late):  # what stood in the run, put back later, is the handler before it
+        kept[0](signal.SIGINT, None)  # type: ignore[operator]
+
+
 def test_another_signal_may_end_a_run_too() -> None:
     exe, x = make_executable(make_plan(sleep=20_000_000, steps=100), threads=2), feed(2)
     exe._bound(exe.accepted(x, {})).seconds = 1.0
