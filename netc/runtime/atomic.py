@@ -3,6 +3,7 @@
 The bytes go to a file beside the target, are flushed to the disk, and then take the target's
 name in one step; whoever reads sees the old file or the new one. A file left over by a writer
 that was killed is removed by the next writer of the same target: a live writer holds a lock.
+Who may read and write the old file may do so with the new one.
 """
 
 from __future__ import annotations
@@ -33,9 +34,13 @@ def write_file(path: str | os.PathLike[str], pieces: Iterable[Buffer]) -> int:
     target = _target(path)
     try:
         _sweep(target)
-        temp, fd = _create(target)
+        mode = _mode(target)
+        temp, fd = _create(target, 0o666 if mode is None else mode | 0o600)  # a sweeper opens it
         try:
             size = _fill(fd, pieces)
+            if mode is not None:
+                with suppress(OSError):  # a filesystem whose files all have one mode
+                    os.fchmod(fd, mode)
             fault("atomic.rename")
             os.replace(temp, target)
         except BaseException:
@@ -52,8 +57,10 @@ def write_file(path: str | os.PathLike[str], pieces: Iterable[Buffer]) -> int:
 
 def _target(path: str | os.PathLike[str]) -> Path:
     """The file that `path` means; links are followed, devices and folders refused."""
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise UsageError(f"a {type(path).__name__} is no path")
     try:
-        target = Path(os.path.realpath(path))
+        target = Path(os.path.realpath(os.fsdecode(path)))
         status = target.lstat()
     except FileNotFoundError:
         return target
@@ -64,12 +71,12 @@ def _target(path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def _create(target: Path) -> tuple[Path, int]:
+def _create(target: Path, mode: int) -> tuple[Path, int]:
     """A new, locked file beside `target`. A sweeper may take it before the lock does: again."""
     while True:
         fault("atomic.open")
         temp = target.with_name(f".{target.name[:180]}.{os.urandom(6).hex()}.tmp")
-        fd = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        fd = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             mine = os.fstat(fd).st_nlink > 0
@@ -80,6 +87,14 @@ def _create(target: Path) -> tuple[Path, int]:
         if mine:
             return temp, fd
         os.close(fd)
+
+
+def _mode(target: Path) -> int | None:
+    """Who may do what with the file that is to be replaced; None where there is none."""
+    try:
+        return target.stat().st_mode & 0o777
+    except FileNotFoundError:
+        return None
 
 
 def _sweep(target: Path) -> None:

@@ -124,6 +124,32 @@ def test_what_is_not_a_file_is_refused(tmp_path: Path) -> None:
     assert Path("/dev/full").is_char_device()
 
 
+@pytest.mark.parametrize("path", [None, 3, ["f"], Path])
+def test_what_is_no_path(path: object) -> None:
+    with pytest.raises(UsageError, match="is no path"):
+        write_file(path, [b"x"])  # type: ignore[arg-type]
+
+
+def test_a_path_may_be_bytes(tmp_path: Path) -> None:
+    write_file(os.fsencode(tmp_path / "f"), [b"x"])  # type: ignore[arg-type]
+    assert (tmp_path / "f").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o444, 0o755, 0o666])
+def test_a_new_file_has_the_mode_of_the_old(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "f").write_bytes(b"old")
+    (tmp_path / "f").chmod(mode)
+    seen: list[int] = []
+
+    def look() -> None:
+        seen.extend(p.stat().st_mode & 0o077 & ~mode for p in tmp_path.iterdir())
+
+    with faults.armed("atomic.write", look):
+        write_file(tmp_path / "f", [b"new"])
+    assert (tmp_path / "f").stat().st_mode & 0o7777 == mode
+    assert seen == [0, 0]
+
+
 def test_a_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     write_file(tmp_path / "link", [b"x"])
