@@ -168,12 +168,18 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     _say(f"warning: {message}")
 
 
+class _Said(logging.Handler):
+    """Remarks on what is standard error when they are made: above a spinner, where one turns."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One remark."""
+        _say(self.format(record))
+
+
 def _show_log() -> None:
     log = logging.getLogger("netc")
-    if not any(isinstance(h, logging.StreamHandler) for h in log.handlers):
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        log.addHandler(handler)
+    if not any(isinstance(h, _Said | logging.StreamHandler) for h in log.handlers):
+        log.addHandler(_Said())
     log.setLevel(logging.DEBUG if os.environ.get("NETC_DEBUG") else logging.INFO)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _TOP = 5
 _FEW = 8  # values of an output that are printed
+_NUMBER = re.compile(r"([-+]?(\d[\d.,]*(e[-+]?\d+)?|inf|nan)( \S+)?)?")  # `9.1e-07`, `26.7 MB`, ``
 
 
 def console() -> Console:
@@ -41,17 +43,27 @@ def say(text: str = "") -> None:
 def table(
     columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "", numbers: int = 0
 ) -> None:
-    """A table; the last `numbers` columns stand at the right."""
+    """A table; the last `numbers` columns stand at the right.
+
+    On a narrow terminal names are shortened, the longest first; numbers stay whole.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     shown = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    texts = [[clean(cell) for cell in row] for row in rows]
     for i, name in enumerate(columns):
-        right = i >= len(columns) - numbers
-        shown.add_column(name, justify="right" if right else "left", no_wrap=True)
-    for row in rows:
-        shown.add_row(*(Text(clean(cell)) for cell in row))
+        cells = [row[i] for row in texts]
+        whole = all(map(_NUMBER.fullmatch, cells))
+        shown.add_column(
+            Text(name, no_wrap=True, overflow="ellipsis"),
+            justify="right" if i >= len(columns) - numbers else "left",
+            no_wrap=whole,  # where a column may be wrapped its width may change
+            min_width=max(map(len, (name, *cells))) if whole else None,
+        )
+    for row in texts:
+        shown.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row))
     console().print(shown)
 
 

@@ -147,7 +147,9 @@ def test_a_share_that_a_device_has_no_memory_for(
     table = tmp_path / "machine.json"
     table.write_text(Machine("m", {cpus[0]: CPU, cpus[1]: small}, between=Link(1e9, 1e-6)).show())
     shown = run("compile", net, *words, "--machine", table)
-    assert re.match(r"4\ntwo.net:\d:\d+: error: cpu:1 has 1.0 KiB of memory, and its share", shown)
+    said = r"^two.net:\d:\d+: error: cpu:1 has 1.0 KiB of memory, and its share"
+    assert shown.startswith("4\n")
+    assert re.search(said, shown, re.MULTILINE)
     assert "a smaller batch would fit" in shown
     assert not net.with_suffix(".bin").exists()
     stages = ("--pipeline", "cpu:0,cpu:1", "--machine", table)
