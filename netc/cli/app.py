@@ -125,11 +125,13 @@ def _unexpected(e: Exception) -> int:
         _say("error: out of memory")
         return 9
     if isinstance(e, OSError) and e.strerror:
+        from netc.runtime.atomic import STORAGE
+
         named = f"{clean(os.path.basename(str(e.filename)))}: " if e.filename else ""
         _say(f"error: {named}{e.strerror}")
         if sys.stdout and e.filename is None:
             _discard(sys.stdout)
-        return 1
+        return 9 if e.errno in STORAGE else 1
     if isinstance(e, ImportError | OSError):
         _say(f"error: a library cannot be loaded: {clean(e)}")
         return 9

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from netc.cli.gpus import run_options
-from netc.cli.options import EXISTING, WRITTEN, threads_option
+from netc.cli.options import EXISTING, WRITTEN, SecondsType, threads_option
 from netc.cli.show import milliseconds, outputs, progress, say, table
 from netc.errors import clean
 
@@ -90,7 +90,7 @@ def run_command(
 @click.argument("model", type=EXISTING)
 @click.option("--batch", type=click.IntRange(1, 1 << 20), help="Size of the batch; 1 if open.")
 @click.option("--per-op/--whole", default=True, help="Also a row for every step.")
-@click.option("--seconds", type=click.FloatRange(0.01, 3600), default=1.0, help="How long.")
+@click.option("--seconds", type=SecondsType(0.01, 3600), default=1.0, help="How long.")
 @_loading
 def time_command(
     model: Path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ def inspect_command(source: Path, batch: int, each: bool, **options: Any) -> Non
     from netc.cli.sources import is_model, read_source
 
     places = Places.taken(options)
+    if is_model(source):
+        _refuse({"output": options["output"], "labels": options["labels"], **vars(places)})
     graph = places.shown(read_source(source, options))
     sizes = sizes_for(graph, batch)
     say("\n".join(net_lines(graph, sizes)))
@@ -42,6 +45,15 @@ def inspect_command(source: Path, batch: int, each: bool, **options: Any) -> Non
         table(("node", "op", "shape", "device", "FLOP"), node_rows(graph, sizes), numbers=1)
     else:
         table(("op", "count", "FLOP", "%"), op_rows(graph, sizes), numbers=3)
+
+
+def _refuse(given: Mapping[str, Any]) -> None:
+    """A model is shown as it was compiled: no option makes another net of it."""
+    for name, value in given.items():
+        if value:
+            option = "replicate, --split or --pipeline" if name == "sharding" else name
+            help = "leave it out, or inspect the net that the model was made from"
+            raise UsageError(f"--{option} says how a net is compiled; this is a model", help=help)
 
 
 @click.command("explain")

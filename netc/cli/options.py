@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import click
 
 from netc.errors import clean
+from netc.runtime.limits import DEFAULT
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,6 +62,19 @@ class NumbersType(ParamType):
             if self.or_file:
                 return Path(value)
             self.fail(f"{clean(value)!r} is not a list of numbers such as 104,117,123", param, ctx)
+
+
+class SecondsType(click.FloatRange):
+    """A number of seconds between two others, which `nan` is not."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number."""
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{clean(value)!r} is not a number of seconds", param, ctx)
+        return seconds
 
 
 class SizeType(ParamType):
@@ -120,5 +135,7 @@ def _apply(options: tuple[Callable[[F], F], ...], command: F) -> F:
 
 
 threads_option = click.option(
-    "--threads", type=click.IntRange(1, 1024), help="Threads; one a core where not given."
+    "--threads",
+    type=click.IntRange(1, DEFAULT.threads),
+    help="Threads; one a core where not given.",
 )

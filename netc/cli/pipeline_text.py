@@ -42,6 +42,8 @@ def _with_options(which: Pass, text: str) -> Pass:
         if key not in simple:
             there = ", ".join(simple) or "none"
             raise UsageError(f"{which.name} has no option {clean(key)!r}", help=f"it has {there}")
+        if key in changed:
+            raise UsageError(f"{which.name}'s {key} is given twice")
         changed[key] = _value(value, simple[key], f"{which.name}'s {key}")
     return cast(Pass, replace(about, **changed)) if changed else which
 

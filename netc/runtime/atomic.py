@@ -23,7 +23,7 @@ from netc.runtime.faults import fault
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 _PIECE = 64 << 20  # bytes one write call is given
-_STORAGE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM})
+STORAGE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM})
 
 
 def write_file(path: str | os.PathLike[str], pieces: Iterable[Buffer]) -> int:
@@ -143,6 +143,6 @@ def _sync_folder(folder: Path) -> None:
 def _typed(error: OSError, path: str | os.PathLike[str]) -> NetcError:
     """The error a user sees for a write that failed."""
     text = f"cannot write {clean(path)}: {error.strerror or clean(error)}"
-    if error.errno in _STORAGE:
+    if error.errno in STORAGE:
         return ResourceError(text, help="the file that was there before is unchanged")
     return UsageError(text)

@@ -150,6 +150,12 @@ def test_inputs_that_do_not_fit(
         ["compile", "small.net", "--level", "3"],
         ["compile", "small.bin"],
         ["run", "small.bin", "--threads", "0"],
+        ["run", "small.bin", "--threads", "257"],
+        ["time", "small.bin", "--seconds", "nan"],
+        ["opt", "small.net", "-p", "fuse{max_inputs=8,max_inputs=9}"],
+        ["inspect", "small.bin", "--output", "data"],
+        ["inspect", "small.bin", "--devices", "cpu:0"],
+        ["inspect", "small.bin", "--machine", "eight gpus"],
         ["run", "small.bin", "-i", "x.npy", "--output", "out.txt"],
         ["convert", "small.prototxt", "-o", "x.doc"],
         ["draw", "small.net", "-o", "x.png"],
@@ -245,7 +251,7 @@ def test_streams_that_are_closed_or_full(folder: Path, shell: Shell) -> None:
         ("| head -c 1", {0, 1}),
         (">&-", {0}),
         ("2>&- >&-", {0}),
-        (">/dev/full", {1}),
+        (">/dev/full", {9}),
     ):
         done = subprocess.run(
             ["bash", "-c", f"set -o pipefail; {command} {tail}"],
