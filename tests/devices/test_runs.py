@@ -140,7 +140,7 @@ def check_random(g: Graph, count: int, data: st.DataObject) -> None:
 
 def test_what_cannot_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     g = netc.parse(BRANCHES)
-    with pytest.raises(GraphError, match="no device 'gpu'"):
+    with pytest.raises(UsageError, match="no device 'gpu'"):
         netc.compile(g, devices=["gpu"])
     with pytest.raises(UsageError, match="one twice"):
         netc.compile(g, devices="cpu:0,cpu:0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ DRAWN = "init=gaussian(0, 0.3)"
 
 
 def interpreted(text: str, feed: dict[str, np.ndarray], **options: object) -> dict[str, np.ndarray]:
-    exe = netc.compile(netc.parse(text), gpu="interpret", **{"target": "cuda", **options})  # type: ignore[arg-type]
-    return exe(feed)
+    chosen: dict[str, Any] = {"target": "cuda", "gpu": "interpret", **options}
+    return netc.compile(netc.parse(text), **chosen)(feed)
 
 
 @pytest.mark.parametrize("precision", ["exact", "low"])

@@ -156,7 +156,7 @@ class _Writer:
             if axis.transposed:
                 self.starts[axis] = src.let(f"{index} + {axis.pad}")
                 continue
-            start = index if axis.stride == 1 or index == "0" else f"{index} * {axis.stride}"
+            start = index if axis.stride == 1 else f"{index} * {axis.stride}"
             if axis.pad:
                 start = f"{start} - {axis.pad}"
             if axis.reach is not None:
