@@ -44,6 +44,12 @@ def test_one_row(type_: str, body: str, precision: str) -> None:
     np.testing.assert_allclose(got, want, atol=bound * np.abs(want).max())
 
 
+def test_a_number_beyond_float32_is_infinite() -> None:
+    x = np.array([[1, -2, 0.5]], np.float32)
+    got = interpreted("net n(x: f32[N,3]) -> y { y = x * 1e39 }", {"x": x})["y"]
+    assert got.tolist() == [[np.inf, -np.inf, np.inf]]
+
+
 def maps(many: int) -> dict[str, np.ndarray]:
     """Maps of whole numbers up to 60, which every precision has, without ties in a window."""
     rng = np.random.default_rng(3)

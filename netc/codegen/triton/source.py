@@ -143,7 +143,8 @@ def _multiple(value: Dim, of: int = ALIGNED) -> bool:
 
 def number(value: float) -> str:
     """A float32 constant as text."""
-    value = float(np.float32(value))
+    with np.errstate(over="ignore"):  # infinity beyond the largest float32
+        value = float(np.float32(value))
     if math.isnan(value):
         return 'float("nan")'
     if math.isinf(value):
