@@ -115,7 +115,7 @@ def net(function: Callable[..., Any]) -> Graph:
     It returns a tensor, a tuple of tensors, or a dict from output names to tensors. Parameters
     that are no tensors keep their defaults.
     """
-    if not inspect.isfunction(inspect.unwrap(function) if callable(function) else None):
+    if not (callable(function) and hasattr(inspect.unwrap(function), "__code__")):
         what = getattr(function, "__name__", f"a {type(function).__name__}")
         raise UsageError(f"{clean(what)} is no function that describes a net")
     maker = Maker()
@@ -131,7 +131,7 @@ def _inputs(function: Callable[..., Any], maker: Maker) -> Iterator[tuple[str, T
     hints = _annotations(function)
     for p in inspect.signature(function).parameters.values():
         type_ = hints.get(p.name)
-        if p.kind is not p.KEYWORD_ONLY and p.kind is not p.POSITIONAL_OR_KEYWORD:
+        if p.kind not in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD):
             message = (
                 f"`{clean(str(p))}` of `{clean(function.__name__)}` has no name to be given by"
             )

@@ -186,7 +186,7 @@ class NumPy:
 
 def _power(a: Any, b: Any) -> Any:
     """C's pow; for an exponent of 1/2 NumPy takes the root, which differs at -0 and -infinity."""
-    odd = np.equal(b, 0.5) & ((np.equal(a, 0)) | np.isneginf(a))
+    odd = np.equal(b, 0.5) & (np.equal(a, 0) | np.isneginf(a))
     return np.where(odd, np.abs(a), np.power(a, b))
 
 

@@ -11,7 +11,7 @@ from netc.ir.plan import ALIGN, Buffer, BufferArg, IntArg, Plan, Space, Step, We
 from netc.runtime.driver import Launch, Span
 from netc.runtime.flat_plan import FlatPlan, flatten
 from netc.runtime.gpu_json import ELEMENTS, NUMBERS
-from netc.runtime.layout import Layout, named_sizes, place_regions
+from netc.runtime.layout import Layout, buffer_sizes, named_sizes, place_regions
 from netc.runtime.memory import size_text
 from netc.runtime.ports import value_of
 from netc.runtime.segments import MEMCPY, Segment, cuda_index, cut, is_gpu_step
@@ -112,10 +112,8 @@ class GpuPlan:
 
     def layout(self, known: Mapping[str, int]) -> Places:
         """Where buffers lie for these sizes: the host's arena, and an arena of each device."""
-        sizes = [value_of(buffer.size, known) for buffer in self.plan.buffers]
+        sizes = buffer_sizes(self.plan, known)
         for i, (size, home) in enumerate(zip(sizes, self.homes, strict=True)):
-            if not 0 <= size < 1 << 48:
-                raise ResourceError(f"buffer {i} of the plan would have {size} bytes")
             most = _MOST_ELEMENTS * self.elements.get(i, size)  # any size where no kernel is
             if home is not None and size > most:
                 name = named_sizes(self.plan, sizes)[i][0]

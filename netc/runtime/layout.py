@@ -31,7 +31,7 @@ def plan_layout(plan: FlatPlan, known: Mapping[str, int], separate: bool = False
 
     With `separate` no two buffers share bytes: for runs that are watched.
     """
-    sizes = _buffer_sizes(plan, known)
+    sizes = buffer_sizes(plan, known)
     end = max([buffer.last for buffer in plan.buffers], default=0)
     spans = [(0, end) if separate else (b.first, b.last) for b in plan.buffers]
     return Layout(sizes, *_arena(plan, sizes, spans))
@@ -41,7 +41,7 @@ def layout_in_turns(
     plan: FlatPlan, known: Mapping[str, int], batch: Batch, turns: Sequence[Turns]
 ) -> Layout:
     """The same where some steps are in turns."""
-    sizes, spans = _buffer_sizes(plan, known), lives(plan, turns)
+    sizes, spans = buffer_sizes(plan, known), lives(plan, turns)
     rooms = [_room(plan, known, batch, t, spans) for t in turns]
     within = {b for room in rooms for b in room.offsets}
     outside = [b for b, buffer in enumerate(plan.buffers)
@@ -91,14 +91,14 @@ def _room(
     mine = inside(plan, turns)
     made = []
     for count in (turns.count, batch.images % turns.threads):
-        sizes = _buffer_sizes(plan, {**known, plan.batch: count}, mine)
+        sizes = buffer_sizes(plan, {**known, plan.batch: count}, mine)
         found, total = place_region(sizes, [spans[b] for b in mine])
         made.append((dict(zip(mine, found, strict=True)), -(-total // PAGE) * PAGE))
     (offsets, part), (rest, least) = made
     return _Room(offsets, part, rest, max(part * turns.threads, least))
 
 
-def _buffer_sizes(
+def buffer_sizes(
     plan: FlatPlan, known: Mapping[str, int], which: Sequence[int] | None = None
 ) -> list[int]:
     """The bytes of some buffers, or of all."""

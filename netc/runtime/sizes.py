@@ -21,7 +21,7 @@ Row: TypeAlias = int | str | Called | Terms
 _CALLS = ("floordiv", "min", "max")
 _MAX_NAME = 64  # characters of a symbol
 _MAX_TERMS, _MAX_FACTORS = 512, 32  # of one row
-_MAX_DEPTH, _MAX_PARTS = 64, 10_000  # of an expression, without what its parts have in common
+_MAX_DEPTH, _MAX_PARTS = 128, 10_000  # of an expression, without what its parts have in common
 _END = 1 << 63
 
 
@@ -74,7 +74,7 @@ class Sizes:
             used = [self._expression(p) for p in _used(row)]
             parts = 1 + sum(parts for _, parts, _ in used)
             depth = 1 + max([depth for _, _, depth in used], default=0)
-            if parts > _MAX_PARTS or depth > 2 * _MAX_DEPTH:
+            if parts > _MAX_PARTS or depth > _MAX_DEPTH:
                 raise wrong(row, "a size of moderate length")
             made = self._made[place] = self._size(row), parts, depth
         return made

@@ -211,6 +211,15 @@ def test_what_is_no_function(what: Any) -> None:
         netc.net(what)
 
 
+def test_a_method_may_describe_a_net() -> None:
+    class Model:
+        def net(self, x: netc.f32[2, 3]):  # type: ignore[no-untyped-def,valid-type]
+            return netc.relu(x)
+
+    graph = netc.net(Model().net)
+    assert [n.name for n in graph.inputs] == ["x"]
+
+
 def test_inputs_have_names() -> None:
     def first(x: netc.f32[2, 3], /):  # type: ignore[no-untyped-def,valid-type]
         return netc.relu(x)
