@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 from netc.errors import NOWHERE, Diagnostic, GraphError, Span, clean
 from netc.frontend.net import arithmetic, ast
-from netc.frontend.net.scope import bind
+from netc.frontend.net.scope import BUILT_IN, bind
 from netc.frontend.net.words import coerce, near
 from netc.ir.formula import FUNCTIONS, parse, show
 from netc.ir.op import REGISTRY
@@ -132,7 +132,7 @@ class Formula:
         raise GraphError("a formula holds numbers, its parameters, `+ - * /` and functions")
 
     def _name(self, name: str, names: Mapping[str, Any]) -> Any:
-        found = names.get(name, self.constants.get(name))
+        found = names.get(name, self.constants.get(name, BUILT_IN.get(name)))
         if isinstance(found, S) or arithmetic.is_number(found):
             return found
         if found is not None:

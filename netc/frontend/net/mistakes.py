@@ -53,7 +53,7 @@ def diagnose(e: UnexpectedInput, source: Source) -> Diagnostic:
     """What the parser met, and what it would have taken."""
     span = Span(source.name, e.line, e.column, source)
     if not isinstance(e, UnexpectedToken):
-        return _bad_character(source.text[e.pos_in_stream or 0], span)
+        return _bad_character(source.text[e.pos_in_stream or 0 :][:3], span)
     if e.token.type == "$END":
         end = at(source, len(source.text.rstrip()))
         return Diagnostic("the text ends too early", end, _expected(e))
@@ -67,7 +67,10 @@ def diagnose(e: UnexpectedInput, source: Source) -> Diagnostic:
     return Diagnostic(f"unexpected `{clean(e.token)}`", span, _expected(e))
 
 
-def _bad_character(c: str, span: Span) -> Diagnostic:
+def _bad_character(rest: str, span: Span) -> Diagnostic:
+    c = rest[0]
+    if rest == '"""':
+        return Diagnostic("the text is not closed", span, 'add a closing `"""`')
     if c == '"':
         return Diagnostic("the text is not closed on its line", span, 'add a closing `"`')
     if c == "`":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
@@ -311,8 +312,8 @@ def _scalar(value: Any, hint: Any) -> Any:
     if hint is bool and not is_bool:
         raise _MisfitError("true or false")
     if hint is int and (is_bool or not isinstance(value, int)):
-        whole = isinstance(value, float) and value == value // 1
-        help = "`//` divides sizes" if isinstance(value, float) and not whole else ""
+        broken = isinstance(value, float) and math.isfinite(value) and not value.is_integer()
+        help = "`//` divides sizes" if broken else ""
         takes = "a number known when compiling" if isinstance(value, Expr) else "an int"
         raise _MisfitError(takes, help)
     if hint is float:

@@ -153,10 +153,12 @@ def test_a_user_op_is_one_formula() -> None:
         op leaky(x, y, slope) = select(x > y, x, slope * x - half) |> tanh
         op shrunk(x) = clip(x, low=-1, high=1) + expm(x)
         op expm(x) = -(-x)
-        net n(x: f32[2], z: f32[2]) -> a, b, c {
+        op over(x, least=-inf) = min(max(x, least), inf)
+        net n(x: f32[2], z: f32[2]) -> a, b, c, d {
           a = swish(x)
           b = swish(x, 1.5) |> leaky(z, slope=0.1)
           c = shrunk(b)
+          d = over(x)
         }
         """,
         """
@@ -164,7 +166,8 @@ def test_a_user_op_is_one_formula() -> None:
         %swish = formula(%x, body="x0 * sigmoid(1.5 * x0)") : f32[2]
         %b = formula(%swish, %z, body="tanh(select(x0 > x1, x0, 0.1 * x0 - 0.5))") : f32[2]
         %c = formula(%b, body="min(max(x0, -1), 1) + -(-x0)") : f32[2]
-        return %a, %b, %c
+        %d = formula(%x, body="min(max(x0, -inf), inf)") : f32[2]
+        return %a, %b, %c, %d
         """,
     )
 
