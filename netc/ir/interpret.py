@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from netc.errors import InputError, clean
+from netc.errors import InputError, ResourceError, clean
 from netc.ir.attributes import bound
 from netc.ir.dims import symbols
 from netc.ir.graph import Graph, Node, Value
@@ -51,12 +51,30 @@ def run(
         elif node.results[0] in values:
             continue
         else:
-            outs = _results(node, [values[v] for v in node.inputs], sizes, dtype)
+            outs = _computed(node, [values[v] for v in node.inputs], sizes, dtype)
         values.update(zip(node.results, outs, strict=True))
         for v in node.inputs:
             if last[v] is node and v not in kept:
                 values.pop(v, None)
     return {name: values[v] for name, v in graph.outputs.items()}
+
+
+def _computed(
+    node: Node, xs: list[Array], sizes: Mapping[str, int], dtype: Any
+) -> tuple[Array, ...]:
+    """A node's results. Raises ResourceError where they do not fit into memory."""
+    try:
+        return _results(node, xs, sizes, dtype)
+    except ResourceError:  # of a node within
+        raise
+    except (MemoryError, ValueError) as e:
+        if isinstance(e, ValueError) and not any(words in str(e) for words in _TOO_BIG):
+            raise
+        message = f"{node.op.name} {clean(node.name)} needs more memory than there is"
+        raise ResourceError(message, node.loc, str(e)) from None
+
+
+_TOO_BIG = "array is too big", "Maximum allowed"  # what NumPy says of sizes beyond 64 bits
 
 
 def _results(

@@ -116,3 +116,12 @@ def test_an_int_that_no_float_is_near() -> None:
 
     with pytest.raises(netc.NetcError, match="too large for a float"):
         netc.net(far)
+
+
+@pytest.mark.parametrize(
+    "body", ["conv(x, 4, 1, pad=10000000)", "avg_pool(x, 1000000000, pad=999999999, stride=3)"]
+)
+def test_the_reference_says_what_needs_too_much_memory(body: str) -> None:
+    graph = netc.parse(f"net n(x: f32[N,3,8,8]) -> y {{ y = {body} }}")
+    with pytest.raises(netc.NetcError, match=r"1:35: error: \w+ y needs more memory"):
+        netc.interpret(graph, {"x": np.zeros((1, 3, 8, 8), np.float32)})
