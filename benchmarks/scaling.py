@@ -78,7 +78,7 @@ def run(graph: Graph, way: str, gpus: int, machine: Machine) -> Run:
     cut = cutting(way, graph, machine, devices).run(graph, Context())
     made = build(cut, Options(devices=devices, targets=("cuda",), archs=()))
     plan = made.levels[0].plan
-    return Run(plan, simulate(plan, {}, machine, made.weights_size), gpus)
+    return Run(plan, simulate(plan, {}, machine, len(made.weights)), gpus)
 
 
 def point(net: str, way: str, made: Run, alone: Run, machine: Machine) -> Point:

@@ -27,8 +27,8 @@ from netc.version import __version__
 
 if TYPE_CHECKING:
     from netc.codegen.backend import BackEnd
-    from netc.codegen.operand import WeightStore
     from netc.codegen.triton.backend import GpuBackEnd
+    from netc.codegen.weight_store import WeightStore
     from netc.ir.gpu_code import GpuImage
     from netc.passes.base import Context
     from netc.passes.follow import Words
@@ -118,14 +118,17 @@ def emit(graph: Graph, order: Sequence[Node], options: Options, locs: Any = None
     `options.precisions` are of kernels, by their names.
     """
     from netc.codegen.cpu.backend import stored_params
-    from netc.codegen.operand import WeightStore
+    from netc.codegen.weight_store import WeightStore
     from netc.ir.text import show
+    from netc.runtime.memory import aligned
 
     store = WeightStore()
     on_gpus = any(n.device is not None and n.device.kind == "cuda" for n in graph.nodes)
     gpu = _gpu_back_end(store, graph, options) if on_gpus else None
     levels = _levels(graph, order, options, store, gpu)
     params = stored_params(store, graph.weights)
+    weights = aligned(store.size, "weights", present=False)
+    store.fill(weights)
     notes: dict[str, Any] = {"notes": list(graph.notes)}
     if gpu is not None:  # what it takes to make the file again
         notes |= {"optimize": options.optimize, "targets": list(options.targets)}
@@ -133,7 +136,7 @@ def emit(graph: Graph, order: Sequence[Node], options: Options, locs: Any = None
         notes |= {"precision": options.precision, "precisions": dict(options.precisions)}
     return Artifact(
         ir=show(graph),
-        weight_pieces=store.pieces(),
+        weights=weights.data.toreadonly(),
         levels=levels,
         params={name: [at, *packing] for name, (at, packing) in params.items()},
         locs=_places(graph) if locs is None else locs,

@@ -36,7 +36,7 @@ def show_forecast(
     plan = made.levels[0].plan
     known = sizes_for(lowered.graph, 1)
     on = machine or Machine.typical([Device.parse(name) for name in homes_of(plan)])
-    steps = simulated(plan, known, on, made.weights_size)
+    steps = simulated(plan, known, on, len(made.weights))
     whole = _whole(steps)
     say(f"predicted by {clean(on.name)}: {milliseconds(on.call + whole)} ms a run")
     for device, stream in sorted({(s.device, s.stream) for s in steps}):

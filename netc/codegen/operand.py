@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
-
-import numpy as np
 
 from netc.ir.dims import Dim, ceil_div
 from netc.ir.graph import Graph, Node, Value
 from netc.ir.op import Array
 from netc.ir.ops.layout import ToBlocked
-from netc.ir.plan import ALIGN, Arg, BufferArg, WeightArg
+from netc.ir.plan import Arg, BufferArg
 from netc.ir.types import Layout, TensorType
 
 BLOCK = 8  # channels in a block of the C8 layout, at every CPU level
 WEIGHTS = -1  # the buffer index of an operand that is a parameter
-_SAMPLE = 4096  # bytes of an array that tell it from most others
 SCRATCH = -2  # the buffer index that stands for a call's scratch memory
 
 
@@ -155,42 +152,3 @@ class Call:
 
 
 Packing: TypeAlias = "tuple[str | int, ...]"
-
-
-@dataclass
-class WeightStore:
-    """The weights section in the making; all levels of a file share one."""
-
-    packings: dict[int, tuple[int, Packing]] = field(default_factory=dict)
-    _pieces: dict[int, Array] = field(default_factory=dict)  # bytes by their offset
-    _alike: dict[Hashable, list[int]] = field(default_factory=dict)
-    _size: int = 0
-
-    def add(self, array: Array) -> WeightArg:
-        """The address of an array, which must not change; stored once however often it is added."""
-        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        if not len(data):
-            return WeightArg(0)
-        some = data[:: max(1, len(data) // _SAMPLE)].tobytes()
-        alike = self._alike.setdefault((array.dtype, len(data), some), [])
-        for at in alike:
-            if np.array_equal(self._pieces[at], data):
-                return WeightArg(at)
-        arg = self.zeros(len(data))
-        alike.append(arg.offset)
-        self._pieces[arg.offset] = data
-        return arg
-
-    def zeros(self, size: int) -> WeightArg:
-        """The address of this many bytes of zeros that nobody shares: counters, for instance."""
-        at = self._size
-        self._size += -(-size // ALIGN) * ALIGN
-        return WeightArg(at)
-
-    def pieces(self) -> list[memoryview]:
-        """The section, in pieces that follow each other."""
-        made, end = [], 0
-        for at, data in self._pieces.items():
-            made += [memoryview(bytes(at - end)), memoryview(data)]  # type: ignore[arg-type]
-            end = at + len(data)
-        return [*made, memoryview(bytes(self._size - end))]

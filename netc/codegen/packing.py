@@ -1,4 +1,4 @@
-"""How files hold parameters: the inverse of every back end's packing."""
+"""How files hold parameters: every back end's packings, and their inverses."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from netc.ir.op import Array
 def packed_count(packing: Sequence[str | int], shape: tuple[int, ...]) -> int:
     """How many numbers a parameter of this shape has when it is packed so."""
     return int(_of(packing).packed_count(packing, shape))
+
+
+def pack(array: Array, packing: Sequence[str | int], out: Array) -> None:
+    """Write a float32 parameter packed so; `out` is flat, and every number of it is written."""
+    _of(packing).pack(array, packing, out)
 
 
 def unpack(packed: Array, packing: Sequence[str | int], shape: tuple[int, ...]) -> Array:

@@ -12,7 +12,6 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from netc.errors import ArtifactError, ResourceError, UsageError, clean
@@ -32,7 +31,6 @@ from netc.runtime.container import (
 from netc.runtime.faults import fault
 from netc.runtime.keys import tag_of
 from netc.runtime.limits import DEFAULT, Limits
-from netc.runtime.memory import aligned
 from netc.runtime.plan_json import plan_from_json, plan_to_json
 
 ABI = 2  # of plans, kernels, argument blocks and the context; another ABI is never mapped
@@ -76,7 +74,7 @@ class Artifact:
     """A compiled net in memory."""
 
     ir: str
-    weight_pieces: Sequence[Buffer]  # the weights section, in pieces that follow each other
+    weights: Buffer
     levels: Sequence[Level]
     params: Json = field(default_factory=dict)  # how the weights hold the parameters
     locs: Json = field(default_factory=dict)  # node name -> its place in the user's source
@@ -84,24 +82,6 @@ class Artifact:
     notes: Json = field(default_factory=dict)  # options, sizes, reasons: for `inspect`
     compiler: str = ""  # netc's version
     gpu: GpuImage | None = None  # the kernels of steps on cuda devices
-
-    @cached_property
-    def weights(self) -> Buffer:
-        """The weights section as a whole, which takes memory of its own."""
-        if len(self.weight_pieces) == 1:
-            return self.weight_pieces[0]
-        whole = aligned(self.weights_size, "weights", present=False)
-        made = memoryview(whole)  # type: ignore[arg-type]
-        end = 0
-        for piece in self.weight_pieces:
-            start, end = end, end + len(piece)
-            made[start:end] = piece
-        return made.toreadonly()
-
-    @property
-    def weights_size(self) -> int:
-        """The length of the weights section, in bytes."""
-        return sum(map(len, self.weight_pieces))
 
     def pieces(self, key: bytes | None = None) -> list[Buffer]:
         """The file, in pieces. Equal artifacts and keys give equal bytes."""
@@ -117,7 +97,7 @@ class Artifact:
             payloads.append(Payload(f"plan.{level.name}", [canonical(plan)]))
             payloads.append(Payload(f"code.{level.name}", [level.code], _WEIGHT_ALIGN))
         payloads += _gpu_payloads(self.gpu)
-        payloads.append(Payload("weights", self.weight_pieces, _WEIGHT_ALIGN))
+        payloads.append(Payload("weights", [self.weights], _WEIGHT_ALIGN))
         meta: Json = {"compiler": self.compiler, "levels": {}}
         for level in self.levels:
             features, tuning = sorted(level.features), level.tuning
@@ -201,7 +181,7 @@ class ArtifactFile:
         """All of the file, as what can be saved again. Only for a file that is trusted."""
         return Artifact(
             ir=self.ir,
-            weight_pieces=[self.weights],
+            weights=self.weights,
             levels=[self.level(info.name) for info in self.levels],
             params=self.params,
             locs=self.locs,

@@ -7,10 +7,10 @@ parallel; a section of one mebibyte or less has the same form.
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from netc.runtime.atomic import Buffer
+from netc.spread import spread
 
 CHUNK = 1 << 20  # bytes under one leaf of the tree
 _WORTH_A_THREAD = 4  # chunks
@@ -25,29 +25,12 @@ def tree(pieces: Sequence[Buffer], threads: int = 2) -> bytes:
     """The tree digest of the concatenation of `pieces`."""
     chunks = _chunks(pieces)
     leaves = [b""] * len(chunks)
-    queue = iter(range(len(chunks)))
 
-    def work() -> None:
-        for i in queue:  # one `next` is one bytecode: threads never get the same chunk
-            leaves[i] = _leaf(chunks[i])
+    def leaf(i: int) -> None:
+        leaves[i] = _leaf(chunks[i])
 
-    helper = None
-    if threads > 1 and len(chunks) >= _WORTH_A_THREAD:
-        helper = _started(work)
-    work()
-    if helper is not None:
-        helper.join()
+    spread(leaf, len(chunks), threads if len(chunks) >= _WORTH_A_THREAD else 1)
     return plain(b"".join(leaves))
-
-
-def _started(work: Callable[[], None]) -> threading.Thread | None:
-    """A thread at this work, or None where the system gives none."""
-    thread = threading.Thread(target=work, name="netc-digest", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError:
-        return None
-    return thread
 
 
 def _leaf(parts: Sequence[Buffer]) -> bytes:

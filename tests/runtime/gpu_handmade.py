@@ -194,7 +194,7 @@ def gpu_level(plan: Plan) -> Level:
 def add_artifact(plan: Plan | None = None, **more: object) -> Artifact:
     made = Artifact(
         ir=TEXT,
-        weight_pieces=[add_weights().tobytes()],
+        weights=add_weights().tobytes(),
         levels=[gpu_level(plan or add_plan())],
         compiler="test",
         gpu=bare(g0=ADD_TEXT),
@@ -205,7 +205,7 @@ def add_artifact(plan: Plan | None = None, **more: object) -> Artifact:
 def product_artifact(text: KernelText = PRODUCT_TEXT) -> Artifact:
     return Artifact(
         ir=TEXT,
-        weight_pieces=[product_weights().tobytes()],
+        weights=product_weights().tobytes(),
         levels=[gpu_level(product_plan())],
         gpu=bare(g1=text),
     )
@@ -215,9 +215,7 @@ def mixed_artifact(second: str = "cuda:1") -> Artifact:
     weights = np.zeros(16, np.float32)
     weights[:2] = SCALE, SHIFT
     level = make_level(mixed_plan(second))
-    return Artifact(
-        ir=TEXT, weight_pieces=[weights.tobytes()], levels=[level], gpu=bare(g0=ADD_TEXT)
-    )
+    return Artifact(ir=TEXT, weights=weights.tobytes(), levels=[level], gpu=bare(g0=ADD_TEXT))
 
 
 def wide_artifact(**more: object) -> Artifact:

@@ -179,7 +179,7 @@ def make_artifact(plan: Plan | None = None, **more: object) -> Artifact:
     weights = np.zeros(16, np.float32)
     weights[:2] = SCALE, SHIFT
     levels = [make_level(plan or make_plan())]
-    made = Artifact(ir=TEXT, weight_pieces=[weights.tobytes()], levels=levels, compiler="test")
+    made = Artifact(ir=TEXT, weights=weights.tobytes(), levels=levels, compiler="test")
     return replace(made, **more)  # type: ignore[arg-type]
 
 

@@ -46,7 +46,7 @@ print(failed, passed)
 def test_limits_of_address_space(tmp_path: Path) -> None:
     weights = np.zeros(4 << 20, np.float32)
     weights[:2] = 2.0, -0.5
-    save_artifact(make_artifact(weight_pieces=[weights.tobytes()]), tmp_path / "m")
+    save_artifact(make_artifact(weights=weights.tobytes()), tmp_path / "m")
     env = {**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent}"}
     command = [sys.executable, "-c", SWEEP, str(tmp_path / "m")]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)

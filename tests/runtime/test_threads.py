@@ -346,7 +346,7 @@ def test_ten_thousand_runs_keep_memory_and_files_as_they_are() -> None:
 def test_two_hundred_loads_keep_memory_and_files_as_they_are(tmp_path: Path) -> None:
     weights = np.zeros(1 << 18, np.float32)
     weights[:2] = 2.0, -0.5
-    save_artifact(make_artifact(weight_pieces=[weights.tobytes()]), tmp_path / "m")
+    save_artifact(make_artifact(weights=weights.tobytes()), tmp_path / "m")
     x = feed(3)
 
     def once() -> None:

@@ -26,7 +26,7 @@ from .handmade import feed, make_artifact, make_level, make_plan, reference
 
 def same_again(file: ArtifactFile) -> Artifact:
     """What the compiler would make of the file's IR."""
-    return make_artifact(weight_pieces=[file.weights])
+    return make_artifact(weights=file.weights)
 
 
 def no_compiler(file: ArtifactFile) -> Artifact:

@@ -17,8 +17,9 @@ from netc.codegen.cpu.image import Image
 from netc.codegen.cpu.library import build_image
 from netc.codegen.cpu.lowering import Exact, Lowering
 from netc.codegen.cpu.target import Target
-from netc.codegen.operand import Call, Kernel, Packing, WeightStore
+from netc.codegen.operand import Call, Kernel, Packing
 from netc.codegen.steps import Work
+from netc.codegen.weight_store import WeightStore
 from netc.ir.graph import Graph, Node
 from netc.ir.op import Array
 from netc.ir.plan import Plan

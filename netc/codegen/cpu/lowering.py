@@ -20,7 +20,8 @@ from typing import TypeAlias
 from netc.codegen.cpu.emit import KERNEL_PARAMS, Function, Module
 from netc.codegen.cpu.gemm import GemmFamily
 from netc.codegen.cpu.target import Target
-from netc.codegen.operand import Call, Cost, Kernel, Operand, Packing, WeightStore
+from netc.codegen.operand import Call, Cost, Kernel, Operand, Packing
+from netc.codegen.weight_store import WeightStore
 from netc.ir.graph import Node
 from netc.ir.op import Array, Op
 from netc.ir.plan import (
@@ -116,8 +117,7 @@ class Lowering:
         """The address of a packed array in the weights section; equal arrays are stored once."""
         return self.store.add(array)
 
-    def packed(self, param: Operand, array: Array, packing: Packing) -> WeightArg:
+    def packed(self, param: Operand, packing: Packing) -> WeightArg:
         """The address of a parameter packed in a way that `packing.unpack` can undo."""
-        arg = self.store.add(array)
-        self.store.packings[id(param.array)] = (arg.offset, packing)
-        return arg
+        assert param.array is not None, "weights are parameters"
+        return self.store.packed(param.array, packing)

@@ -10,24 +10,40 @@ import numpy.typing as npt
 
 from netc.errors import ArtifactError, clean
 from netc.ir.gemm_plan import BLOCK, PANEL
+from netc.spread import MOST, spread
 
 F32 = npt.NDArray[np.float32]
+_WORTH_A_THREAD = 4 << 20  # bytes
 
 
-def pack_conv(weights: F32, groups: int) -> F32:
-    """w[o, c, kh, kw] -> [groups, panels, k, 16], zero beyond the last channel.
+def pack(weights: F32, packing: Sequence[str | int], out: F32) -> None:
+    """Write weights packed so; `out` is flat.
 
+    A convolution's w[o, c, kh, kw] becomes [groups, panels, k, 16], zero beyond the last channel.
     k runs over (eight channels, kh, kw, channel), the channels beyond a multiple of eight last as
-    (kh, kw, channel): sums have one order, however their input lies.
+    (kh, kw, channel): sums have one order, however their input lies. An inner product's
+    w[o, c·h·w] is that of a convolution of the whole image. A transposed convolution's
+    w[c, o, kh, kw] is one of every so-manieth tap after the other.
     """
+    match packing:
+        case ["conv", int(groups)]:
+            _pack_conv(weights, groups, out)
+        case ["fc", int(c), int(h), int(w)]:
+            _pack_conv(weights.reshape(weights.shape[0], c, h, w), 1, out)
+        case ["phases", int(groups), int(i), int(j)]:
+            turned = _turned(weights, groups)
+            for (down, across), place in phase_places(weights.shape, groups, (i, j)).items():
+                _pack_conv(turned[:, :, down::i, across::j], groups, out[place])
+
+
+def _pack_conv(weights: F32, groups: int, out: F32) -> None:
     channels = weights.shape[1]
     full = channels - channels % BLOCK
     grouped = weights.reshape(groups, weights.shape[0] // groups, *weights.shape[1:])
     outputs, height, width = grouped.shape[1], *weights.shape[2:]
-    depth = channels * height * width
-    panels = -(-outputs // PANEL)
-    packed = np.zeros((groups, panels, depth, PANEL), np.float32)
-    for p in range(panels):  # one panel's weights fit a cache, so this transposes in place
+    packed = out.reshape(groups, -(-outputs // PANEL), channels * height * width, PANEL)
+
+    def panel(p: int) -> None:  # one panel's weights fit a cache, so this transposes in place
         rows = np.ascontiguousarray(grouped[:, p * PANEL : (p + 1) * PANEL])
         count = rows.shape[1]
         eights = rows[:, :, :full].reshape(groups, count, -1, BLOCK, height, width)
@@ -36,16 +52,23 @@ def pack_conv(weights: F32, groups: int) -> F32:
         if full < channels:
             rest = rows[:, :, full:].transpose(0, 3, 4, 2, 1).reshape(groups, -1, count)
             packed[:, p, eights.shape[1] :, :count] = rest
-    return packed
+        packed[:, p, :, count:] = 0
+
+    spread(panel, packed.shape[1], 1 if packed.nbytes < _WORTH_A_THREAD else MOST)
 
 
-def pack_phases(weights: F32, groups: int, every: tuple[int, int]) -> dict[tuple[int, int], F32]:
-    """w[c, o, kh, kw] of a transposed convolution: every so-manieth tap, by its residues."""
-    turned = _turned(weights, groups)
-    return {
-        (i, j): pack_conv(turned[:, :, i :: every[0], j :: every[1]], groups)
-        for i, j in _residues(weights.shape, every)
-    }
+def phase_places(
+    shape: Sequence[int], groups: int, every: tuple[int, int]
+) -> dict[tuple[int, int], slice]:
+    """Where the taps of each residue of a transposed convolution's weights are, packed."""
+    places, at = {}, 0
+    turned = (shape[1] * groups, shape[0] // groups)
+    for i, j in _residues(shape, every):
+        taps = len(range(i, shape[2], every[0])), len(range(j, shape[3], every[1]))
+        size = packed_count(("conv", groups), (*turned, *taps))
+        places[i, j] = slice(at, at + size)
+        at += size
+    return places
 
 
 def _turned(weights: F32, groups: int) -> F32:
@@ -55,15 +78,10 @@ def _turned(weights: F32, groups: int) -> F32:
     return split.reshape(groups * second, first // groups, *window)
 
 
-def _residues(shape: tuple[int, ...], every: tuple[int, int]) -> list[tuple[int, int]]:
+def _residues(shape: Sequence[int], every: tuple[int, int]) -> list[tuple[int, int]]:
     """The residues of which a window has taps."""
     down, across = (range(min(n, k)) for n, k in zip(every, shape[2:], strict=True))
     return [(i, j) for i in down for j in across]
-
-
-def pack_fc(weights: F32, image: tuple[int, int, int]) -> F32:
-    """w[o, c·h·w] for an image; plain rows are images of one pixel."""
-    return pack_conv(weights.reshape(weights.shape[0], *image), 1)
 
 
 def pack_channels(values: F32, groups: int, fill: float = 0.0) -> F32:
@@ -76,7 +94,7 @@ def pack_channels(values: F32, groups: int, fill: float = 0.0) -> F32:
 
 
 def unpack(packed: F32, packing: Sequence[str | int], shape: tuple[int, ...]) -> F32:
-    """The weights of this shape that were packed so: the inverse of pack_conv and pack_fc."""
+    """The weights of this shape that were packed so: the inverse of `pack`."""
     match packing:
         case ["conv", int(groups)] if _splits(shape, groups):
             return _unpack_conv(packed, shape, groups)
@@ -121,10 +139,7 @@ def _unpack_conv(packed: F32, shape: tuple[int, ...], groups: int) -> F32:
 def _unpack_phases(packed: F32, shape: tuple[int, ...], groups: int, every: tuple[int, int]) -> F32:
     channels, outputs, height, width = shape
     out = np.zeros((groups * outputs, channels // groups, height, width), np.float32)
-    at = 0
-    for i, j in _residues(shape, every):
+    for (i, j), place in phase_places(shape, groups, every).items():
         part = out[:, :, i :: every[0], j :: every[1]]
-        size = packed_count(("conv", groups), part.shape)
-        part[...] = _unpack_conv(packed[at : at + size], part.shape, groups)
-        at += size
+        part[...] = _unpack_conv(packed[place], part.shape, groups)
     return _turned(out, groups)

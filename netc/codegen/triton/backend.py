@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from netc.codegen.buffers import Placement
-from netc.codegen.operand import Call, Kernel, WeightStore
+from netc.codegen.operand import Call, Kernel
 from netc.codegen.steps import Work
 from netc.codegen.triton.anchors import lower
 from netc.codegen.triton.home import GpuHome
 from netc.codegen.triton.lowering import Lowering
 from netc.codegen.triton.places import exact_values
 from netc.codegen.triton.precision import Precision
+from netc.codegen.weight_store import WeightStore
 from netc.ir.gpu_code import KernelText
 from netc.ir.graph import Graph
 

@@ -18,9 +18,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from netc.codegen.operand import Call, Kernel, Packing, WeightStore
+from netc.codegen.operand import Call, Kernel
 from netc.codegen.triton.precision import Precision
 from netc.codegen.triton.source import Source
+from netc.codegen.weight_store import WeightStore
 from netc.ir.dims import Dim
 from netc.ir.gpu_code import KernelText, Variant
 from netc.ir.graph import Node, Value
@@ -84,9 +85,3 @@ class Lowering:
     def zeros(self, size: int) -> WeightArg:
         """The address of bytes that are zero before and after the kernel."""
         return self.store.zeros(size)
-
-    def packed(self, param: Array, array: Array, packing: Packing) -> WeightArg:
-        """The address of a parameter packed in a way that `packing` can undo."""
-        arg = self.store.add(array)
-        self.store.packings[id(param)] = (arg.offset, packing)
-        return arg

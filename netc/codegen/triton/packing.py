@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from netc.errors import ArtifactError, clean
 from netc.ir.op import Array
-from netc.ir.plan import WeightArg
-
-if TYPE_CHECKING:
-    from netc.codegen.triton.lowering import Lowering
 
 UNIT = 16  # channels, or in flat rows elements, are padded with zeros to a multiple of it
 
@@ -64,12 +59,9 @@ def _up(n: int) -> int:
     return -(-n // UNIT) * UNIT
 
 
-def pack(ctx: Lowering, array: Array, layout: Layout, element: str) -> WeightArg:
-    """The address of a parameter, packed and rounded to how the kernel reads it."""
-    packed = packed_array(np.asarray(array, np.float32), layout)
-    if element:
-        return ctx.weight(rounded(packed, element))
-    return ctx.packed(array, packed, layout.words)
+def pack(weights: Array, packing: Sequence[str | int], out: Array) -> None:
+    """Write a parameter packed so; `out` is flat."""
+    out[:] = packed_array(weights, layout_of(packing, weights.shape)).reshape(-1)
 
 
 def packed_array(array: Array, layout: Layout) -> Array:

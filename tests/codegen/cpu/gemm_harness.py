@@ -12,9 +12,9 @@ from netc.codegen.cpu.emit import Function, Module, Val
 from netc.codegen.cpu.gemm import Epilogue, GemmFamily
 from netc.codegen.cpu.library import build_image
 from netc.codegen.cpu.microkernel import tile_pixels
-from netc.codegen.cpu.packing import pack_channels, pack_conv
+from netc.codegen.cpu.packing import pack, pack_channels, packed_count
 from netc.codegen.cpu.target import Target
-from netc.ir.gemm_plan import BLOCK, Offsets, Slot, plan_gemm
+from netc.ir.gemm_plan import BLOCK, PANEL, Offsets, Slot, plan_gemm
 from netc.runtime.code import CodeMapping, load_image
 
 CANARY = np.float32(12345.0)
@@ -176,12 +176,13 @@ class Conv:
         pixels = pixel_offsets(
             self.together, image, self.out_size, self.stride[0] * row, self.stride[1] * column
         )
-        packed = pack_conv(self.w, self.groups)
-        weights = aligned(packed.shape)
-        weights[...] = packed
+        how = ("conv", self.groups)
+        weights = aligned((packed_count(how, self.w.shape),))
+        pack(self.w, how, weights)
+        panels, depth = -(-og // PANEL), self.w[0].size
         plan = plan_gemm(
-            packed.shape[1],
-            -(-packed.shape[2] // 8),
+            panels,
+            -(-depth // 8),
             self.together * out_pixels,
             list(tile_pixels(target).items()),
             4 * self.together * image,
@@ -209,7 +210,7 @@ class Conv:
             Slot.PIXEL_BLOCK: plan.pixel_block,
             Slot.CHUNK: plan.chunk,
             Slot.CHANNELS_OUTER: plan.channels_outer,
-            Slot.PANELS: packed.shape[1],
+            Slot.PANELS: panels,
             Slot.OUTPUT: self.start,
             Slot.OUT_PIXELS: outs.ctypes.data,
             Slot.OUT_IMAGE_STRIDE: out_image,

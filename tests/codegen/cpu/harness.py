@@ -196,10 +196,9 @@ def compile_kernel(level: str, kernel: Kernel, sizes: dict[str, int]) -> Compile
         image = build_image(module)
         KERNELS[text] = (image.symbols, load_image(image.code))
     symbols, mapping = KERNELS[text]
-    raw = np.frombuffer(b"".join(ctx.store.pieces()) or bytes(64), np.uint8)
-    weights = np.empty(len(raw) + 64, np.uint8)
-    weights = weights[-weights.ctypes.data % 64 :][: len(raw)]
-    weights[:] = raw
+    weights = np.full(ctx.store.size + 128, 0xFF, np.uint8)
+    weights = weights[-weights.ctypes.data % 64 :][: ctx.store.size + 64]
+    ctx.store.fill(weights[: ctx.store.size])
     made = Memory(-(-ctx.setup.size // 64) * 64)
     done = Compiled(calls, symbols, weights, made, mapping, sizes)
     done.do(ctx.setup.calls, [made], 2)

@@ -8,15 +8,11 @@ and a row-major inner product is the same with planes that lie eight floats apar
 
 from __future__ import annotations
 
-import numpy as np
-
 from netc.codegen.cpu.anchors.matrices import Matrix, matrix_call, pixels_together, taps_of
 from netc.codegen.cpu.lowering import Lowering, rule
-from netc.codegen.cpu.packing import pack_conv, pack_fc
 from netc.codegen.operand import BLOCK, Call, Kernel, Operand
 from netc.ir.dims import Dim, product
 from netc.ir.filtering import is_filtered
-from netc.ir.op import Array
 from netc.ir.ops.convolution import Conv, Fc
 from netc.ir.plan import Affine
 
@@ -53,18 +49,11 @@ def lower_fc(ctx: Lowering, k: Kernel) -> Call:
     return matrix_call(ctx, k, made)
 
 
-def _array(w: Operand) -> Array:
-    assert w.array is not None, "weights are parameters"
-    return np.asarray(w.array, np.float32)
-
-
 def _convolution(ctx: Lowering, op: Conv, x: Operand, w: Operand, out: Operand) -> Matrix:
-    weights = _array(w)
-    channels = weights.shape[1]
+    outputs, channels, *window = w.type.sizes({})
     image, plane, row, column = x.strides
     steps = (op.dilation[0] * row, op.dilation[1] * column)
-    taps, n8, n1 = taps_of(x, channels, weights.shape[2:], steps)
-    packed = pack_conv(weights, op.groups)
+    taps, n8, n1 = taps_of(x, channels, tuple(window), steps)
     return Matrix(
         source=x,
         shift=op.pad[0] * row + op.pad[1] * column,
@@ -78,17 +67,15 @@ def _convolution(ctx: Lowering, op: Conv, x: Operand, w: Operand, out: Operand) 
         n8=n8,
         n1=n1,
         groups=op.groups,
-        channels=weights.shape[0] // op.groups,
-        weights=ctx.packed(w, packed, ("conv", op.groups)),
+        channels=outputs // op.groups,
+        weights=ctx.packed(w, ("conv", op.groups)),
     )
 
 
 def _blocked_fc(ctx: Lowering, x: Operand, w: Operand) -> Matrix:
-    weights = _array(w)
     channels, height, width = (_known(d) for d in x.type.shape[1:])
     image, _, row, column = x.strides
     taps, n8, n1 = taps_of(x, channels, (height, width), (row, column))
-    packed = pack_fc(weights, (channels, height, width))
     return Matrix(
         source=x,
         shift=0,
@@ -102,17 +89,15 @@ def _blocked_fc(ctx: Lowering, x: Operand, w: Operand) -> Matrix:
         n8=n8,
         n1=n1,
         groups=1,
-        channels=weights.shape[0],
-        weights=ctx.packed(w, packed, ("fc", channels, height, width)),
+        channels=w.type.sizes({})[0],
+        weights=ctx.packed(w, ("fc", channels, height, width)),
     )
 
 
 def _plain_fc(ctx: Lowering, op: Fc, x: Operand, w: Operand) -> Matrix:
-    weights = _array(w)
-    outputs, inputs = weights.shape
+    outputs, inputs = w.type.sizes({})
     images = product(x.type.shape[: op.axis])
     full, rest = divmod(inputs, BLOCK)
-    packed = pack_fc(weights, (inputs, 1, 1))
     return Matrix(
         source=x,
         shift=0,
@@ -127,7 +112,7 @@ def _plain_fc(ctx: Lowering, op: Fc, x: Operand, w: Operand) -> Matrix:
         n1=rest,
         groups=1,
         channels=outputs,
-        weights=ctx.packed(w, packed, ("fc", inputs, 1, 1)),
+        weights=ctx.packed(w, ("fc", inputs, 1, 1)),
     )
 
 

@@ -31,7 +31,7 @@ def both_ways(f: Function, tile: Sequence[Sequence[Val]], line: Line) -> list[Va
 
 
 def filters(ctx: Lowering, plain: WeightArg, shape: tuple[int, ...], groups: int) -> MadeArg:
-    """w[o, c, 3, 3], which lies as `pack_conv` puts it, as [36 · groups, panels, c, 16]."""
+    """w[o, c, 3, 3], packed as a convolution's, as [36 · groups, panels, c, 16]."""
     panels = groups * -(-(shape[0] // groups) // PANEL)
     eights = shape[1] // BLOCK
     plane = panels * eights * BLOCK * _ROW  # bytes

@@ -13,7 +13,7 @@ from netc.codegen.cpu.anchors.direct import lower_direct_transpose
 from netc.codegen.cpu.anchors.matrices import Matrix, matrix_call, pixels_together, taps_of
 from netc.codegen.cpu.anchors.results import Results
 from netc.codegen.cpu.lowering import Lowering, rule
-from netc.codegen.cpu.packing import pack_phases
+from netc.codegen.cpu.packing import phase_places
 from netc.codegen.operand import BLOCK, Call, Kernel, Operand
 from netc.codegen.phases import Phase, axes_of
 from netc.ir.dims import Dim
@@ -59,15 +59,13 @@ def _matrices(ctx: Lowering, k: Kernel, rows: list[Phase], columns: list[Phase])
     assert isinstance(k.anchor.op, ConvTranspose)
     x, w = k.anchor_operands()[:2]
     groups, every = k.anchor.op.groups, (rows[0].every, columns[0].every)
-    pieces = pack_phases(np.asarray(w.array, np.float32), groups, every)
-    packing = ("phases", groups, *every)
-    packed = ctx.packed(w, np.concatenate([p.reshape(-1) for p in pieces.values()]), packing)
-    places = dict(zip(pieces, np.cumsum([0, *(p.nbytes for p in pieces.values())]), strict=False))
+    packed = ctx.packed(w, ("phases", groups, *every))
+    places = phase_places(w.type.sizes({}), groups, every)
     together = pixels_together(x.type.shape[0], (rows[0].count, columns[0].count))
     runs = _runs(columns) if groups == 1 else [[q] for q in columns]
     for row, run in itertools.product(rows, runs):
-        at = places.get((row.residue, run[0].residue), 0)
-        weights = WeightArg(packed.offset + int(at))
+        place = places.get((row.residue, run[0].residue), slice(0, 0))
+        weights = WeightArg(packed.offset + 4 * place.start)
         m = _phase(x, (row, run[0]), weights, groups, w.type.sizes({}))
         m = _run(replace(m, together=together), run, x.strides[3])
         yield matrix_call(ctx, _part(k, (row, run[0])), m)

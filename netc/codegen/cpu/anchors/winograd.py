@@ -26,7 +26,6 @@ from netc.codegen.cpu.anchors.units import units
 from netc.codegen.cpu.emit import Function, Val, vec
 from netc.codegen.cpu.gemm import Epilogue
 from netc.codegen.cpu.lowering import Lowering
-from netc.codegen.cpu.packing import pack_conv
 from netc.codegen.operand import BLOCK, SCRATCH, Call, Cost, Kernel, Operand
 from netc.ir.dims import Dim, ceil_div, least, most
 from netc.ir.filtering import GATHER, PLANES, SEEN, SPREAD, TILE, tiles_of, usual_sizes
@@ -122,13 +121,13 @@ class Band:
 def lower_winograd(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     """Three calls for each band of a convolution, which follow one another in one memory."""
     x, w, *bias = k.anchor_operands()
-    array = np.asarray(w.array, np.float32).reshape(w.type.sizes({}))
+    shape = w.type.sizes({})
     assert k.anchor is not None
     assert isinstance(k.anchor.op, Conv)
     groups = k.anchor.op.groups
-    plain = ctx.packed(w, pack_conv(array, groups), ("conv", groups))
-    products = filters(ctx, plain, array.shape, groups)
-    bands = _bands(x, groups, array.shape[0] // groups, array.shape[1])
+    plain = ctx.packed(w, ("conv", groups))
+    products = filters(ctx, plain, shape, groups)
+    bands = _bands(x, groups, shape[0] // groups, shape[1])
     size = 4 * (bands[0].seen.size + bands[0].summed.size)
     calls: list[Call] = []
     for band in bands:

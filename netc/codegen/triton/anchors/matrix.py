@@ -11,7 +11,7 @@ from netc.codegen.triton.accept import before
 from netc.codegen.triton.anchors.depthwise import depthwise, is_thin
 from netc.codegen.triton.home import FEW
 from netc.codegen.triton.lowering import Launch, Lowering, rule
-from netc.codegen.triton.packing import Layout, pack
+from netc.codegen.triton.packing import Layout, packed_array, rounded
 from netc.codegen.triton.product import Axis, Inner, Product
 from netc.codegen.triton.product_text import lower_product
 from netc.errors import UnsupportedError
@@ -110,7 +110,10 @@ def _weights(
     assert k.anchor is not None
     if w.buffer == WEIGHTS and w.array is not None:
         element = ctx.precision_of(k.anchor).element
-        return pack(ctx, w.array, layout, element), layout.strides, element
+        if element:
+            packed = packed_array(np.asarray(w.array, np.float32), layout)
+            return ctx.weight(rounded(packed, element)), layout.strides, element
+        return ctx.store.packed(w.array, layout.words), layout.strides, element
     if layout.transposed and layout.groups > 1:
         raise UnsupportedError(
             f"%{k.anchor.name}: weights in groups that a net computes", k.node.loc

@@ -1,0 +1,92 @@
+"""The weights section in the making: where arrays will lie, and then their bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from netc.codegen.operand import Packing
+from netc.codegen.packing import pack, packed_count
+from netc.ir.op import Array
+from netc.ir.plan import ALIGN, WeightArg
+
+_SAMPLE = 4096  # bytes of an array that tell it from most others
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """An array of the section, and how it is packed there."""
+
+    array: Array
+    packing: Packing
+
+    def same(self, array: Array) -> bool:
+        """Whether an array of the same kind has the same bytes."""
+        return array is self.array or np.array_equal(_bytes(array), _bytes(self.array))
+
+
+@dataclass
+class WeightStore:
+    """Where each array of a file's weights section lies; all levels of the file share one.
+
+    Arrays must not change once they are added. They are packed when the section is filled.
+    """
+
+    size: int = 0  # bytes, a multiple of ALIGN
+    packings: dict[int, tuple[int, Packing]] = field(default_factory=dict)  # by `id` of the array
+    _pieces: dict[int, _Piece] = field(default_factory=dict)  # by their offset
+    _alike: dict[Hashable, list[int]] = field(default_factory=dict)
+
+    def add(self, array: Array) -> WeightArg:
+        """The address of an array as it is; stored once however often it is added."""
+        return self._place(np.ascontiguousarray(array), ("raw",), array.nbytes)
+
+    def packed(self, param: Array, packing: Packing) -> WeightArg:
+        """The address of a parameter, packed in a way that `packing.unpack` can undo."""
+        floats = np.ascontiguousarray(param, np.float32).reshape(param.shape)
+        arg = self._place(floats, packing, 4 * packed_count(packing, param.shape))
+        self.packings[id(param)] = (arg.offset, packing)
+        return arg
+
+    def zeros(self, size: int) -> WeightArg:
+        """The address of this many bytes of zeros that nobody shares: counters, for instance."""
+        at = self.size
+        self.size += -(-size // ALIGN) * ALIGN
+        return WeightArg(at)
+
+    def fill(self, section: npt.NDArray[np.uint8]) -> None:
+        """Write the section, of `size` bytes."""
+        end = 0
+        for at, piece in self._pieces.items():
+            section[end:at] = 0
+            if piece.packing == ("raw",):
+                end = at + piece.array.nbytes
+                section[at:end] = _bytes(piece.array)
+            else:
+                end = at + 4 * packed_count(piece.packing, piece.array.shape)
+                pack(piece.array, piece.packing, section[at:end].view(np.float32))
+        section[end:] = 0
+
+    def _place(self, array: Array, packing: Packing, size: int) -> WeightArg:
+        """Where an array lies or is to lie, of so many bytes when it is packed."""
+        if not size:
+            return WeightArg(0)
+        data = _bytes(array)
+        some = data[:: max(1, len(data) // _SAMPLE)].tobytes()
+        shape = array.shape if packing != ("raw",) else len(data)
+        alike = self._alike.setdefault((array.dtype, shape, packing, some), [])
+        for at in alike:
+            if self._pieces[at].same(array):
+                return WeightArg(at)
+        arg = self.zeros(size)
+        alike.append(arg.offset)
+        self._pieces[arg.offset] = _Piece(array, packing)
+        return arg
+
+
+def _bytes(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    return array.reshape(-1).view(np.uint8)
