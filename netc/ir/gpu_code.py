@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 ENTRY = "kernel"  # the function's name in every text
 PORTABLE = "ptx"  # stands among the architectures for PTX that the driver compiles
+MOST_ELEMENTS = (1 << 31) - (1 << 18)  # that an int32 index reaches, and a loop's step beyond
 ALIGNED = 16  # what "aligned" parameters are multiples of: bytes, or counts
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from netc.errors import ArtifactError, ResourceError, VerifyError, clean
-from netc.ir.gpu_code import ALIGNED, GpuImage, GpuKernel
+from netc.ir.gpu_code import ALIGNED, MOST_ELEMENTS, GpuImage, GpuKernel
 from netc.ir.plan import ALIGN, Buffer, BufferArg, IntArg, Plan, Space, Step, WeightArg
 from netc.runtime.driver import Launch, Span
 from netc.runtime.flat_plan import FlatPlan, flatten
@@ -17,7 +17,6 @@ from netc.runtime.ports import value_of
 from netc.runtime.segments import MEMCPY, Segment, cuda_index, cut, is_gpu_step
 
 COUNTERS = ("*i32", "*i64")  # what may be a counter among the weights, which launches change
-_MOST_ELEMENTS = (1 << 31) - (1 << 16)  # that an int32 index reaches, and a tile beyond
 
 
 class GpuPlan:
@@ -114,7 +113,7 @@ class GpuPlan:
         """Where buffers lie for these sizes: the host's arena, and an arena of each device."""
         sizes = buffer_sizes(self.plan, known)
         for i, (size, home) in enumerate(zip(sizes, self.homes, strict=True)):
-            most = _MOST_ELEMENTS * self.elements.get(i, size)  # any size where no kernel is
+            most = MOST_ELEMENTS * self.elements.get(i, size)  # any size where no kernel is
             if home is not None and size > most:
                 name = named_sizes(self.plan, sizes)[i][0]
                 what = f"{name} would have {size_text(size)} on a GPU; a kernel reaches "

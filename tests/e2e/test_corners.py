@@ -125,3 +125,11 @@ def test_the_reference_says_what_needs_too_much_memory(body: str) -> None:
     graph = netc.parse(f"net n(x: f32[N,3,8,8]) -> y {{ y = {body} }}")
     with pytest.raises(netc.NetcError, match=r"1:35: error: \w+ y needs more memory"):
         netc.interpret(graph, {"x": np.zeros((1, 3, 8, 8), np.float32)})
+
+
+@pytest.mark.parametrize("body", ["conv(x, 4, 57)", "max_pool(x, 2, stride=2) |> conv(4, 29)"])
+def test_a_window_as_large_as_the_image_that_blocking_is_chosen_for(body: str) -> None:
+    graph = netc.parse(f"net n(x: f32[N,1,H,W]) -> y {{ y = {body} }}")
+    x = np.random.default_rng(0).standard_normal((2, 1, 60, 58)).astype(np.float32)
+    want = netc.interpret(graph, {"x": x})["y"]
+    np.testing.assert_allclose(netc.compile(graph)(x=x)["y"], want, atol=1e-4)

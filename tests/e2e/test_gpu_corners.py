@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,26 @@ def test_a_number_beyond_float32_is_infinite() -> None:
     x = np.array([[1, -2, 0.5]], np.float32)
     got = interpreted("net n(x: f32[N,3]) -> y { y = x * 1e39 }", {"x": x})["y"]
     assert got.tolist() == [[np.inf, -np.inf, np.inf]]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "body", "what"),
+    [
+        ("a: f32[1,65535,1], b: f32[1,1,32768]", "reduce_sum(a + b, axes=(1,2))", "%add, .*32768"),
+        ("a: f32[1,65536]", "fc(a, 40000)", r"%y.w, f32\[40000,65536\], has 2,621,440,000"),
+        (
+            "a: f32[1,1,1,1]",
+            "conv_transpose(a, 15000000, 3)",
+            "the packed form of its weights has 2,160,",
+        ),
+    ],
+)
+def test_what_an_index_of_a_kernel_does_not_reach(inputs: str, body: str, what: str) -> None:
+    graph = netc.parse(f"net n({inputs}) -> y {{ y = {body} }}")
+    shapes = {n.name: n.types[0].sizes({}) for n in graph.params}
+    weights = {name: np.broadcast_to(np.float32(0), s) for name, s in shapes.items()}
+    with pytest.raises(netc.NetcError, match=f"(?s)%y: .*{what}.*put its node on a CPU"):
+        netc.compile(replace(graph, weights=weights), target="cuda", arch=["sm_90"])
 
 
 def maps(many: int) -> dict[str, np.ndarray]:

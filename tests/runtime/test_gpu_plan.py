@@ -11,6 +11,7 @@ import netc
 from netc.compiler import Options, build
 from netc.errors import ArtifactError, ResourceError
 from netc.ir.device import Device
+from netc.ir.gpu_code import MOST_ELEMENTS
 from netc.ir.plan import Buffer, BufferArg, IntArg, Space, Step
 from netc.ir.queues import with_waits
 from netc.passes.base import Context
@@ -162,7 +163,7 @@ def test_a_buffer_that_no_kernel_reaches(element: str, size: int) -> None:
     """An index of 32 bits counts elements, not bytes, and those of the last tile too."""
     text = replace(ADD_TEXT, params=tuple(p.replace("fp32", element) for p in ADD_TEXT.params))
     plan = GpuPlan(add_plan(), bare(g0=text), 1 << 20)
-    most = ((1 << 31) - (1 << 16)) * size // (24 * 4)  # rows of 24 floats
+    most = MOST_ELEMENTS * size // (24 * 4)  # rows of 24 floats
     plan.layout({"N": most})
     match = rf"(?s)^error: data would have {2 * size}.0 GiB.*smaller batch"
     with pytest.raises(ResourceError, match=match):

@@ -9,10 +9,11 @@ from netc.codegen.operand import Call, Kernel
 from netc.codegen.steps import Work
 from netc.codegen.triton.anchors import lower
 from netc.codegen.triton.home import GpuHome
-from netc.codegen.triton.lowering import Lowering
+from netc.codegen.triton.lowering import Lowering, check_reach
 from netc.codegen.triton.places import exact_values
 from netc.codegen.triton.precision import Precision
 from netc.codegen.weight_store import WeightStore
+from netc.errors import clean
 from netc.ir.gpu_code import KernelText
 from netc.ir.graph import Graph
 
@@ -51,6 +52,10 @@ class GpuBackEnd:
 
     def calls(self, kernel: Kernel) -> Sequence[Call]:
         """The launches of a kernel."""
+        for node in kernel.body.nodes:
+            for value in node.results:
+                what = f"%{clean(node.name)}, {value.type},"
+                check_reach(kernel.node, what, value.type.count)
         return lower(self.ctx, kernel)
 
     def before(self, placement: Placement, work: list[Work]) -> list[Work]:

@@ -22,8 +22,9 @@ from netc.codegen.operand import Call, Kernel
 from netc.codegen.triton.precision import Precision
 from netc.codegen.triton.source import Source
 from netc.codegen.weight_store import WeightStore
+from netc.errors import UnsupportedError, clean
 from netc.ir.dims import Dim
-from netc.ir.gpu_code import KernelText, Variant
+from netc.ir.gpu_code import MOST_ELEMENTS, KernelText, Variant
 from netc.ir.graph import Node, Value
 from netc.ir.op import Array, Op
 from netc.ir.plan import IntArg, WeightArg
@@ -41,6 +42,14 @@ def rule(*ops: type[Op]) -> Callable[[Rule], Rule]:
         return made
 
     return register
+
+
+def check_reach(node: Node, what: str, count: Dim) -> None:
+    """Refuse what has more elements than an index of 32 bits reaches, where that is known."""
+    if isinstance(count, int) and count > MOST_ELEMENTS:
+        message = f"%{clean(node.name)}: {what} has {count:,} elements"
+        many = f"{message}; a GPU kernel reaches {MOST_ELEMENTS:,}"
+        raise UnsupportedError(many, node.loc, help="put its node on a CPU")
 
 
 @dataclass

@@ -94,6 +94,14 @@ NETS: tuple[tuple[str, dict[str, int]], ...] = (
             (4, 3, 2, 1, 1, 4), (8, 5, 3, 2, 1, 8),
         )
     ),
+    *(  # windows with more taps than are written out
+        (f"(x: f32[N,4,{image}]) -> conv(x, {channels}, {kernel}, {more}, groups=4) |> relu",
+         {"N": 2, "D": 3, "H": 7, "W": 6})
+        for image, channels, kernel, more in (
+            ("H,W", 4, "(9,8)", "pad=(4,3)"), ("H,W", 8, "(3,60)", "pad=(0,30), stride=(2,3)"),
+            ("W", 4, 55, "pad=27, dilation=1"), ("D,H,W", 4, "(3,6,5)", "pad=(1,2,2), dilation=(1,1,2)"),
+        )
+    ),
 )  # fmt: skip
 COMPACT = """net t(x: f32[N,8,3,3], z: f32[N,2], i: f32[N]) -> a, b, n {
     y = exp(x)

@@ -171,7 +171,7 @@ def _sizes(ctx: Lowering, m: Matrix, out: Operand) -> list[Arg]:
 
 def pixels_together(images: Dim, outputs: tuple[Dim, ...]) -> Dim:
     """How many images one pixel table covers: many small ones, or one."""
-    room = _TABLE // product(outputs)
+    room = _TABLE // most(1, product(outputs))
     if isinstance(room, int) and room <= 1:
         return 1
     return most(1, least(images, room))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import numpy as np
 
@@ -11,6 +14,8 @@ from netc.codegen.triton.anchors.spread import spread
 from netc.codegen.triton.body import Coord
 from netc.codegen.triton.flat import Flat
 from netc.codegen.triton.lowering import Launch, Lowering
+from netc.codegen.triton.source import Source
+from netc.codegen.triton.window import UNROLLED
 from netc.ir.graph import Value
 from netc.ir.ops.convolution import ConvTranspose, Windowed
 from netc.ir.types import DType, TensorType
@@ -44,18 +49,21 @@ def depthwise(ctx: Lowering, k: Kernel, op: Windowed, x: Operand, w: Operand) ->
         src.let(f"{at.text} * {s} - {p}" if at.text != "0" else f"0 - {p}")
         for at, s, p in zip(places, stride, pad, strict=True)
     ]
-    src.line(f"acc = tl.zeros_like({flat.lane}).to(tl.float32)")
-    for place, spot in enumerate(itertools.product(*(range(t) for t in taps))):
+
+    def tap(spot: Sequence[str], number: str) -> None:
+        """One tap of the window: how far it is from the start along each axis, and its row."""
         coords, inside = [batch, source], []
-        for i, (start, at) in enumerate(zip(starts, spot, strict=True)):
-            where = src.let(f"{start} + {at * dilation[i]}")
+        for i, (start, place) in enumerate(zip(starts, spot, strict=True)):
+            where = src.let(f"{start} + {place}")
             coords.append(Coord(where, "lane"))
             if pad[i]:
                 inside.append(f"({where} >= 0) & ({where} < {src.size(x.type.shape[i + 2])})")
         a = flat.body.read(x, coords, flat.tile, " & ".join(inside))
-        row = [Coord(str(place)), channel]
-        b = flat.body.read(table, row, flat.tile)
+        b = flat.body.read(table, [Coord(number), channel], flat.tile)
         src.line(f"acc = tl.fma({a}, tl.zeros_like(acc) + {b}, acc)")
+
+    src.line(f"acc = tl.zeros_like({flat.lane}).to(tl.float32)")
+    _walk(src, taps, dilation, tap)
     bias = k.anchor.inputs[2:]
     known: dict[Value, str] = {}
     out = "acc"
@@ -64,3 +72,21 @@ def depthwise(ctx: Lowering, k: Kernel, op: Windowed, x: Operand, w: Operand) ->
         out = src.let(f"acc + {added}")
     known[k.anchor.out] = out
     return flat.finish(known)
+
+
+def _walk(
+    src: Source, taps: Sequence[int], dilation: Sequence[int], tap: Callable[[list[str], str], None]
+) -> None:
+    """`tap` for every tap of a window; the first axes of a large one are loops."""
+    outer = next(i for i in range(len(taps) + 1) if math.prod(taps[i:]) <= UNROLLED)
+    with ExitStack() as loops:
+        spot, number = [], ""
+        for count, step in zip(taps[:outer], dilation, strict=False):
+            name = src.name()
+            loops.enter_context(src.block(f"for {name} in range({count}):"))
+            number = src.let(f"{number} * {count} + {name}") if number else name
+            spot.append(f"{name} * {step}")
+        first = f"{number} * {math.prod(taps[outer:])} + " if number else ""
+        for i, places in enumerate(itertools.product(*map(range, taps[outer:]))):
+            rest = [str(at * step) for at, step in zip(places, dilation[outer:], strict=True)]
+            tap([*spot, *rest], f"{first}{i}")

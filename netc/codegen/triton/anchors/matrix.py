@@ -10,8 +10,8 @@ from netc.codegen.operand import WEIGHTS, Kernel, Operand
 from netc.codegen.triton.accept import before
 from netc.codegen.triton.anchors.depthwise import depthwise, is_thin
 from netc.codegen.triton.home import FEW
-from netc.codegen.triton.lowering import Launch, Lowering, rule
-from netc.codegen.triton.packing import Layout, packed_array, rounded
+from netc.codegen.triton.lowering import Launch, Lowering, check_reach, rule
+from netc.codegen.triton.packing import Layout, packed_array, packed_count, rounded
 from netc.codegen.triton.product import Axis, Inner, Product
 from netc.codegen.triton.product_text import lower_product
 from netc.errors import UnsupportedError
@@ -110,6 +110,8 @@ def _weights(
     assert k.anchor is not None
     if w.buffer == WEIGHTS and w.array is not None:
         element = ctx.precision_of(k.anchor).element
+        count = packed_count(layout.words, w.array.shape)
+        check_reach(k.node, "the packed form of its weights", count)
         if element:
             packed = packed_array(np.asarray(w.array, np.float32), layout)
             return ctx.weight(rounded(packed, element)), layout.strides, element
