@@ -129,7 +129,7 @@ def emit(graph: Graph, order: Sequence[Node], options: Options, locs: Any = None
     params = stored_params(store, graph.weights)
     weights = aligned(store.size, "weights", present=False)
     store.fill(weights)
-    notes: dict[str, Any] = {"notes": list(graph.notes)}
+    notes: dict[str, Any] = {"notes": list(graph.notes), "usual": dict(graph.usual)}
     if gpu is not None:  # what it takes to make the file again
         notes |= {"optimize": options.optimize, "targets": list(options.targets)}
     if gpu is not None or options.names_exact:

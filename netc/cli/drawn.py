@@ -9,8 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netc.errors import UsageError, clean
-from netc.ir.dims import symbols
+from netc.ir.dims import MAX_DIM, symbols
 from netc.ir.types import TensorType
+
+_IMAGE = 224  # pixels of a height or width left open
+
+
+def usual_sizes(
+    types: Iterable[TensorType], batch: int, usual: Mapping[str, int]
+) -> dict[str, int]:
+    """A size for every symbol: that of the file the net comes from, the batch, or an image's."""
+    return sizes_where(types, lambda axis: _IMAGE if axis else batch) | dict(usual)
+
+
+def noted_sizes(notes: Mapping[str, Any]) -> dict[str, int]:
+    """The usual sizes that a model's notes give."""
+    said = notes.get("usual")
+    pairs = said.items() if isinstance(said, dict) else ()
+    return {name: n for name, n in pairs if isinstance(n, int) and 0 <= n <= MAX_DIM}
 
 
 def sizes_where(types: Iterable[TensorType], at: Callable[[int], int]) -> dict[str, int]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from netc.cli.drawn import sizes_where
+from netc.cli.drawn import usual_sizes
 from netc.cli.show import amount, size
 from netc.errors import NetcError, clean
 from netc.ir.dims import evaluate
@@ -21,14 +21,12 @@ if TYPE_CHECKING:
     from netc.passes.partition.placement import Placement
 
 Row = tuple[object, ...]
-_IMAGE = 224  # pixels assumed for a height or width left open
 _MANY = 12  # outputs that are listed
 
 
 def sizes_for(graph: Graph, batch: int) -> dict[str, int]:
     """A size for every symbol of the inputs: the batch in front, an image's usual size inside."""
-    types = [node.types[0] for node in graph.inputs]
-    return sizes_where(types, lambda axis: _IMAGE if axis else batch)
+    return usual_sizes([node.types[0] for node in graph.inputs], batch, graph.usual)
 
 
 def net_lines(graph: Graph, sizes: Mapping[str, int]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from netc.cli.drawn import drawn, sizes_where
+from netc.cli.drawn import drawn, noted_sizes, usual_sizes
 from netc.cli.show import milliseconds
 from netc.errors import UsageError
 from netc.runtime.device_run import GpuExecutable
@@ -24,7 +24,6 @@ _MOST = 100_000  # runs
 _WATCHED, _WATCHED_SECONDS = 100, 2.0  # runs whose steps are timed
 _REPEAT = 50  # launches of a kernel, or runs, that a GPU's clock times
 INTERPRET = "interpret"  # a driver's name
-_IMAGE = 224  # pixels of a height or width left open
 
 
 def batch_of(exe: Executable, asked: int | None) -> int:
@@ -41,7 +40,7 @@ def batch_of(exe: Executable, asked: int | None) -> int:
 def random_feed(exe: Executable, batch: int, seed: int = 0) -> dict[str, NDArray[Any]]:
     """Normal floats, or bytes, in the shapes of the inputs."""
     inputs = {port.name: port.type for port in exe.plan.inputs}
-    sizes = sizes_where(inputs.values(), lambda axis: _IMAGE if axis else batch)
+    sizes = usual_sizes(inputs.values(), batch, noted_sizes(exe.model.notes))
     return drawn(inputs, sizes, seed, 128)
 
 

@@ -30,7 +30,8 @@ def generalized(
     for what, shapes in _forms(fixed, resized):
         try:
             found = build(shapes)
-            return replace(found, notes=(*graph.notes, _sizes(fixed), *reasons))
+            notes = (*graph.notes, _sizes(fixed), *reasons)
+            return replace(found, notes=notes, usual=_usual(shapes, fixed))
         except (GraphError, TypeError) as e:  # TypeError: a rule compared a symbol with a number
             reasons.append(f"{what} fixed: {_reason(e)}")
     return replace(graph, notes=(*graph.notes, *reasons))
@@ -54,6 +55,17 @@ def _forms(fixed: Mapping[str, Shape], resized: bool) -> list[tuple[str, Mapping
 
 def _with_batch(shape: Shape, batch: Dim) -> Shape:
     return (sym("N"), *shape[1:]) if shape and shape[0] == batch else shape
+
+
+def _usual(shapes: Mapping[str, Shape], fixed: Mapping[str, Shape]) -> dict[str, int]:
+    """What the file gives for each symbol but the batch."""
+    pairs = (
+        (str(d), size)
+        for name, shape in shapes.items()
+        for d, size in zip(shape[1:], fixed[name][1:], strict=True)
+        if not isinstance(d, int) and isinstance(size, int)
+    )
+    return dict(pairs)
 
 
 def _sizes(fixed: Mapping[str, Shape]) -> str:

@@ -78,10 +78,10 @@ def cost_on(node: Node, kind: str) -> Cost:
 
 
 def default_sizes(graph: Graph, sizes: Mapping[str, int] | None = None) -> dict[str, int]:
-    """A size for every symbol: as given, else 224 for H and W and 1 for the rest."""
+    """A size for every symbol: as given, else usual, else 224 for H and W and 1 for the rest."""
     names = frozenset().union(*(n.types[0].symbols for n in graph.inputs))
     assumed = {s: 224 if s in ("H", "W") else 1 for s in sorted(names)}
-    return assumed | dict(sizes or {})
+    return assumed | dict(graph.usual) | dict(sizes or {})
 
 
 def summarize(graph: Graph, sizes: Mapping[str, int] | None = None) -> Summary:

@@ -95,7 +95,8 @@ class Graph:
 
     Nodes and uses are derived from the outputs, so dead code is not in a graph. `weights` maps
     parameter names to float32 arrays; a parameter without one is drawn from its initializer at
-    compile time. `notes` are remarks for people (why a size is fixed, labels, …).
+    compile time. `usual` are the sizes that symbols had in the file the net comes from, where it
+    gave some; `notes` are remarks for people (why a size is fixed, …).
     """
 
     name: str
@@ -106,9 +107,10 @@ class Graph:
     stage: Stage = Stage.NET
     labels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    usual: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("outputs", "weights", "updates"):
+        for name in ("outputs", "weights", "updates", "usual"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     def __repr__(self) -> str:

@@ -62,7 +62,7 @@ class _Reader:
         )
         return b.graph(
             tree.name, outputs, updates=updates, stage=tree.stage, labels=tree.labels,
-            notes=tree.notes,
+            usual=tree.usual, notes=tree.notes,
         )  # fmt: skip
 
     def node(self, b: Builder, line: Line, nodes: Mapping[str, Node]) -> Node:

@@ -69,6 +69,7 @@ def _lines(graph: Graph, locations: bool) -> list[str]:
         if node not in given:
             out.append(f"  {_node(node, locations)}{_tail(node, locations)}")
     out += [f"  label {quoted(text)}" for text in graph.labels]
+    out += [f"  usual {quoted(symbol)} = {size}" for symbol, size in graph.usual.items()]
     out += [f"  note {quoted(text)}" for text in graph.notes]
     out += [f"  update {quoted(k)} = {reference(v)}" for k, v in graph.updates.items()]
     returned = (

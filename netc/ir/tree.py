@@ -93,6 +93,7 @@ class Tree:
     outputs: list[tuple[str, Token]]
     updates: list[tuple[str, Token]]
     labels: tuple[str, ...]
+    usual: dict[str, int]
     notes: tuple[str, ...]
 
 
@@ -191,20 +192,25 @@ class _Fold(Transformer[Token, Any]):
     def label(self, parts: list[str]) -> tuple[str, str]:
         return "label", parts[0]
 
+    def usual(self, parts: list[Any]) -> tuple[str, tuple[str, int]]:
+        return "usual", (parts[0], parts[1])
+
     def note(self, parts: list[str]) -> tuple[str, str]:
         return "note", parts[0]
 
     def graph(self, parts: list[Any]) -> Tree:
         rest = parts[1:]
         stage = next((p for p in rest if isinstance(p, Stage)), Stage.NET)
-        said: dict[str, list[Any]] = {"output": [], "update": [], "label": [], "note": []}
+        words = ("output", "update", "label", "usual", "note")
+        said: dict[str, list[Any]] = {word: [] for word in words}
         for p in rest:
             if isinstance(p, tuple):
                 said[p[0]] += p[1] if isinstance(p[1], list) else [p[1]]
         return Tree(
             at(parts[0], read_name, parts[0].split("@", 1)[1]), stage,
             [p for p in rest if isinstance(p, Line)],
-            said["output"], said["update"], tuple(said["label"]), tuple(said["note"]),
+            said["output"], said["update"], tuple(said["label"]),
+            dict(said["usual"]), tuple(said["note"]),
         )  # fmt: skip
 
     def start(self, parts: list[Tree]) -> Tree:

@@ -8,6 +8,7 @@ import numpy as np
 
 from netc.errors import NOWHERE, Diagnostic, GraphError, VerifyError, clean
 from netc.ir.attributes import misfit
+from netc.ir.dims import MAX_DIM
 from netc.ir.graph import MAX_NODES, Graph, Node, Stage
 from netc.ir.op import Op, typed
 from netc.ir.ops.devices import Copy
@@ -98,6 +99,9 @@ def _form(graph: Graph) -> Iterator[Diagnostic]:
     for node in graph.inputs:
         if not isinstance(node.op, Input):
             yield _said(node, f"is an input of the graph, but is made by {node.op.name}")
+    for symbol, size in graph.usual.items():
+        if not 0 <= size <= MAX_DIM:
+            yield Diagnostic(f"the usual size {size} of {clean(symbol)} is not 0 to {MAX_DIM}")
     if len(set(graph.inputs)) < len(graph.inputs):
         yield Diagnostic(f"@{clean(graph.name)} has an input twice")
     for name, v in (*graph.outputs.items(), *graph.updates.items()):

@@ -208,6 +208,19 @@ def test_inputs_whose_sizes_are_expressions(
     netc("time", "less.bin", "--batch", "6", "--seconds", "0.01")
 
 
+def test_open_sizes_are_usually_those_of_the_file(folder: Path, netc: Invoke) -> None:
+    (folder / "large.prototxt").write_text("""
+        input: "data" input_dim: 1 input_dim: 2 input_dim: 240 input_dim: 232
+        layer { name: "p" type: "Pooling" bottom: "data" top: "p"
+                pooling_param { kernel_size: 8 stride: 8 } }
+        layer { name: "c" type: "Convolution" bottom: "p" top: "c"
+                convolution_param { num_output: 3 kernel_size: 29 } }""")
+    netc("compile", "large.prototxt", "-o", "large.bin")
+    assert "batch 2" in netc("time", "large.bin", "--batch", "2", "--seconds", "0.01").output
+    for source in ("large.prototxt", "large.bin"):
+        assert "with N = 1, H = 240, W = 232" in netc("inspect", source).output
+
+
 def test_time_says_the_batch_that_a_net_fixes(folder: Path, netc: Invoke) -> None:
     (folder / "two.net").write_text("net two(x: f32[2, 3]) -> y { y = relu(x) }")
     netc("compile", "two.net", "-o", "two.bin")

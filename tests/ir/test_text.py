@@ -44,7 +44,8 @@ def everything() -> Graph:
         "f": formula, "k": fused, "": b.add(scale, w),
     }  # fmt: skip
     return b.graph("g \t@", outputs, updates={"w": w}, stage=Stage.KERNELS,
-                   labels=("cat", 'a "b"', "é\u2028"), notes=("why\nnot",))  # fmt: skip
+                   labels=("cat", 'a "b"', "é\u2028"), notes=("why\nnot",),
+                   usual={"H": 227, 'a "b"': 0})  # fmt: skip
 
 
 def test_everything_survives() -> None:
@@ -55,6 +56,7 @@ def test_everything_survives() -> None:
     assert again.stage is Stage.KERNELS
     assert again.labels == g.labels
     assert again.notes == g.notes
+    assert again.usual == g.usual
     assert list(again.outputs) == list(g.outputs)
     assert again.by_name["a/b-c.1"].node.device == Device("cuda", 1, "node-1")
     assert [n.name for n in again.nodes] == [n.name for n in g.nodes]

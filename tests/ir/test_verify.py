@@ -86,6 +86,12 @@ def test_a_broken_node(name: str, fields: dict[str, object], message: str) -> No
     assert message in broken(Graph(graph.name, graph.inputs, graph.outputs))
 
 
+def test_a_usual_size_is_a_size() -> None:
+    g = parse(TEXT)
+    assert not problems(replace(g, usual={"H": 227}))
+    assert "usual size -1 of H" in broken(replace(g, usual={"H": -1}))
+
+
 def test_weights_fit_parameters() -> None:
     g = parse(TEXT)
     assert "its weights are float64" in broken(replace(g, weights={"w": np.zeros((5, 3, 3, 3))}))

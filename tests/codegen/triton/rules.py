@@ -99,7 +99,7 @@ NETS: tuple[tuple[str, dict[str, int]], ...] = (
          {"N": 2, "D": 3, "H": 7, "W": 6})
         for image, channels, kernel, more in (
             ("H,W", 4, "(9,8)", "pad=(4,3)"), ("H,W", 8, "(3,60)", "pad=(0,30), stride=(2,3)"),
-            ("W", 4, 55, "pad=27, dilation=1"), ("D,H,W", 4, "(3,6,5)", "pad=(1,2,2), dilation=(1,1,2)"),
+            ("W", 4, 55, "pad=27"), ("D,H,W", 4, "(3,6,5)", "pad=(1,2,2), dilation=(1,1,2)"),
         )
     ),
 )  # fmt: skip
