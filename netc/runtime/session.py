@@ -165,8 +165,14 @@ class Executable:
             self._execute(binding)
         return self._named(outputs, binding.word)
 
-    def take_new_lock(self) -> None:
-        """Begin with no run in progress; in the child of a fork, whose other threads are gone."""
+    def after_fork(self) -> None:
+        """Begin with no run in progress; in the child of a fork, whose other threads are gone.
+
+        A run of one of them has left its job half done: units of work are taken that no thread
+        here does. So jobs are made anew.
+        """
+        if self._lock.locked():
+            self._bindings.clear()
         self._lock = threading.Lock()
         self._owner = 0
 
@@ -348,7 +354,7 @@ _EXECUTABLES: weakref.WeakSet[Executable] = weakref.WeakSet()
 
 def _after_fork() -> None:
     for made in list(_EXECUTABLES):
-        made.take_new_lock()
+        made.after_fork()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -10,10 +10,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import netc
 from netc.errors import UsageError
 from netc.runtime import faults, host
 from netc.runtime.host import thread_count
@@ -262,6 +264,31 @@ def test_a_fork_during_a_run_of_another_thread() -> None:
         os._exit(0 if child(exe, 1) and child(quick, 2) else 1)
     caller.join()
     assert os.waitpid(pid, 0)[1] == 0
+
+
+PRODUCTS = """net s(data: f32[N, 16, 60, 60]) -> x {
+  x = data
+  repeat 2 as i { x = x |> conv(64, 5, pad=2, name="c{i}") } }"""
+
+
+@pytest.mark.parametrize("where", [{}, {"replicate": ["cpu:0", "cpu:1"]}])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_fork_within_a_product_leaves_none_of_it_out(where: dict[str, Any], threads: int) -> None:
+    exe = netc.compile(netc.parse(PRODUCTS), threads=threads, **where)
+    x = np.random.default_rng(0).random((2, 16, 60, 60), np.float32)
+    want = exe(data=x)["x"]
+    start = time.perf_counter()
+    exe(data=x)
+    seconds = time.perf_counter() - start
+    for part in (0.2, 0.5, 0.8):
+        caller = threading.Thread(target=exe, kwargs={"data": x})
+        caller.start()
+        time.sleep(part * seconds)
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if np.array_equal(exe(data=x)["x"], want) else 1)
+        caller.join()
+        assert os.waitpid(pid, 0)[1] == 0
 
 
 SPAWNED = """
