@@ -9,6 +9,7 @@ is set meanwhile stays.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -34,7 +35,7 @@ def call_apart(run: Callable[[int], int], job: Cancellable) -> None:
     """Run a job to its end, or until an interrupt; from the main thread."""
     before = signal.getsignal(signal.SIGINT)
     raised: list[BaseException] = []
-    running = True
+    running, process = True, os.getpid()
 
     def note(number: int, frame: FrameType | None) -> None:
         """Does not raise in a run, so that no instruction below can be left out."""
@@ -42,8 +43,8 @@ def call_apart(run: Callable[[int], int], job: Cancellable) -> None:
             if callable(before):
                 before(number, frame)
         except BaseException as error:
-            if not running:  # kept by a handler that changed the handler, and put back later
-                raise
+            if not running or os.getpid() != process:
+                raise  # a handler kept this one and put it back later, or a fork has no such run
             raised.append(error)
             job.cancel()
 

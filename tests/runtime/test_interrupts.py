@@ -122,6 +122,31 @@ def test_another_signal_may_end_a_run_too() -> None:
     np.testing.assert_array_equal(make_executable(threads=2)(x)["out"], reference(**x))
 
 
+def test_an_interrupt_reaches_a_process_forked_during_a_run() -> None:
+    """Another thread forks while the main thread waits for a long run."""
+    exe, x = make_executable(make_plan(sleep=20_000_000, steps=30), threads=2), feed(2)
+    exe._bound(exe.accepted(x, {})).seconds = 1.0
+    ends: list[int] = []
+
+    def fork() -> None:
+        time.sleep(0.05)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(1)
+            except KeyboardInterrupt:
+                os._exit(3)
+            os._exit(4)
+        ends.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+    forker = threading.Thread(target=fork)
+    forker.start()
+    np.testing.assert_array_equal(exe(x)["out"], reference(**x))
+    forker.join()
+    assert ends == [3]
+
+
 PESTERED = """
 import sys, time
 from runtime.handmade import *
