@@ -21,7 +21,7 @@ from netc.runtime.limits import Limits
 from netc.runtime.logical import check_runnable, on_gpu
 from netc.runtime.memory import Bytes, aligned_copy
 from netc.runtime.ports import Array, intakes
-from netc.runtime.session import Executable
+from netc.runtime.session import Executable, Watch
 from netc.runtime.trust import all_fitting, level_of
 
 
@@ -117,9 +117,7 @@ class GpuExecutable(Executable):
         binding.only(first, count)
         self._on_threads(binding)
 
-    def _run_once(
-        self, arrays: Sequence[Array], watch: Callable[[Binding], None] | None
-    ) -> dict[str, Array]:
+    def _run_once(self, arrays: Sequence[Array], watch: Watch | None) -> dict[str, Array]:
         engine = self._started()
         try:
             if engine is not None:

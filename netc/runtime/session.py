@@ -8,8 +8,9 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 
@@ -34,6 +35,8 @@ from netc.runtime.trust import Recompile, level_of, usable
 from netc.runtime.workers import WORKERS
 
 _LONG_RUN = 0.05  # seconds; a longer run leaves the main thread free to see an interrupt
+
+Watch: TypeAlias = Callable[[Binding], AbstractContextManager[object]]  # a run is within it
 
 
 class Executable:
@@ -138,10 +141,8 @@ class Executable:
         """The inputs' arrays, in the plan's order, each of its port's element type."""
         return collect(self._takes, feed, named)
 
-    def run(
-        self, arrays: Sequence[Array], watch: Callable[[Binding], None] | None = None
-    ) -> dict[str, Array]:
-        """One run on accepted arrays. `watch` sees the binding before the run starts."""
+    def run(self, arrays: Sequence[Array], watch: Watch | None = None) -> dict[str, Array]:
+        """One run on accepted arrays; no other begins before `watch` is left."""
         me = threading.get_ident()
         if self._owner == me and self._lock.locked():
             raise UsageError("this executable is running: it cannot be called from within its run")
@@ -152,17 +153,16 @@ class Executable:
             finally:
                 self._owner = 0
 
-    def _run_once(
-        self, arrays: Sequence[Array], watch: Callable[[Binding], None] | None
-    ) -> dict[str, Array]:
+    def _run_once(self, arrays: Sequence[Array], watch: Watch | None) -> dict[str, Array]:
         binding = self._bound(arrays)
         outputs = self._point(binding, arrays)
-        if watch is not None:
-            watch(binding)
         if self._poisoned:
             poison(self._binder.arena)
-        if not binding.is_empty:
+        if watch is None:
             self._execute(binding)
+        else:
+            with watch(binding):
+                self._execute(binding)
         return self._named(outputs, binding.word)
 
     def after_fork(self) -> None:
@@ -212,6 +212,8 @@ class Executable:
         return outputs
 
     def _execute(self, binding: Binding) -> None:
+        if binding.is_empty:
+            return
         fault("run.begin")
         if len(self.devices) > 1 and self._execute_team(binding):
             pass

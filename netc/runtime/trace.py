@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,25 +55,26 @@ def _watched(
 ) -> tuple[dict[str, Array], list[StepTime]]:
     """One run whose jobs note their times. Waiting for other devices is in no step's time; of
     steps in turns it is the mean of the threads."""
-    bound: list[Binding] = []
-    clocks: list[Any] = []
+    seen: list[tuple[Binding, list[Any], float]] = []
 
-    def watch(binding: Binding) -> None:
-        bound.append(binding)
-        clocks.extend(jobs(binding).clocks())
-        jobs(binding).timed(clocks)
+    @contextmanager
+    def watch(binding: Binding) -> Iterator[None]:
+        job = jobs(binding)
+        clocks = job.clocks()
+        try:
+            job.timed(clocks)
+            yield
+        finally:
+            job.timed(None)
+        seen.append((binding, clocks, binding.seconds))
 
-    try:
-        outputs = exe.run(arrays, watch)
-    finally:
-        for binding in bound:
-            jobs(binding).timed(None)
-    (binding,) = bound
+    outputs = exe.run(arrays, watch)
+    [(binding, clocks, seconds)] = seen
     first = min(int(times[0]) for times in clocks)
     ticks = max(1, max(int(times[-1]) for times in clocks) - first)
     spans: dict[int, tuple[float, float]] = {}
     for times, (indices, share) in zip(clocks, jobs(binding).rows(), strict=True):
-        at = (times - first) * (binding.seconds / ticks)
+        at = (times - first) * (seconds / ticks)
         for i, a, b in zip(indices, at[:-1].tolist(), at[1:].tolist(), strict=True):
             start, spent = spans.get(i, (a, 0.0))
             spans[i] = min(start, a), spent + share * (b - a)

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+import netc
 from netc.errors import VerifyError
 from netc.ir.plan import BufferArg, IntArg, Step
+from netc.runtime import faults
 from netc.runtime.audit import audited
+from netc.runtime.binding import Binding
+from netc.runtime.team import Team
 from netc.runtime.trace import mean_times, timed, trace_json
 
 from .handmade import affine, feed, make_executable, make_plan, reference
+
+DEVICES = ["cpu:0", "cpu:1"]
+
+
+class Late(Exception):
+    """What ends a run."""
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -30,6 +42,28 @@ def test_every_step_has_its_time(threads: int) -> None:
     mean = mean_times(exe, exe.accepted(x, {}), runs=3)
     assert mean[1].start == pytest.approx(mean[0].seconds)
     exe(x)  # the counter is no longer read
+
+
+@pytest.mark.parametrize(("job", "where"), [(Binding, {}), (Team, {"replicate": DEVICES})])
+@pytest.mark.parametrize("fails", [False, True])
+def test_another_caller_never_sees_the_clocks(
+    job: type, where: dict[str, Any], fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are there within the run only: set, and taken away, before another one begins."""
+    exe = netc.compile(netc.parse("net s(data: f32[N, 3]) -> y { y = data |> relu }"), **where)
+    set_to: list[bool] = []
+    real = job.timed
+
+    def noting(self: Any, clocks: Any) -> None:
+        assert exe._lock.locked()
+        set_to.append(clocks is not None)
+        real(self, clocks)
+
+    monkeypatch.setattr(job, "timed", noting)
+    act = faults.raising(Late()) if fails else lambda: None
+    with faults.armed("run.end", act), pytest.raises(Late) if fails else nullcontext():
+        timed(exe, [np.ones((2, 3), np.float32)])
+    assert set_to == [True, False]
 
 
 def test_the_trace_is_what_perfetto_reads() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -252,8 +253,9 @@ def test_a_cancelled_run_ends_early_and_the_next_is_right() -> None:
     everything(exe)
     want = at_once(tiny(2))(data=x)["prob"]
 
-    def cancel(binding: Binding) -> None:
+    def cancel(binding: Binding) -> AbstractContextManager[None]:
         threading.Timer(0.005, binding.cancel).start()
+        return nullcontext()
 
     cut = exe.run([x], cancel)["prob"]
     assert cut.shape == want.shape
