@@ -56,11 +56,8 @@ class Fleet:
         if not self._mine or allowed <= set(self._mine):
             call()
             return
-        try:
-            os.sched_setaffinity(0, allowed & set(self._mine) or allowed)
+        with host.on_processors(set(self._mine), allowed):
             call()
-        finally:
-            os.sched_setaffinity(0, allowed)
 
     def _pools(self, counts: tuple[int, ...], loop: RunLoop) -> WorkerPool | None:
         if self._counts == counts and self._leaders is not None:

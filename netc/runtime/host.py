@@ -6,7 +6,8 @@ import functools
 import os
 import platform
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from netc.errors import UsageError, clean
@@ -86,9 +87,33 @@ def usable_cpus() -> tuple[int, ...]:
 
 def cache_size() -> int:
     """Bytes of the largest cache of a processor this process may run on; 0 where unknown."""
-    folder = _CPU / f"cpu{min(os.sched_getaffinity(0))}/cache"
-    said = [_text(path).removesuffix("K") for path in folder.glob("index*/size")]
+    try:
+        return _cache_of(min(os.sched_getaffinity(0)))
+    except OSError:  # no more open files, say: the next call may know
+        return 0
+
+
+@functools.cache
+def _cache_of(cpu: int) -> int:
+    """Bytes of a processor's largest cache. Raises OSError where its files cannot be read."""
+    sizes = (_CPU / f"cpu{cpu}/cache").glob("index*/size")
+    said = [path.read_text(encoding="ascii").strip().removesuffix("K") for path in sizes]
     return max((int(text) << 10 for text in said if text.isdigit()), default=0)
+
+
+@contextmanager
+def on_processors(some: Set[int], allowed: Set[int]) -> Iterator[None]:
+    """This thread is on `some` of those it is allowed, where there are any; then on all again.
+
+    A sandbox may forbid it: only speed is lost.
+    """
+    with suppress(OSError):
+        os.sched_setaffinity(0, some & allowed or allowed)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.sched_setaffinity(0, allowed)
 
 
 def core_count() -> int:

@@ -57,11 +57,8 @@ class Workers:
             if _processor() not in self._taken:
                 return run(job)
             allowed = os.sched_getaffinity(0)
-            try:
-                os.sched_setaffinity(0, allowed - set(self._taken) or allowed)
+            with host.on_processors(allowed - set(self._taken), allowed):
                 return run(job)
-            finally:
-                os.sched_setaffinity(0, allowed)
 
         return away
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +84,33 @@ def test_the_machine_has_memory_and_processors() -> None:
     assert set(host.usable_cpus()) == os.sched_getaffinity(0)
     assert host.cpu_features()
     assert host.architecture() in ("x86_64", "aarch64")
+
+
+def test_the_size_of_a_cache_is_read_once_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "_CPU", tmp_path)
+    monkeypatch.setattr(host, "_cache_of", functools.cache(host._cache_of.__wrapped__))
+    folder = tmp_path / f"cpu{min(os.sched_getaffinity(0))}" / "cache"
+    for i, size in enumerate(("32K", "2048K", "none")):
+        (folder / f"index{i}").mkdir(parents=True)
+        (folder / f"index{i}" / "size").write_text(f"{size}\n")
+    with limited_files():
+        assert host.cache_size() == 0
+    assert host.cache_size() == 2 << 20
+    (folder / "index1" / "size").write_text("1024K\n")
+    assert host.cache_size() == 2 << 20
+
+
+@contextmanager
+def limited_files() -> Iterator[None]:
+    """No more files can be opened."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def cgroup(folder: Path, monkeypatch: pytest.MonkeyPatch, lines: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import multiprocessing
 import os
@@ -140,6 +141,21 @@ def test_a_run_of_all_cores_is_on_no_workers_processor(
     assert (name == "netc-run") == (seconds > 0)
     assert on == before - theirs
     assert os.sched_getaffinity(0) == before
+
+
+@pytest.mark.parametrize("where", [{}, {"replicate": ["cpu:0", "cpu:1"]}])
+def test_a_sandbox_may_forbid_the_choice_of_processors(
+    where: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    net = netc.parse("net s(data: f32[N, 3]) -> y { y = data |> relu }")
+    exe, x = netc.compile(net, threads=host.core_count(), **where), np.ones((4, 3), np.float32)
+    taken = host.usable_cpus()[: host.core_count()][-1]
+    monkeypatch.setattr("netc.runtime.workers._processor", lambda: taken)
+    monkeypatch.setattr(os, "sched_setaffinity", forbidden)
+    np.testing.assert_array_equal(exe(data=x)["y"], x)
 
 
 @pytest.mark.parametrize("threads", [0, -1, 257, 1.5, "many", "", True, [2]])
