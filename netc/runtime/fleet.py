@@ -66,7 +66,7 @@ class Fleet:
         shares = shares_of(counts)
         self._mine = shares[0]
         try:
-            fault("fleet.start")
+            fault("pool.start")
             firsts = [share[0] for share in shares if share]
             self._leaders = WorkerPool(loop, len(counts), processors=firsts, name="netc device ")
             for n, (count, share) in enumerate(zip(counts, shares, strict=True)):

@@ -19,6 +19,7 @@ import pytest
 import netc
 from netc.errors import UsageError
 from netc.runtime import faults, host
+from netc.runtime.fleet import FLEET
 from netc.runtime.host import thread_count
 from netc.runtime.session import Executable, load, save_artifact
 from netc.runtime.workers import WORKERS
@@ -97,6 +98,15 @@ def test_where_no_thread_starts_one_does_the_work() -> None:
     with faults.armed("pool.start", faults.raising(RuntimeError("can't start new thread"))):
         np.testing.assert_array_equal(exe(x)["out"], reference(**x))
     np.testing.assert_array_equal(exe(x)["out"], reference(**x))
+
+
+def test_where_no_thread_starts_one_does_the_work_of_all_devices() -> None:
+    net = netc.parse("net s(data: f32[N, 3]) -> y { y = data |> relu }")
+    exe, x = netc.compile(net, replicate=["cpu:0", "cpu:1"]), np.ones((4, 3), np.float32)
+    FLEET.close()
+    with faults.armed("pool.start", faults.raising(RuntimeError("can't start new thread"))):
+        np.testing.assert_array_equal(exe(data=x)["y"], x)
+    np.testing.assert_array_equal(exe(data=x)["y"], x)
 
 
 def test_the_pool_grows_and_closes() -> None:
