@@ -127,9 +127,12 @@ def _array_of(port: Port, value: Any, wanted: np.dtype[Any]) -> Array:
         array = np.asarray(value)
         plain = isinstance(value, list | tuple | int | float) and array.dtype.kind in "biuf"
         if plain and (wanted.kind == "f" or array.dtype.kind in "biu"):
-            return np.asarray(value, wanted)  # raises where a number does not fit
+            with np.errstate(over="raise"):
+                return np.asarray(value, wanted)  # raises where a number does not fit
     except MemoryError:
         raise
+    except FloatingPointError as error:
+        raise InputError(f"{name}, got a number beyond {port.type.dtype}") from error
     except Exception as error:  # a foreign object's own methods raise anything
         raise InputError(f"{name}, got {type(value).__name__}: {clean(error)}") from error
     return array
@@ -169,7 +172,7 @@ def match_sizes(plan: Plan, arrays: Sequence[Array]) -> dict[str, int]:
     for port, array in zip(plan.inputs, arrays, strict=True):
         for want, got in zip(port.type.shape, array.shape, strict=True):
             if isinstance(want, Expr) and value_of(want, known) != got:
-                told = ", ".join(f"{s} is {known[s]} by {source[s]}" for s in sorted(known))
+                told = ", ".join(f"{s} is {known[s]} by {source[s]}" for s in sorted(symbols(want)))
                 raise _unfit(port, array, f"{want} is not {got}: {told}")
     for condition in plan.conditions:
         value = value_of(condition.size, known)

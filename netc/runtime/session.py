@@ -181,8 +181,8 @@ class Executable:
         key = tuple([array.shape for array in arrays])
         binding = self._bindings.get(key)
         if binding is None:
-            self._set_up()
             known = match_sizes(self.plan, arrays)
+            self._set_up()
             layout = self._binder.layout(known)
             if layout.arena > len(self._binder.arena):
                 self._bindings.clear()  # their arena is about to be replaced

@@ -108,6 +108,7 @@ RIGHT: dict[str, tuple[Callable[[], Any], np.ndarray]] = {
     "bool": (lambda: DATA > 0, (DATA > 0).astype(np.float32)),
     "lists": (lambda: DATA.tolist(), DATA),
     "tuples": (lambda: tuple(map(tuple, DATA.tolist())), DATA),
+    "lists of special values": (lambda: special().tolist(), special()),
     "lists of whole numbers": (lambda: [[1] * WIDTH] * N, np.ones((N, WIDTH), np.float32)),
     "list of arrays": (lambda: list(DATA), DATA),
     "subclass": (lambda: DATA.view(Sub), DATA),
@@ -163,6 +164,8 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "huge, of no memory": (lambda: np.broadcast_to(np.float32(0), (1 << 40, 1 << 20)), "shape"),
     "huge bytes": (lambda: np.broadcast_to(np.uint8(0), (1 << 50, 5)), "shape"),
     "DLPack elsewhere": (lambda: OnAnotherDevice(DATA), "on a GPU"),
+    "lists beyond float32": (lambda: [[1e300] * WIDTH] * N, "got a number beyond f32"),
+    "a number beyond float32": (lambda: np.float64(1e300), "got a number beyond f32"),
     "DLPack of float64": (lambda: Foreign(DATA.astype(np.float64)), "float64"),
 }
 

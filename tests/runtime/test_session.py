@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import netc
 from netc.errors import ArtifactError, InputError, ResourceError
 from netc.ir.plan import Buffer, BufferArg, IntArg, MadeArg, Port, Space, WeightArg
 from netc.runtime import faults
@@ -149,6 +150,13 @@ def test_weights_that_could_not_be_made_are_made_later() -> None:
         small.start()
 
 
+def test_a_wrong_input_is_refused_before_weights_are_made() -> None:
+    exe = make_executable(made_plan())
+    with faults.armed("arena.allocate", faults.raising(MemoryError())), pytest.raises(InputError):
+        exe(data=3, extra=3)
+    assert not exe.image.is_ready
+
+
 def test_made_weights_have_an_end() -> None:
     plan = made_plan()
     first = plan.steps[0]
@@ -180,6 +188,13 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
     x = feed(3)
     with pytest.raises(InputError, match=r"(?s)extra: .*N is not 2: N is 3 by data"):
         exe(data=x["data"], extra=x["extra"][:2])
+
+
+def test_only_the_sizes_at_fault_are_told() -> None:
+    net = netc.parse("net s(a: f32[N, 3, H, W], b: f32[N, W]) -> y, z { y = a |> relu\n z = b }")
+    exe, a = netc.compile(net), np.ones((2, 3, 8, 9), np.float32)
+    with pytest.raises(InputError, match=r"W is not 7: W is 9 by a$"):
+        exe(a=a, b=np.ones((2, 7), np.float32))
 
 
 def test_plans_that_name_what_is_not_there() -> None:
