@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -61,12 +60,11 @@ def _target(path: str | os.PathLike[str]) -> Path:
         raise UsageError(f"a {type(path).__name__} is no path")
     try:
         target = Path(os.path.realpath(os.fsdecode(path)))
-        status = target.lstat()
-    except FileNotFoundError:
-        return target
-    except (OSError, ValueError) as error:
+    except OSError as error:  # the working folder is gone
+        raise _typed(error, path) from error
+    except ValueError as error:
         raise UsageError(f"cannot write {clean(path)}: {clean(error)}") from error
-    if not stat.S_ISREG(status.st_mode):
+    if os.path.lexists(target) and not target.is_file():
         raise UsageError(f"cannot write {clean(path)}: it is not a regular file")
     return target
 
@@ -75,7 +73,7 @@ def _create(target: Path, mode: int) -> tuple[Path, int]:
     """A new, locked file beside `target`. A sweeper may take it before the lock does: again."""
     while True:
         fault("atomic.open")
-        temp = target.with_name(f".{target.name[:180]}.{os.urandom(6).hex()}.tmp")
+        temp = target.with_name(f"{_prefix(target)}{os.urandom(6).hex()}.tmp")
         fd = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -99,7 +97,7 @@ def _mode(target: Path) -> int | None:
 
 def _sweep(target: Path) -> None:
     """Remove what killed writers of `target` left: files no one holds a lock on."""
-    for left in target.parent.glob(_escape(f".{target.name[:180]}.") + "?" * 12 + ".tmp"):
+    for left in target.parent.glob(_escape(_prefix(target)) + "?" * 12 + ".tmp"):
         with suppress(OSError):
             fd = os.open(left, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
@@ -107,6 +105,11 @@ def _sweep(target: Path) -> None:
                 os.unlink(left)
             finally:
                 os.close(fd)
+
+
+def _prefix(target: Path) -> str:
+    """What the names of files on their way to `target` begin with; a name has 255 bytes at most."""
+    return f".{os.fsencode(target.name)[:180].decode(errors='ignore')}."
 
 
 def _escape(name: str) -> str:

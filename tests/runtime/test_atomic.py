@@ -124,6 +124,14 @@ def test_what_is_not_a_file_is_refused(tmp_path: Path) -> None:
     assert Path("/dev/full").is_char_device()
 
 
+def test_the_working_folder_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(UsageError, match=r"cannot write y\.bin: No such file or directory"):
+        write_file("y.bin", [b"x"])
+
+
 @pytest.mark.parametrize("path", [None, 3, ["f"], Path])
 def test_what_is_no_path(path: object) -> None:
     with pytest.raises(UsageError, match="is no path"):
@@ -177,8 +185,8 @@ def test_the_order_of_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_names_that_look_like_patterns(tmp_path: Path) -> None:
-    for name in ("a[b]*?", "with space", "newline\n", "ü" * 80, "x" * 255):
+    for name in ("a[b]*?", "with space", "newline\n", "ü" * 80, "漢" * 85, "x" * 255):
         write_file(tmp_path / name, [b"1"])
         write_file(tmp_path / name, [b"2"])
         assert (tmp_path / name).read_bytes() == b"2"
-    assert len(listing(tmp_path)) == 5
+    assert len(listing(tmp_path)) == 6
