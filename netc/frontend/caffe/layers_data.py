@@ -60,8 +60,8 @@ def data_shapes(m: Message) -> Shapes:
     transform, batch = m.sub("transform_param"), m.sub("data_param").whole("batch_size")
     means = len(transform.all("mean_value"))
     colour = 3 if transform.flag("force_color") else 1 if transform.flag("force_gray") else 0
-    resize = transform.sub("resize_param")
-    size = (resize.whole("height"), resize.whole("width"))
+    sizes = {(r.whole("height"), r.whole("width")) for r in transform.messages("resize_param")}
+    size = sizes.pop() if len(sizes) == 1 else (0, 0)  # one of several is drawn in training
     return _with_labels(m, _cropped(m, batch, colour or (means if means > 1 else 0), size), batch)
 
 
@@ -93,7 +93,7 @@ def memory_shapes(m: Message) -> Shapes:
 @data("VideoData")
 def video_shapes(m: Message) -> Shapes:
     """C3D's clips: batch, 3 channels, frames, height, width."""
-    p = m.sub("video_data_param")
+    p = m.sub("video_data_param" if "video_data_param" in m else "image_data_param")
     batch, frames = p.whole("batch_size"), p.whole("new_length")
     image = _cropped(m, batch, 3, (p.whole("new_height"), p.whole("new_width")))
     clip = (batch, 3, frames, *image[2:]) if image and frames else None
@@ -158,4 +158,4 @@ def python(c: Layer) -> Result:
     if module == "pyloss" and name == "EuclideanLossLayer" and len(c.xs) == 2:
         return euclidean_loss(c)
     what = f"it runs {module}.{name}, and netc runs no code that a net names"
-    raise c.unsupported(what, "cut the net before it and do that step in Python around the net")
+    raise c.unsupported(what)

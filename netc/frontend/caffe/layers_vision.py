@@ -46,12 +46,18 @@ def deconvolution(c: Layer) -> list[Value]:
 @layer("Convolution3D")
 def convolution_3d(c: Layer) -> Value:
     """C3D's convolution: depth apart from height and width."""
-    p = c.param("convolution3d_param")
+    p = _param_3d(c, "convolution")
     channels, groups = c.size(1), _groups(c, p, 1)
     kernel, stride, pad = _with_depth(c, p)
     w = c.weight("w", (_outputs(c, p), channels // groups, *kernel), p.get("weight_filler"))
     rest = {"stride": plain(stride, "stride"), "pad": plain(pad, "pad")}
     return c.b.conv(c.x, w, *_bias(c, p), groups=groups, **rest)
+
+
+def _param_3d(c: Layer, name: str) -> Message:
+    """C3D's own message, or in its first version the one of two dimensions."""
+    own = f"{name}3d_param"
+    return c.param(own if own in c.message else f"{name}_param")
 
 
 def _outputs(c: Layer, p: Message) -> int:
@@ -126,7 +132,7 @@ def _global(c: Layer, p: Message, kind: str) -> Value:
 @layer("Pooling3D")
 def pooling_3d(c: Layer) -> Value:
     """C3D's pooling over depth, height and width."""
-    p = c.param("pooling3d_param")
+    p = _param_3d(c, "pooling")
     kernel, stride, pad = _with_depth(c, p)
     c.check(p.text("pool") != "STOCHASTIC", "pooling over depth is MAX or AVE", p, "pool")
     pool = c.b.max_pool if p.text("pool") == "MAX" else c.b.avg_pool

@@ -13,7 +13,7 @@ LAYERS: Mapping[str, str] = {
     "TransformationParameter": """
         scale 1 float = 1; mirror 2 bool = false; crop_size 3 uint = 0; mean_file 4 string;
         mean_value 5 float*; force_color 6 bool = false; force_gray 7 bool = false; crop_h 11 uint;
-        crop_w 12 uint; resize_param ResizeParameter""",
+        crop_w 12 uint; resize_param ResizeParameter*""",
     "ResizeParameter": """
         prob float = 1; resize_mode <WARP=1 FIT_SMALL_SIZE=2 FIT_LARGE_SIZE_AND_PAD=3>?;
         height uint; width uint; interp_mode <LINEAR=1 AREA=2 NEAREST=3 CUBIC=4 LANCZOS4=5>?*;
@@ -62,7 +62,8 @@ LAYERS: Mapping[str, str] = {
         source 1 string; scale 2 float = 1; mean_file 3 string; batch_size 4 uint = 1;
         crop_size 5 uint = 0; mirror 6 bool = false; rand_skip 7 uint = 0; shuffle 8 bool = false;
         new_height 9 uint = 0; new_width 10 uint = 0; is_color 11 bool = true;
-        root_folder 12 string""",
+        root_folder 12 string; new_length uint = 1; use_image any; use_temporal_jitter any;
+        show_data any; sampling_rate any""",
     "InfogainLossParameter": "source 1 string; axis 2 int = 1",
     "InnerProductParameter": """
         num_output 1 uint; bias_term 2 bool = true; weight_filler 3 FillerParameter;

@@ -7,7 +7,7 @@ of Caffe's upgrade_proto.cpp. Places in the file are kept throughout.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from netc.errors import ParseError
 from netc.frontend.caffe.message import Message
@@ -61,6 +61,7 @@ _DATA_PARAM = {
     "Data": "data_param",
     "ImageData": "image_data_param",
     "WindowData": "window_data_param",
+    "VideoData": "image_data_param",
 }
 _TRANSFORM = ("scale", "mean_file", "crop_size", "mirror")
 
@@ -77,9 +78,10 @@ def upgraded(net: Message, known: Sequence[str] = ()) -> list[Message]:
         )
     layers = new or [_from_old(layer, known) for layer in fold_padding(old)]
     for layer in layers:
-        _move_transform(layer)
+        if old:
+            _move_transform(layer)
         _freeze_batch_norm(layer)
-    first = _inputs(net)
+    first = _inputs(net, {top for layer in layers for top in layer.all("top")})
     return [first, *layers] if first else layers
 
 
@@ -130,7 +132,7 @@ def _params(layer: Message, old: Message) -> None:
 
 
 def _move_transform(layer: Message) -> None:
-    """Caffe once kept scale, mean, crop and mirror in the data layers' own parameters."""
+    """Until V2, scale, mean, crop and mirror were kept in the data layers' own parameters."""
     own = _DATA_PARAM.get(layer.text("type"), "")
     param = layer.get(own) if own in layer else None
     if not isinstance(param, Message) or not any(name in param for name in _TRANSFORM):
@@ -151,17 +153,21 @@ def _freeze_batch_norm(layer: Message) -> None:
         spec.put("decay_mult", 0.0, spec.at)
 
 
-def _inputs(net: Message) -> Message | None:
-    """`input` with `input_shape` or four `input_dim` each, as one Input layer named "input"."""
-    names = net.all("input")
-    if not names:
+def _inputs(net: Message, made: Collection[str]) -> Message | None:
+    """`input` with `input_shape` or four `input_dim` each, as one Input layer named "input".
+
+    Without a shape it says nothing of a blob that a layer makes.
+    """
+    has_shapes = "input_shape" in net or "input_dim" in net
+    inputs = [e for e in net.fields.get("input", []) if has_shapes or e[0] not in made]
+    if not inputs:
         return None
-    layer = Message(message_type("LayerParameter"), net.document, net.fields["input"][0][1])
+    layer = Message(message_type("LayerParameter"), net.document, inputs[0][1])
     layer.put("name", "input")
     layer.put("type", "Input")
-    layer.fields["top"] = list(net.fields["input"])
+    layer.fields["top"] = inputs
     param = Message(message_type("InputParameter"), net.document, layer.at)
-    for shape in _input_shapes(net, len(names)):
+    for shape in _input_shapes(net, len(inputs)):
         param.add("shape", shape, shape.at)
     layer.put("input_param", param, layer.at)
     return layer

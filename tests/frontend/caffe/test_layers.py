@@ -331,7 +331,13 @@ def test_data_layers_become_inputs_with_the_shapes_that_are_known() -> None:
         "transform_param { crop_size: 3 }": "f32[N,1,3,3]",
         'type: "MemoryData" memory_data_param { batch_size: 2 channels: 5 height: 4 width: 6 }':
         "f32[N,5,4,6]",
-        'type: "WindowData" window_data_param { batch_size: 2 crop_size: 9 }': "f32[N,3,9,9]",
+        'type: "WindowData" window_data_param { batch_size: 2 crop_size: 5 } '
+        "transform_param { crop_size: 9 }": "f32[N,3,9,9]",
+        'type: "ImageData" image_data_param { new_height: 4 new_width: 6 crop_size: 3 }':
+        "f32[N,3,4,6]",
+        'type: "Data" data_param { batch_size: 5 } transform_param { force_color: true '
+        "resize_param { height: 3 width: 4 } resize_param { height: 3 width: 4 prob: 0 } }":
+        "f32[N,3,3,4]",
     }  # fmt: skip
     for text, wanted in layers.items():
         net = f'layer {{ name: "d" top: "x" top: "label" {text} }}\n'
@@ -345,6 +351,23 @@ def test_a_layer_that_only_reads_is_an_input_when_its_shapes_are_given() -> None
     text += 'layer { name: "y" type: "EuclideanLoss" bottom: "x" bottom: "t" top: "y" }'
     graph = read(text, shapes={"x": (3, 5), "t": (3, 5)})
     assert [n.name for n in graph.inputs] == ["x", "t"]
+
+
+C3D = """
+layers { name: "data" type: VIDEO_DATA top: "data" top: "label"
+  image_data_param { batch_size: 2 new_length: 4 new_height: 9 new_width: 12 crop_size: 8 } }
+layers { name: "c" type: CONVOLUTION3D bottom: "data" top: "c" convolution_param {
+  num_output: 5 kernel_size: 3 kernel_depth: 2 pad: 1 temporal_pad: 1 stride: 2 } }
+layers { name: "p" type: POOLING3D bottom: "c" top: "p" pooling_param {
+  pool: MAX kernel_size: 2 kernel_depth: 1 stride: 2 temporal_stride: 3 } }
+"""
+
+
+def test_c3ds_first_version_has_depth_in_the_messages_of_two_dimensions() -> None:
+    graph = read(C3D)
+    assert [str(n.types[0]) for n in graph.inputs] == ["f32[N,3,4,8,8]", "f32[N]"]
+    assert str(graph.by_name["c"].type) == "f32[N,5,5,4,4]"
+    assert str(graph.outputs["p"].type) == "f32[N,5,3,2,2]"
 
 
 def test_a_known_python_loss_is_built_in() -> None:

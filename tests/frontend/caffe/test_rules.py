@@ -274,6 +274,14 @@ def test_twins_of_two_phases_take_their_weights_once() -> None:
     assert [n.name for n in graph.params] == ["c.b", "c.b_1"]
 
 
+def test_an_input_without_a_shape_says_nothing_of_a_blob_that_a_layer_makes() -> None:
+    assert [n.name for n in read('input: "data"\n' + INPUT + relu("a", "data", "a")).inputs] == [
+        "data"
+    ]
+    twice = 'input: "data" input_shape { dim: 1 }\n' + INPUT + relu("a", "data", "a")
+    assert "made twice" in str(refused(read, twice))
+
+
 @pytest.mark.parametrize("kind", ["ReLU", "Split", "Dropout"])
 def test_an_input_that_a_layer_changes_is_an_output_if_nothing_reads_it(kind: str) -> None:
     change = f'layer {{ name: "l" type: "{kind}" bottom: "data" top: "data" }}'
