@@ -61,21 +61,13 @@ def bnll(c: Layer) -> Value:
 
 @layer("Power")
 def power(c: Layer) -> Value:
-    """(shift + scale · x)^power; a constant, whatever x is, where power · scale = 0."""
+    """(shift + scale · x)^power; shift^power, whatever x is, where power · scale = 0."""
     p = c.param("power_param")
-    exponent, scale, shift = p.real("power"), p.real("scale"), p.real("shift")
+    x, exponent, scale, shift = c.x, p.real("power"), p.real("scale"), p.real("shift")
     if exponent * scale == 0:
-        value = 1.0 if exponent == 0 else _constant_power(c, shift, exponent)
-        return c.b.affine(c.b.pow(c.x, exponent=0.0), scale=value, shift=0.0)
-    y = c.b.affine(c.x, scale=scale, shift=shift)
+        x, scale, shift = c.b.pow(x, exponent=0.0), shift, 0.0
+    y = c.b.affine(x, scale=scale, shift=shift)
     return y if exponent == 1 else c.b.pow(y, exponent=exponent)
-
-
-def _constant_power(c: Layer, shift: float, exponent: float) -> float:
-    try:
-        return float(math.pow(shift, exponent))
-    except (ValueError, OverflowError, ZeroDivisionError):
-        raise c.fail(f"{shift} to the power {exponent} is not a number") from None
 
 
 def _log_base(c: Layer, name: str) -> float:

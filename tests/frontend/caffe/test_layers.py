@@ -370,6 +370,14 @@ def test_c3ds_first_version_has_depth_in_the_messages_of_two_dimensions() -> Non
     assert str(graph.outputs["p"].type) == "f32[N,5,3,2,2]"
 
 
+@pytest.mark.parametrize(
+    ("power", "shift", "value"), [(-2, 0, np.inf), (0.5, -1, np.nan), (3, 2, 8), (0, 0, 1)]
+)
+def test_a_power_without_x_is_what_c_gives(power: float, shift: float, value: float) -> None:
+    fields = f"power_param {{ power: {power} scale: 0 shift: {shift} }}"
+    np.testing.assert_array_equal(run(one("Power", fields)), np.full(X.shape, value))
+
+
 def test_a_known_python_loss_is_built_in() -> None:
     text = inputs("t", 2, 4, 8, 8)
     text += one("Python", 'python_param { module: "pyloss" layer: "EuclideanLossLayer" }',
