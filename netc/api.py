@@ -30,17 +30,34 @@ NET_OPTIONS = ("weights", "phase", "shapes", "net", "strict", "labels", "warn") 
 IR_OPTIONS = ("weights", "strict", "warn")
 
 
-def read(path: str | os.PathLike[str], **options: Any) -> Graph:
+def read(
+    path: str | os.PathLike[str], *, outputs: str | Iterable[str] | None = None, **options: Any
+) -> Graph:
     """The graph in a file: `.net`, `.prototxt` or `.ir` by its suffix.
 
-    `options` are those of `parse` for a `.net` and of `from_caffe` for a prototxt. Raises
+    `outputs` asks for any values of the net by name; of a prototxt only the layers they need are
+    read. `options` are those of `parse` for a `.net` and of `from_caffe` for a prototxt. Raises
     NetcError with the place of every mistake.
     """
+    from netc.frontend.files import display
+
+    if Path(display(path)).suffix.lower() in (".prototxt", ".caffemodel", ".pt", ".txt"):
+        return from_caffe(path, outputs=outputs, **options)
+    return _giving(_read(path, options), outputs)
+
+
+def _giving(graph: Graph, outputs: str | Iterable[str] | None) -> Graph:
+    return graph if outputs is None else graph.with_outputs(_names(outputs))
+
+
+def _names(outputs: str | Iterable[str]) -> list[str]:
+    return choices.names_of("outputs", [outputs] if isinstance(outputs, str) else outputs)
+
+
+def _read(path: str | os.PathLike[str], options: Mapping[str, Any]) -> Graph:
     from netc.frontend.files import decoded, display, mapped
 
     suffix = Path(display(path)).suffix.lower()
-    if suffix in (".prototxt", ".caffemodel", ".pt", ".txt"):
-        return from_caffe(path, **options)
     if suffix == ".net":
         from netc.frontend.net.elaborate import read_net
 
@@ -73,14 +90,23 @@ def _known(options: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any
     return options
 
 
-def from_caffe(prototxt: Any, caffemodel: Any = None, **options: Any) -> Graph:
+def from_caffe(
+    prototxt: Any,
+    caffemodel: Any = None,
+    *,
+    outputs: str | Iterable[str] | None = None,
+    **options: Any,
+) -> Graph:
     """The graph of a Caffe net; either file may be a path, text or bytes.
 
-    See `netc.frontend.caffe.from_caffe` for phase, level, stages, shapes, strict and the rest.
+    With `outputs` only the layers that these blobs need are read: what netc does not do may stand
+    behind them. See `netc.frontend.caffe.from_caffe` for phase, level, stages, shapes, strict and
+    the rest.
     """
     from netc.frontend.caffe.importer import from_caffe as import_caffe
 
-    return import_caffe(prototxt, caffemodel, **options)
+    wanted = None if outputs is None else _names(outputs)
+    return import_caffe(prototxt, caffemodel, outputs=wanted, **options)
 
 
 def compile(
@@ -130,10 +156,7 @@ def compile(
     from netc.compiler import build
     from netc.runtime.session import executable
 
-    graph = _graph(source, options)
-    if outputs is not None:
-        wanted = [outputs] if isinstance(outputs, str) else outputs
-        graph = graph.with_outputs(choices.names_of("outputs", wanted))
+    graph = _graph(source, options, outputs)
     runs = gpu_options(gpu, on_gpu_loss, cache)
     sharding = choices.sharding_of(replicate, split, pipeline, micro_batches)
     kept = choices.cache_of(cache)
@@ -145,17 +168,19 @@ def compile(
     return executable(build(made.graph, chosen), threads, gpu=runs)
 
 
-def _graph(source: Any, options: Mapping[str, Any]) -> Graph:
+def _graph(
+    source: Any, options: Mapping[str, Any], outputs: str | Iterable[str] | None = None
+) -> Graph:
     from netc.ir.graph import Graph
 
     if isinstance(source, str | os.PathLike):
-        return read(source, **options)
+        return read(source, outputs=outputs, **options)
     source = getattr(source, "graph", source)
     if not isinstance(source, Graph):
         raise UsageError(f"a {type(source).__name__} is no net: give a graph or a path")
     if options:
         raise UsageError(f"a graph takes no option {clean(next(iter(options)))!r}")
-    return source
+    return _giving(source, outputs)
 
 
 def wanted_devices(devices: str | Sequence[str] | None) -> tuple[Device, ...]:

@@ -55,18 +55,19 @@ def read_source(path: Path, options: Mapping[str, Any]) -> Graph:
     from netc import api
 
     given = {k: v for k, v in options.items() if k in _KNOWN and _is_given(k, v)}
-    outputs, labels = given.pop("output", ()), given.pop("labels", None)
+    outputs, labels = [*given.pop("output", ())] or None, given.pop("labels", None)
     if is_model(path):
         if given:
             raise UsageError(f"--{next(iter(given))} says how a net is read; this is a model")
         graph = _inside(path)
+        graph = graph.with_outputs(outputs) if outputs else graph
     else:
-        graph = api.read(path, **_named(path, given))
+        graph = api.read(path, outputs=outputs, **_named(path, given))
     if labels is not None:
         from netc.frontend.labels import read_labels
 
         graph = replace(graph, labels=read_labels(labels))
-    return graph.with_outputs(list(outputs)) if outputs else graph
+    return graph
 
 
 def _is_given(name: str, value: Any) -> bool:

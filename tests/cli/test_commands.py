@@ -162,6 +162,14 @@ def test_shape_and_output_options(netc: Invoke, folder: Path) -> None:
     assert "output  c" in shown
 
 
+def test_a_net_is_cut_before_a_layer_that_is_not_supported(netc: Invoke, folder: Path) -> None:
+    more = 'layer { name: "d" type: "DetectionOutput" bottom: "c" top: "d" }\n'
+    (folder / "ssd.prototxt").write_text((folder / "small.prototxt").read_text() + more)
+    assert "--output c gives what it reads" in netc("compile", "ssd.prototxt", code=5).stderr
+    netc("compile", "ssd.prototxt", "--output", "c")
+    assert "output  c" in netc("inspect", "ssd.bin").output
+
+
 def test_opt_brings_a_graph_to_the_stage_a_pass_takes(folder: Path, netc: Invoke) -> None:
     netc("dump", "small.net", "-o", "small.ir")
     assert "fused(" in netc("opt", "-p", "fuse{max_inputs=8}", "small.ir").output

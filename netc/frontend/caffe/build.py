@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 
 from netc.errors import Diagnostic, GraphError, UnsupportedError, WeightsError, clean
@@ -18,10 +19,18 @@ from netc.frontend.caffe import (
     layers_vision,
 )
 from netc.frontend.caffe.binder import Binder
-from netc.frontend.caffe.layer import RULES, Layer, ScopedBuilder, unsupported
+from netc.frontend.caffe.layer import (
+    RULES,
+    Layer,
+    Misfit,
+    ScopedBuilder,
+    unknown_choices,
+    unsupported,
+)
 from netc.frontend.caffe.layers_data import DATA
 from netc.frontend.caffe.message import Message
 from netc.frontend.caffe.naming import settled
+from netc.frontend.caffe.needed import Part, computable, is_given, ways_around
 from netc.frontend.caffe.netrules import State, left_out
 from netc.frontend.caffe.weights import Blobs
 from netc.frontend.generalize import Shape
@@ -47,16 +56,17 @@ class NetBuilder:
 
     def __init__(
         self,
-        layers: list[Message],
+        part: Part,
         state: State,
         shapes: Mapping[str, Shape],
         blobs: Blobs | None,
         seed: int = 0,
         prepare: Preprocessing | None = None,
     ) -> None:
-        self.layers, self.state, self.shapes, self.seed = layers, state, shapes, seed
+        self.part, self.state, self.shapes, self.seed = part, state, shapes, seed
         self.prepare = prepare  # what is to happen to the first image input
         self.declared: dict[str, Shape] = {}  # the shape of each input, as the net sees it
+        self.own: dict[str, Shape] = {}  # those of the file
         self.given: dict[str, Value] = {}  # what each input is before any layer changes it
         self.b = ScopedBuilder()
         self.binder = Binder(self.b, blobs)
@@ -67,37 +77,58 @@ class NetBuilder:
         self.broken: set[str] = set()  # blobs of layers that have a mistake
         self.names: dict[Node, str] = {}
         self.wrong: list[Diagnostic] = []
-        self.beyond: list[Diagnostic] = []
+        self.beyond: dict[Message, Sequence[Diagnostic]] = {}  # what netc does not do, by layer
 
     def graph(self, name: str, left: list[Message]) -> Graph:
         """The graph; `left` are the layers other states have, for hints. Raises all mistakes."""
-        for message in self.layers:
+        for message in self.part.layers:
             try:
                 self._layer(message, left)
             except UnsupportedError as e:
-                self.beyond += e.diagnostics
+                self.beyond[message] = e.diagnostics
                 self._break(message)
             except GraphError as e:
-                self.wrong += e.diagnostics
+                is_size = isinstance(e, Misfit)
+                self.wrong += [self._with_sizes(d) if is_size else d for d in e.diagnostics]
                 self._break(message)
         self._raise()
         made = {b: v for b, v in self.blobs.items() if self.given.get(b) != v}
         outputs = {b: made[b] for b in sorted(self.unread) if b in made}
-        if not self.layers:
+        if not self.part.layers:
             raise GraphError(f"the net has no layers in phase {self.state.phase}")
+        if not self.part.is_whole:
+            outputs = self.blobs
         if not outputs:
-            raise GraphError("the net has no outputs: every blob it makes is read within it")
+            why = "every blob it makes is read within it" if made else "it has only inputs"
+            raise GraphError(f"the net has no outputs: {why}")
         graph = self.b.graph(name, outputs)
         last = {v.node: b for b, v in made.items() if v.index == 0}
         return settled(graph, {**last, **{n: s for n, s in self.names.items() if n not in last}})
 
     def _raise(self) -> None:
         if self.beyond:
-            raise UnsupportedError(self.beyond)
+            raise UnsupportedError([*self._beyond()])
         if self.wrong:
             raise GraphError(self.wrong)
         if self.binder.problems:
             raise WeightsError(self.binder.problems)
+
+    def _beyond(self) -> Iterator[Diagnostic]:
+        """What netc does not do, and the ways around it."""
+        made = computable(self.part.layers, self.beyond, self.shapes)
+        for message, found in self.beyond.items():
+            ways = ways_around(message, self.part.layers, made)
+            yield from (replace(d, help="; ".join(filter(None, (d.help, ways)))) for d in found)
+
+    def _with_sizes(self, d: Diagnostic) -> Diagnostic:
+        """What does not fit, and once, which sizes are the file's own and how to give others."""
+        sizes, self.own = self.own, {}
+        if not sizes:
+            return d
+        given = " ".join(f"{clean(n)}={','.join(map(str, s))}" for n, s in sizes.items())
+        other = " ".join(f"--shape {clean(n)}={_other(s)}" for n, s in sizes.items())
+        says = f"the file gives {given}; {other} gives other sizes"
+        return replace(d, help="; ".join(filter(None, (d.help, says))))
 
     def _break(self, message: Message) -> None:
         self.broken.update(message.all("top"))
@@ -106,10 +137,12 @@ class NetBuilder:
 
     def _layer(self, message: Message, left: list[Message]) -> None:
         kind, bottoms = message.text("type"), message.all("bottom")
-        is_input = kind in DATA or self._is_given(message)
+        is_input = kind in DATA or is_given(message, self.shapes)
         if kind not in RULES and not is_input:
-            raise UnsupportedError(unsupported(message, help=_fits(message)))
-        if not self.broken.isdisjoint(bottoms):
+            raise UnsupportedError(unsupported(message, help=_spelled(kind)))
+        if not is_input and (chosen := [*unknown_choices(message, message.text("name"))]):
+            raise UnsupportedError(chosen)
+        if not is_input and not self.broken.isdisjoint(bottoms):
             self._break(message)
             return
         self.b.loc, self.b.scope = message.span(), message.text("name")
@@ -127,17 +160,13 @@ class NetBuilder:
             self.unread.pop(bottom, None)
         self._tops(layer, [result] if isinstance(result, Value) else list(result))
 
-    def _is_given(self, message: Message) -> bool:
-        """Whether a layer only makes blobs whose shapes the user gave: an input, whatever it is."""
-        tops = message.all("top")
-        unknown = message.text("type") not in RULES or message.text("type") == "Python"
-        return unknown and bool(tops) and not message.all("bottom") and set(tops) <= {*self.shapes}
-
     def _inputs(self, message: Message) -> None:
         tops = message.all("top")
         shapes_of = DATA.get(message.text("type"))
         known = shapes_of(message) if shapes_of else [None] * len(tops)
         for i, (top, shape) in enumerate(zip(tops, known, strict=False)):
+            if not self.part.has(top):
+                continue
             self._free_top(message, i, top)
             found = self.shapes.get(top, shape)
             if found is None:
@@ -147,6 +176,8 @@ class NetBuilder:
                 self.broken.add(top)
                 continue
             self._enter(message, top, self._input(top, found))
+            if top not in self.shapes and self.declared[top] == found:
+                self.own[top] = found
 
     def _input(self, name: str, shape: Shape) -> Value:
         for d in shape:
@@ -234,13 +265,13 @@ class NetBuilder:
         self.unread[top] = None
 
 
-def _fits(message: Message) -> str:
-    """What may help with a layer of unknown type."""
-    kind, tops = message.text("type"), message.all("top")
+def _other(shape: Shape) -> str:
+    """Other sizes of an input in place of these, as `--shape` takes them."""
+    return ",".join((*map(str, shape[:2]), "H", "W")) if len(shape) == 4 else "…"
+
+
+def _spelled(kind: str) -> str:
+    """The layer type that one of unknown type may mean."""
     spelled = {k.lower(): k for k in KNOWN}
     near = get_close_matches(kind.lower(), spelled, 1, 0.85)
-    if near:
-        return f"did you mean {spelled[near[0]]}?"
-    if tops and not message.all("bottom"):
-        return f"if it only reads data, give its shape: --shape {clean(tops[0])}=N,C,H,W"
-    return ""
+    return f"did you mean {spelled[near[0]]}?" if near else ""

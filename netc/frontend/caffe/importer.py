@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +14,7 @@ from netc.frontend.binding import is_by_name
 from netc.frontend.caffe.binder import Binder
 from netc.frontend.caffe.build import KNOWN, NetBuilder
 from netc.frontend.caffe.message import Message
+from netc.frontend.caffe.needed import Part, needed
 from netc.frontend.caffe.netrules import kept, net_of, state_of
 from netc.frontend.caffe.prototxt import MAX_BYTES, read_text
 from netc.frontend.caffe.upgrade import upgraded
@@ -43,13 +44,15 @@ def from_caffe(
     preprocessing: Preprocessing | Mapping[str, Any] | None = None,
     labels: str | os.PathLike[str] | Iterable[str] = (),
     *,
+    outputs: Sequence[str] | None = None,
     warn: Warn | None = None,
     seed: int = 0,
     **prepare: Any,
 ) -> Graph:
     """The net in a prototxt (a path, text or bytes), with weights from a caffemodel.
 
-    Weights by parameter name, an npz, a safetensors file or a mapping, do as well.
+    Weights by parameter name, an npz, a safetensors file or a mapping, do as well. With `outputs`
+    only the layers that these blobs need are read.
     `shapes` gives inputs the shapes the file lacks, or others. Batch, height and width vary from
     run to run where the net allows it. Warnings go to `warn`, or to the log; `strict` makes
     errors of them. Random layers draw from `seed`. `resize`, `crop`, `mean`, `scale`, `channels`,
@@ -58,27 +61,32 @@ def from_caffe(
     root = read_net(prototxt)
     net, state = net_of(root, state_of(phase, level, stages))
     every = upgraded(net, KNOWN)
-    layers = kept(every, state)
     given = given_shapes(shapes)
+    part = Part(kept(every, state))
+    if outputs is not None:
+        part = needed(part.layers, outputs, given, every, state)
+    tell = _teller(warn)
+    _report(root.document.warnings, ParseError, strict, tell)
     by_name = is_by_name(caffemodel)
     blobs = None if by_name or caffemodel is None else read_weights(cast(Source, caffemodel))
     name = net.text("name") or _stem(root.document.name)
     image = options_of(preprocessing or prepare)
 
     def builder(sizes: Mapping[str, Shape]) -> NetBuilder:
-        return NetBuilder(layers, state, {**given, **sizes}, blobs, seed, image)
+        return NetBuilder(part, state, {**given, **sizes}, blobs, seed, image)
 
     first = builder({})
     graph = first.graph(name, every)
-    _unknown_shapes(given, graph)
+    _unknown_shapes(given.keys() - part.others, graph)
     resized = image is not None and image.fixes_size()
     graph = generalized(graph, first.declared, lambda s: builder(s).graph(name, every), resized)
-    tell = _teller(warn)
-    _report(root.document.warnings, ParseError, strict, tell)
+    unread = {m.text("name") for m in part.rest}
     if by_name:
-        graph = filled(graph, caffemodel, strict, tell)
+        graph = filled(graph, caffemodel, strict, tell, unread)
     else:
-        _report(_about_weights(graph, first.binder), WeightsError, strict, tell)
+        _report(_about_weights(graph, first.binder, unread), WeightsError, strict, tell)
+    if outputs is not None:
+        graph = graph.with_outputs([*outputs])
     return replace(graph, labels=read_labels(labels))
 
 
@@ -103,9 +111,9 @@ def _stem(name: str) -> str:
     return Path(name).stem if not name.startswith("<") else "net"
 
 
-def _unknown_shapes(given: Mapping[str, Shape], graph: Graph) -> None:
+def _unknown_shapes(given: Iterable[str], graph: Graph) -> None:
     inputs = {n.name for n in graph.inputs}
-    for name in given:
+    for name in sorted(given):
         if name not in inputs:
             fits = f"its inputs are {', '.join(map(clean, sorted(inputs)))}"
             raise UsageError(f"a shape is given for {clean(name)!r}, not an input", help=fits)
@@ -123,8 +131,8 @@ def _report(found: list[Diagnostic], error: type[ParseError] | type[WeightsError
         warn(d)
 
 
-def _about_weights(graph: Graph, binder: Binder) -> list[Diagnostic]:
-    """What the weights lack, and what they have that the net does not."""
+def _about_weights(graph: Graph, binder: Binder, unread: set[str]) -> list[Diagnostic]:
+    """What the weights lack, and what they have that the net, with its layers `unread`, has not."""
     drawn = [n.name for n in graph.params if n.name not in graph.weights]
     if binder.blobs is None:
         what = f"no weights are given: {len(drawn)} parameters are drawn with seed {SEED}"
@@ -133,7 +141,7 @@ def _about_weights(graph: Graph, binder: Binder) -> list[Diagnostic]:
     if drawn:
         what = f"the weights lack {_listed(drawn)}: drawn with seed {SEED}"
         out.append(Diagnostic(what, severity="warning"))
-    unused = [name for name in binder.blobs if name not in binder.owner]
+    unused = [name for name in binder.blobs if name not in {*binder.owner, *unread}]
     if unused:
         what = f"the net has no layer for these weights: {_listed(unused)}"
         out.append(Diagnostic(what, severity="warning"))

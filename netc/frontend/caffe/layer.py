@@ -8,7 +8,7 @@ right but beyond netc.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -55,13 +55,20 @@ def _range(count: Count) -> tuple[int, int | None]:
     return (count, count) if isinstance(count, int) else count
 
 
+class Misfit(GraphError):
+    """An op whose inputs have types or sizes it does not take."""
+
+
 class ScopedBuilder(Builder):
     """A builder that names nodes `<layer>/<op>` unless told otherwise."""
 
     scope = ""
 
     def __call__(self, op: Op, *inputs: Value, name: str = "") -> Node:
-        return super().__call__(op, *inputs, name=name or f"{self.scope}/{op.name}")
+        try:
+            return super().__call__(op, *inputs, name=name or f"{self.scope}/{op.name}")
+        except GraphError as e:
+            raise Misfit(e.diagnostics) from None
 
 
 class Layer:
@@ -189,3 +196,16 @@ def unsupported(message: Message, what: str = "", help: str = "") -> Diagnostic:
     name, kind = clean(message.text("name")), clean(message.text("type"))
     text = f"layer {name} of type {kind} is not supported" if kind else f"layer {name} has no type"
     return Diagnostic(f"{text}: {what}" if what else text, message.span(), help)
+
+
+def unknown_choices(message: Message, layer: str) -> Iterator[Diagnostic]:
+    """Names in a layer's fields that are none of the enumerators Caffe has there."""
+    for name, value, at in message.entries():
+        field = message.type.fields.get(name) if message.type else None
+        if field is None or name == "blobs":
+            continue
+        if isinstance(value, Message):
+            yield from unknown_choices(value, layer)
+        elif field.values and not field.is_open and value not in field.values:
+            what = f"layer {clean(layer)}: {name} takes {field.wanted()}, not {clean(value)}"
+            yield Diagnostic(what, message.document.span(at), field.near(value))

@@ -153,7 +153,7 @@ class _Reader:
 
     def message(self, field: Field, name: str, at: int, depth: int) -> Message:
         if field.kind not in ("message", "any"):
-            raise self.fail(f"{clean(name)} takes {_wanted(field)}, not a message")
+            raise self.fail(f"{clean(name)} takes {field.wanted()}, not a message")
         if depth >= MAX_DEPTH:
             raise self.fail(f"messages are nested more than {MAX_DEPTH} deep")
         self.spend()
@@ -209,9 +209,8 @@ class _Reader:
         if field.kind == "string" and self.kind == "name":
             help = f'quote it: "{clean(self.text)}"'
         elif field.values and self.kind in ("name", "string"):
-            close = get_close_matches(self.text.strip("\"'").upper(), field.values, 1)
-            help = f"did you mean {close[0]}?" if close else ""
-        return self.fail(f"{clean(name)} takes {_wanted(field)}, not {self.shown()}", help=help)
+            help = field.near(self.text.strip("\"'"))
+        return self.fail(f"{clean(name)} takes {field.wanted()}, not {self.shown()}", help=help)
 
     def misplaced(self, message: Message, closer: str) -> ParseError:
         if self.kind == "end":
@@ -229,23 +228,3 @@ class _Reader:
         help = f"did you mean {close[0]}?" if close else ""
         text = f"{message} has no field {clean(name)}; ignored{times}"
         return Diagnostic(text, self.document.span(places[0]), help, "warning")
-
-
-_WANTED = {
-    "int": "a whole number",
-    "uint": "a whole number from 0",
-    "float": "a number",
-    "double": "a number",
-    "bool": "true or false",
-    "string": "a quoted string",
-    "bytes": "a quoted string",
-    "message": "a message in { }",
-    "any": "a value",
-}
-
-
-def _wanted(field: Field) -> str:
-    if field.values is not None:
-        *most, last = field.values
-        return f"{', '.join(most)} or {last}" if most else last
-    return _WANTED[field.kind]

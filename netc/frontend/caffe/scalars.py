@@ -49,7 +49,7 @@ def enumerator(value: int, field: Field) -> str:
     for name, number in (field.values or {}).items():
         if number == value:
             return name
-    if field.is_open:
+    if field.keeps_unknown:
         return str(value)
     raise BadValue
 
@@ -57,7 +57,7 @@ def enumerator(value: int, field: Field) -> str:
 def read_name(text: str, field: Field) -> Any:
     """A bare word: an enumerator, true or false, inf or nan."""
     if field.values is not None:
-        if text in field.values or field.is_open:
+        if text in field.values or field.keeps_unknown:
             return text
     elif field.kind == "bool" and text in _TRUTH:
         return _TRUTH[text]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 
 from netc.frontend.caffe.schema_layers import LAYERS
@@ -20,6 +21,17 @@ from netc.frontend.caffe.schema_net import NET
 NOTATION: Mapping[str, str] = {**NET, **LAYERS}
 SCALARS = frozenset({"int", "uint", "float", "double", "bool", "string", "bytes", "any"})
 
+_WANTED = {
+    "int": "a whole number",
+    "uint": "a whole number from 0",
+    "float": "a number",
+    "double": "a number",
+    "bool": "true or false",
+    "string": "a quoted string",
+    "bytes": "a quoted string",
+    "message": "a message in { }",
+    "any": "a value",
+}
 _FIELD = re.compile(
     r"(?P<name>\w+)\s*(?P<number>\d+)?\s+(?P<kind><[^>]*>\??|\w+)(?P<many>\*)?(?:\s*=\s*(?P<d>.*))?"
 )
@@ -37,6 +49,24 @@ class Field:
     values: Mapping[str, int] | None = None  # of an enumeration
     is_open: bool = False  # unknown enumerators are kept
     message: str = ""  # the type's name, of a message
+    of_layer: bool = False  # unknown enumerators are kept, for the layer to refuse
+
+    @property
+    def keeps_unknown(self) -> bool:
+        """Whether a name that is no enumerator is kept as it is."""
+        return self.is_open or self.of_layer
+
+    def wanted(self) -> str:
+        """What the field takes, in words."""
+        if self.values is not None:
+            *most, last = self.values
+            return f"{', '.join(most)} or {last}" if most else last
+        return _WANTED[self.kind]
+
+    def near(self, name: str) -> str:
+        """Help for a name that is no enumerator."""
+        close = get_close_matches(name.upper(), self.values or (), 1)
+        return f"did you mean {close[0]}?" if close else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +84,7 @@ class MessageType:
 @cache
 def message_type(name: str) -> MessageType:
     """The type called `name`, a key of `NOTATION`."""
-    fields = [_field(text) for text in NOTATION[name].split(";") if text.strip()]
+    fields = [_field(text, name in LAYERS) for text in NOTATION[name].split(";") if text.strip()]
     return MessageType(
         name,
         {f.name: f for f in fields},
@@ -62,7 +92,7 @@ def message_type(name: str) -> MessageType:
     )
 
 
-def _field(text: str) -> Field:
+def _field(text: str, of_layer: bool) -> Field:
     found = _FIELD.fullmatch(text.strip())
     assert found, f"not a field: {text!r}"
     number = int(found["number"]) if found["number"] else None
@@ -73,9 +103,8 @@ def _field(text: str) -> Field:
         kind, message = "message", kind
     default = _default(kind, found["d"], values)
     is_open = found["kind"].endswith("?")
-    return Field(
-        found["name"], number, kind, bool(found["many"]), default, values, is_open, message
-    )
+    many = bool(found["many"])
+    return Field(found["name"], number, kind, many, default, values, is_open, message, of_layer)
 
 
 def _enumeration(text: str) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,9 +24,11 @@ def filled(
     source: Source | None,
     strict: bool = False,
     warn: Warn | None = None,
+    unread: Collection[str] = (),
 ) -> Graph:
     """The graph with arrays from a file, or from a mapping, by parameter name.
 
+    Layers that were left `unread` have weights for a reason: nothing is said of them.
     What does not match is told to `warn`, or to the log; under `strict` it is an error. An array
     of the wrong shape always is.
     """
@@ -42,7 +44,8 @@ def filled(
             wrong.append(Diagnostic(e.diagnostics[0].message, node.loc))
     if wrong:
         raise WeightsError(sorted(wrong, key=lambda d: d.span.line))
-    remarks = _remarks([n for n in wanted if n not in arrays], given.keys() - wanted, source)
+    unused = {n for n in given.keys() - wanted if n.rpartition(".")[0] not in unread}
+    remarks = _remarks([n for n in wanted if n not in arrays], unused, source)
     if remarks and strict:
         raise WeightsError([Diagnostic(r) for r in remarks])
     for remark in remarks:

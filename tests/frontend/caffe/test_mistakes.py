@@ -98,8 +98,6 @@ MISTAKES = [
     (layer("Dropout", "dropout_param { dropout_ratio: 1 }"), "3:19",
      "layer l: dropout_ratio 1.0 must lie in 0 to 1"),
     (layer("Log", "log_param { base: 1 }"), "3:15", "layer l: base 1 has no logarithm"),
-    (layer("Power", "power_param { power: -1 scale: 0 }"), "2:1",
-     "layer l: 0.0 to the power -1.0 is not a number"),
     (two("SmoothL1Loss", 'top: "a"', "smooth_l1_loss_param { sigma: 0 }"), "2:102",
      "layer l: sigma 0.0 must not be 0, nor infinite"),
     (layer("SPP", "spp_param { }"), "3:3", "layer l: pyramid_height must be at least 1"),
@@ -139,10 +137,23 @@ HELP = [
      "give it: --shape d=N,C,H,W or shapes={'d': (…)}"),
     ('layer { name: "d" type: "Kinect" top: "d" }',
      "if it only reads data, give its shape: --shape d=N,C,H,W"),
+    ('layer { name: "d" type: "Python" top: "d" top: "y" python_param { module: "m" } }',
+     "if it only reads data, give the shapes of all it gives: --shape d=N,C,H,W --shape y=…"),
+    (conv("kernel_size: 11"),
+     "the file gives data=2,4,8,8; --shape data=2,4,H,W gives other sizes"),
+    (pool("pool: AVG kernel_size: 2"), "did you mean AVE?"),
+    (layer("ReLU", top="r") + layer("Frob", bottom="r", name="m"),
+     "--output r gives what it reads"),
+    (layer("ReLU", top="r") + layer("Relux", bottom="r", name="m"),
+     "did you mean ReLU?; --output r gives what it reads"),
+    (layer("ReLU", top="r") + layer("Frob", bottom="r", name="m", top="r"), ""),
+    ('layer { name: "d" type: "Data" top: "d" }' + layer("ReLU", bottom="d", top="r")
+     + layer("Frob", bottom="r", name="m", top="m"), "--output r gives what it reads"),
     ('layer { name: "x" type: "ReLU" bottom: "data" top: "x" include { phase: TRAIN } }\n'
      + layer("ReLU", bottom="x"), "the layer on line 2 makes it, but only in: TRAIN"),
-    (layer("Python", 'python_param { module: "os" layer: "system" }'),
-     "cut the net before it and do that step in Python around the net"),
+    (layer("Python", 'python_param { module: "os" layer: "system" }')
+     + layer("ReLU", bottom="out", name="r", top="r"),
+     "--shape out=… makes an input of what it gives"),
 ]  # fmt: skip
 
 
@@ -154,6 +165,9 @@ def test_help(text: str, help: str) -> None:
 
 def test_all_unsupported_layers_are_one_error() -> None:
     text = INPUT + layer("Frob", name="f", top="f") + layer("ReLU", bottom="f", name="r", top="r")
+    text += layer(
+        "Pooling", "pooling_param { pool: AVE_EXC_PAD kernel_size: 2 }", name="p", top="p"
+    )
     text += layer("DetectionOutput", bottom="r", name="d", top="d")
     error = refused(read, text)
     assert isinstance(error, UnsupportedError)
@@ -161,7 +175,11 @@ def test_all_unsupported_layers_are_one_error() -> None:
         "<prototxt>:2:1: error: layer f of type Frob is not supported",
         '  layer { name: "f" type: "Frob" bottom: "data" top: "f"',
         "  ^",
-        "<prototxt>:6:1: error: layer d of type DetectionOutput is not supported",
+        "  help: --shape f=… makes an input of what it gives",
+        "<prototxt>:7:19: error: layer p: pool takes MAX, AVE or STOCHASTIC, not AVE_EXC_PAD",
+        "    pooling_param { pool: AVE_EXC_PAD kernel_size: 2 } }",
+        "                    ^",
+        "<prototxt>:8:1: error: layer d of type DetectionOutput is not supported",
         '  layer { name: "d" type: "DetectionOutput" bottom: "r" top: "d"',
         "  ^",
     ]
@@ -199,6 +217,10 @@ def test_what_is_dubious_is_a_warning_and_under_strict_an_error() -> None:
     data = v2("l", [dims(W.shape) + packed(W), dims((4,)) + packed(np.ones(4))])
     data += v2("other", [dims((1,)) + packed(np.ones(1))])
     found: list[str] = []
+    wrong = text + layer("ReLU", bottom="dota", name="r", top="r")
+    refused(read, wrong, warn=lambda d: found.append(d.message))
+    assert found == ["ConvolutionParameter has no field colour; ignored"]
+    found.clear()
     read(text, data, warn=lambda d: found.append(d.message))
     assert found == [
         "ConvolutionParameter has no field colour; ignored",
@@ -226,7 +248,7 @@ def test_calls_that_ask_for_what_is_not_there() -> None:
         assert isinstance(refused(read, text, **options), UsageError)
     assert isinstance(refused(from_caffe, "no/such/file.prototxt"), UsageError)
     assert "has no layers" in str(refused(read, "name: 'n'\n"))
-    assert "has no outputs" in str(refused(read, INPUT))
+    assert "has no outputs: it has only inputs" in str(refused(read, INPUT))
 
 
 def test_weights_by_parameter_name() -> None:

@@ -128,8 +128,10 @@ MISTAKES = [
     (f"input_dim: {'9' * 30}", f"n:1:12: error: input_dim takes a whole number, not {'9' * 30}"),
     ("debug_info: 2", "n:1:13: error: debug_info takes true or false, not 2"),
     ("= 3", "n:1:1: error: expected the name of a field, found ="),
-    ("layer { pooling_param { pool: AVG } }",
-     "n:1:31: error: pool takes MAX, AVE or STOCHASTIC, not AVG"),
+    ("layer { include { phase: TESTS } }",
+     "n:1:26: error: phase takes TRAIN or TEST, not TESTS"),
+    ("layer { pooling_param { pool: 'AVE' } }",
+     "n:1:31: error: pool takes MAX, AVE or STOCHASTIC, not 'AVE'"),
     ("layer { pooling_param { kernel_size: -3 } }",
      "n:1:38: error: kernel_size takes a whole number from 0, not -3"),
 ]  # fmt: skip
