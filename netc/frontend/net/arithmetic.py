@@ -112,7 +112,7 @@ def tensors(site: Site, sign: str, a: Any, b: Any) -> Value:
         return _made(site, "affine", a, **_AFFINE_RIGHT[sign](real(b)))
     if is_number(a) and sign in _AFFINE_LEFT:
         return _made(site, "affine", b, **_AFFINE_LEFT[sign](real(a)))
-    return _made(site, _TENSORS[sign], site.constant(a), site.constant(b))
+    return _made(site, _TENSORS[sign], *site.operands((a, b)))
 
 
 def negated(site: Site, x: Value) -> Value:

@@ -67,7 +67,7 @@ class Formula:
         """The text of `op` over x0, x1, …; `given` holds a number or the text of each parameter."""
         lifted = {k: S(self.texts, v) if isinstance(v, str) else v for k, v in given.items()}
         out = self._inline(op, lifted, op.span)
-        if isinstance(out, Mask):
+        if isinstance(out, Mask | bool):
             raise GraphError(f"`{clean(op.name)}` gives a comparison", op.span, "use `select`")
         text = out.h if isinstance(out, S) else self.texts.const(float(out))
         return show(parse(text))
@@ -184,9 +184,11 @@ class Formula:
         raise GraphError(f"a formula has no function `{clean(e.word)}`", e.span, help)
 
     def _select(self, args: list[Any]) -> Any:
-        if len(args) != 3 or not isinstance(args[0], Mask):
+        if len(args) != 3 or not isinstance(args[0], Mask | bool):
             raise GraphError("`select` takes a comparison and two values")
         mask, a, b = args[0], self._scalar(args[1]), self._scalar(args[2])
+        if isinstance(mask, bool):  # a comparison of numbers
+            return args[1] if mask else args[2]
         return S(self.texts, self.texts.select(mask.h, a.h, b.h))
 
     def _named(self, word: str, args: list[Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,8 +12,9 @@ from netc.errors import GraphError, clean
 from netc.ir.device import Device
 from netc.ir.dims import Dim
 from netc.ir.graph import Builder, Value, frozen
-from netc.ir.op import Op
+from netc.ir.op import Op, require
 from netc.ir.ops.sources import Const, Initializer
+from netc.ir.scalar import broadcast
 from netc.ir.shards import Shard, contradiction, within
 from netc.ir.types import TensorType, f32
 
@@ -141,17 +142,29 @@ class Site:
             raise GraphError(f"`{owner}.{part}` is {shared.type}; {type} is needed here")
         return shared
 
-    def constant(self, x: Any) -> Value:
-        """A tensor as it is; a number as a constant; a list as one number per channel."""
+    def operands(self, xs: Sequence[Any]) -> list[Value]:
+        """Tensors as they are; numbers as constants; lists as one number per channel."""
+        met = [x.type.shape for x in xs if isinstance(x, Value)]
+        return [self._operand(x, met) for x in xs]
+
+    def _operand(self, x: Any, met: Sequence[tuple[Dim, ...]]) -> Value:
         if isinstance(x, Value):
             return x
         if isinstance(x, tuple):
-            return self._channels(x)
+            return self._channels(x, broadcast(*met))
         return self.maker.b(Const(f32[()], real(x)), name=f"{self.name}/const").out
 
-    def _channels(self, numbers: tuple[Any, ...]) -> Value:
+    def _channels(self, numbers: tuple[Any, ...], met: tuple[Dim, ...]) -> Value:
+        """A number for each place of axis 1 of a tensor of shape `met`, or of its only axis."""
         if not numbers or not all(isinstance(n, int | float) for n in numbers):
             raise GraphError("a list that meets a tensor holds one number per channel")
+        require(bool(met), "a list meets a tensor without axes, which takes a number")
+        channels, shape = met[:2][-1], ",".join(map(str, met))
+        if channels != len(numbers):
+            said = f"[{shape}] with {channels} channel{'s' * (channels != 1)}"
+            help = "a list holds one number per channel; a number alone stands for all"
+            raise GraphError(f"a list of {len(numbers)} meets a tensor {said}", help=help)
         with np.errstate(over="ignore"):  # infinity beyond the largest float32
-            array = np.array([real(n) for n in numbers]).astype(np.float32).reshape(-1, 1, 1)
+            array = np.array([real(n) for n in numbers]).astype(np.float32)
+        array = array.reshape(-1, *(1 for _ in met[2:]))
         return self.maker.param(f"{self.name}.c", f32[array.shape], Initializer(), array)

@@ -159,7 +159,7 @@ def _bind(
     count = 0
     while count < len(args) and _stands_for_tensor(word, args[count], count):
         count += 1
-    xs = [site.constant(a) for a in args[:count]]
+    xs = site.operands(args[:count])
     given: dict[str, tuple[Any, int | str]] = {}
     tensor_slots = [s.name for s in word.slots if s.is_tensor]
     if not word.variadic and count > wanted:

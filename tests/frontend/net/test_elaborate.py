@@ -144,6 +144,31 @@ def test_one_number_per_channel() -> None:
     assert interpret(g, {"x": given})["y"][0, :, 0, 0].tolist() == [10, 3.5, 0.5]
 
 
+@pytest.mark.parametrize("value", ["x - [1, 2, 3]", "-([1, 2, 3] - x)", "maximum(x, [1, 2, 3])"])
+@pytest.mark.parametrize("shape", ["N,3", "3", "N,3,2", "N,3,5,3", "N,3,1,3,3"])
+def test_a_list_meets_the_channels_at_any_rank(shape: str, value: str) -> None:
+    g = read(f"net n(x: f32[{shape}]) -> y {{ y = {value} }}")
+    x = np.full([int(d) if d.isdigit() else 4 for d in shape.split(",")], 2.0, np.float32)
+    axis = min(1, x.ndim - 1)
+    along = np.arange(1.0, 4).reshape(3, *(1 for _ in x.shape[axis + 1 :]))
+    wanted = np.maximum(x, along) if "max" in value else x - along
+    np.testing.assert_array_equal(interpret(g, {"x": x})["y"], wanted)
+
+
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [
+        ("select(k > 0, x, -x)", 2),
+        ("select(k > 4, x, -x)", -2),
+        ("select(3 > 2, x, y)", 2),
+        ("select(3 < 2, x, y) + select(k == 3, 1, k)", 6),
+    ],
+)
+def test_a_comparison_of_numbers_selects_when_compiling(body: str, wanted: float) -> None:
+    g = read(f"op u(x, y, k=3) = {body}\nnet n(x: f32[1]) -> z {{ z = u(x, x + 3) }}")
+    assert interpret(g, {"x": np.array([2.0])})["z"] == [wanted]
+
+
 def test_a_user_op_is_one_formula() -> None:
     check(
         """
