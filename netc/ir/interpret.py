@@ -46,7 +46,7 @@ def run(
     kept = {*graph.outputs.values(), *values}
     for node in graph.nodes:
         if isinstance(node.op, Const):
-            number = np.full(node.types[0].sizes(sizes), np.float32(node.op.value))
+            number = np.full(node.types[0].sizes(sizes), node.types[0].dtype.element(node.op.value))
             outs: tuple[Array, ...] = (_convert(number, node.types[0], dtype),)
         elif node.results[0] in values:
             continue

@@ -43,6 +43,17 @@ class DType(Enum):
         """Bytes of one element."""
         return self.numpy.itemsize
 
+    def element(self, value: float) -> Any:
+        """A number as one element. Raises GraphError for one that is no integer of the type."""
+        if self is DType.F32:
+            with np.errstate(over="ignore"):  # infinity beyond the largest float32
+                return np.float32(value)
+        limits = np.iinfo(self.numpy)
+        if not (limits.min <= value <= limits.max and value == int(value)):
+            help = f"integers from {limits.min} to {limits.max} are"
+            raise GraphError(f"{value:.17g} is no {self}", help=help)
+        return self.numpy.type(int(value))
+
     def __getitem__(self, dims: int | str | Dim | tuple[int | str | Dim, ...]) -> TensorType:
         """`f32["N", 3]` is a type; `f32[()]` is a scalar's."""
         shape = dims if isinstance(dims, tuple) else (dims,)

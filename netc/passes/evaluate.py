@@ -60,7 +60,7 @@ class Evaluator:
             return (widened(self.raw(node), node.types[0].dtype),)
         if isinstance(node.op, Const):
             type = node.types[0]
-            return (np.full(type.sizes({}), np.float32(node.op.value), _wide(type.dtype)),)
+            return (np.full(type.sizes({}), type.dtype.element(node.op.value), _wide(type.dtype)),)
         if isinstance(node.op, PriorBox):  # reads shapes only
             maps = (np.broadcast_to(np.float64(0), v.type.sizes({})) for v in node.inputs)
             return as_tuple(node.op.reference(*maps))

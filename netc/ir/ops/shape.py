@@ -11,7 +11,7 @@ import numpy as np
 from netc.ir.dims import Dim, Expr, product
 from netc.ir.op import Array, Grads, Op, case, require
 from netc.ir.ops.windows import Ints, axis_of, known, per_axis
-from netc.ir.types import TensorType, f32, u8
+from netc.ir.types import TensorType, f32, i32, i64, u8
 
 if TYPE_CHECKING:
     from netc.ir.graph import Builder, Value
@@ -265,6 +265,7 @@ class Pad(Op, name="pad"):
     def infer(self, x: TensorType) -> TensorType:
         before = per_axis(self.before, x.rank, 0, "before", 0)
         after = per_axis(self.after, x.rank, 0, "after", 0)
+        x.dtype.element(self.value)
         return x.with_shape(
             tuple(d + b + a for d, b, a in zip(x.shape, before, after, strict=True))
         )
@@ -272,7 +273,7 @@ class Pad(Op, name="pad"):
     def reference(self, x: Array) -> Array:
         before, after = self.before or (0,) * x.ndim, self.after or (0,) * x.ndim
         width = list(zip(before, after, strict=True))
-        value = x.dtype.type(np.float32(self.value))
+        value = np.float32(self.value) if x.dtype.kind == "f" else int(self.value)
         return np.pad(x, width, constant_values=value) if width else x.copy()
 
     def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
@@ -287,10 +288,15 @@ class Pad(Op, name="pad"):
         case(f32[2, 3, 4, 5], before=(0, 0, 1, 2), after=(0, 0, 3, 0)),
         case(f32[2, 3], after=(0, 5), value=-1.5),
         case(f32[1, 1], before=(2, 3)),
+        case(i32[2, 3], after=(1, 2), value=2.0**24 + 1),
         case(f32[3, 4]),
         case(f32[0, 3], before=(0, 1)),
         case(f32[2, 3], before=(1,), error="before 1 does not fit 2"),
         case(f32[2, 3], after=(0, -1), error="after 0x-1"),
+        case(u8[2, 3], value=300.0, error="300 is no u8"),
+        case(i32[2, 3], value=1.5, error="1.5 is no i32"),
+        case(i64[2, 3], value=2.0**63, error="is no i64"),
+        case(i64[2, 3], value=math.nan, error="nan is no i64"),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from netc.ir.op import Array, Op, case, require
-from netc.ir.types import TensorType, f32
+from netc.ir.types import TensorType, f32, i32, u8
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,7 @@ class Const(Op, name="const"):
     value: float = 0.0
 
     def infer(self) -> TensorType:
+        self.type.dtype.element(self.value)
         return self.type
 
     def reference(self) -> Array:
@@ -122,4 +123,9 @@ class Const(Op, name="const"):
         require(len(shape) == self.type.rank, "the shape of a constant must be known")
         return np.full(shape, self.value, self.type.dtype.numpy)
 
-    samples = (case(type=f32[2, 3], value=1.5), case(type=f32[()], value=-2.0))
+    samples = (
+        case(type=f32[2, 3], value=1.5),
+        case(type=f32[()], value=-2.0),
+        case(type=i32[3], value=2.0**24 + 1),
+        case(type=u8[3], value=-1.0, error="-1 is no u8"),
+    )

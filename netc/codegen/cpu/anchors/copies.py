@@ -145,7 +145,7 @@ def lower_pad(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     assert isinstance(op, Pad)
     pieces, rank = _Pieces(ctx, k), len(k.anchor.types[0].shape)
     before, after = op.before or (0,) * rank, op.after or (0,) * rank
-    value = np.full(1, np.float32(op.value), x.type.dtype.numpy)
+    value = np.atleast_1d(x.type.dtype.element(op.value))
     constant = Access(ctx.weight(value), x.type.dtype, (0,) * rank)
     calls = [pieces.put(pieces.source(x), x.type.shape, before)]
     for axis in range(rank):

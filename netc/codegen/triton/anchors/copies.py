@@ -78,7 +78,7 @@ def pad(ctx: Lowering, k: Kernel) -> Launch:
     inside = flat.src.let(" & ".join(masks))
     dtype = x.type.dtype
     there = flat.body.at(x, coords, flat.tile, {}, inside)
-    around = flat.full(dtype.numpy.type(op.value), dtype)
+    around = flat.full(dtype.element(op.value), dtype)
     return flat.finish({k.anchor.out: flat.src.let(f"tl.where({inside}, {there}, {around})")})
 
 
