@@ -381,9 +381,23 @@ def _for_processors(model: Any) -> Any:
 
 
 def interpret(graph: Graph, feed: Mapping[str, Any], **options: Any) -> dict[str, Array]:
-    """The reference meaning: the outputs of the graph, computed by NumPy in float64."""
+    """The reference meaning: the outputs of the graph, computed by NumPy in float64.
+
+    Inputs are taken as an executable takes them, but f32 from anything that float64 holds.
+    """
+    import numpy as np
+
     from netc.ir.interpret import interpret as run
+    from netc.ir.plan import Port
+    from netc.runtime.ports import collect, intakes
 
     if not isinstance(feed, Mapping):
         raise InputError("inputs go by name: give a mapping")
-    return run(_graph(graph, {}), feed, **options)
+    net = _graph(graph, {})
+    wanted = [
+        replace(i, dtype=np.dtype(np.float64)) if i.dtype.kind == "f" else i
+        for i in intakes([Port(n.name, n.types[0], 0) for n in net.inputs])
+    ]
+    arrays = collect(wanted, feed, {})
+    given = {i.name: array for i, array in zip(wanted, arrays, strict=True)}
+    return run(net, given, **options)

@@ -77,6 +77,29 @@ def test_interpret_takes_a_graph_and_a_mapping(graph: netc.Graph) -> None:
         netc.interpret(None, {})
 
 
+@pytest.mark.parametrize(
+    "feed",
+    [
+        {"x": np.array([300, -1]), "z": [0]},
+        {"x": np.array([1.7, 2], np.float32), "z": [0]},
+        {"x": np.zeros(2, np.uint8), "z": np.array([1 + 1j])},
+        {"x": np.zeros(2, np.uint8), "z": np.zeros(1), "w": [0]},
+        {"x": np.zeros(2, np.uint8), "Z": [0]},
+    ],
+)
+def test_interpret_refuses_what_an_executable_refuses(feed: dict[str, Any]) -> None:
+    g = netc.parse("net n(x: u8[2], z: f32[1]) -> y { y = cast(x, f32) + z }")
+    with pytest.raises(InputError):
+        netc.compile(g)(feed)
+    with pytest.raises(InputError, match=r"expected (u8\[2\]|f32\[1\]), got|no input is called"):
+        netc.interpret(g, feed)
+
+
+def test_interpret_takes_what_float64_holds() -> None:
+    g = netc.parse("net n(z: f32[1]) -> y { y = z * 1 }")
+    assert netc.interpret(g, {"z": np.array([0.1])})["y"] == [0.1]
+
+
 def test_outputs_are_names_of_any_kind_of_collection(graph: netc.Graph) -> None:
     x = np.ones((1, 2, 4, 4), np.float32)
     for outputs in ("relu", ["relu"], {"relu": 1}, (name for name in ["relu"])):

@@ -49,7 +49,7 @@ class Gather(Op, name="gather"):
         outer, inner = x.shape[:axis], x.shape[axis + 1 :]
         if not x.shape[axis]:
             return np.full((*outer, *index.shape, *inner), np.nan, x.dtype)
-        mask = legal.reshape(*index.shape, *(1 for _ in inner))
+        mask = legal.reshape((*index.shape, *(1 for _ in inner)))
         return np.where(mask, np.take(x, at, axis), x.dtype.type(np.nan))
 
     samples = (
@@ -59,6 +59,7 @@ class Gather(Op, name="gather"):
         case(f32[2, 17], f32[2, 3], axis=-1, draw=("normal", "index:17")),
         case(f32[0, 5], f32[3], draw=("normal", "index:2")),
         case(f32[4, 5], f32[0], draw=("normal", "index:2")),
+        case(f32[4], f32[()], draw=("normal", "index:6")),
         case(f32[4, 5], i64[3], draw=("normal", "index:4")),
         case(f32[4, 5], f32[3], axis=2, error="outside"),
     )
