@@ -10,8 +10,9 @@ what they leave (Sethi and Ullman, JACM 17(4), 1970; best for trees).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from heapq import heappop, heappush
+from typing import NamedTuple, TypeAlias
 
 from netc.ir.graph import Graph, Node, Value
 from netc.ir.ops.shape import Concat
@@ -46,23 +47,23 @@ def peak_bytes(graph: Graph, order: Sequence[Node], sizes: Mapping[str, int] | N
     return Memory(graph, sizes).peak([n for n in order if is_kernel(n)])
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """What running a kernel next would do to memory."""
 
-    live: int  # bytes before
-    taken: int
-    freed: int
-    peak: int  # so far
-    index: int  # in the default order
+    taken: int  # bytes
+    growth: int  # bytes taken beyond those freed
+    place: int  # in the default order
 
 
-def _least_peak(step: Step) -> tuple[int, ...]:
-    return (max(step.peak, step.live + step.taken), step.taken - step.freed, step.index)
+Key: TypeAlias = Callable[[Step, "State"], tuple[int, ...]]  # rises with growth, then with place
 
 
-def _least_growth(step: Step) -> tuple[int, ...]:
-    return (step.taken - step.freed, step.taken, step.index)
+def _least_peak(step: Step, state: State) -> tuple[int, ...]:
+    return (max(state.peak, state.live + step.taken), step.growth, step.place)
+
+
+def _least_growth(step: Step, state: State) -> tuple[int, ...]:
+    return (step.growth, step.taken, step.place)
 
 
 class Memory:
@@ -132,18 +133,19 @@ class Memory:
             need[n] = max(need[n], held + left[n])
             operands[n] = first
         read = {m for first in operands.values() for m in first}
+        untried = {n: iter(first) for n, first in operands.items()}
         done: dict[Node, None] = {}
         for n in self.kernels:
             stack = [] if n in read else [n]  # from the kernels that none reads
             while stack:
-                missing = next((m for m in operands[stack[-1]] if m not in done), None)
+                missing = next((m for m in untried[stack[-1]] if m not in done), None)
                 if missing is not None:
                     stack.append(missing)
                 else:
                     done[stack.pop()] = None
         return list(done)
 
-    def greedy(self, key: Callable[[Step], tuple[int, ...]]) -> list[Node]:
+    def greedy(self, key: Key) -> list[Node]:
         """Always the ready kernel with the smallest key."""
         state = State(self)
         waiting = {n: len(needed) for n, needed in self.needs.items()}
@@ -151,17 +153,17 @@ class Memory:
         for node, needed in self.needs.items():
             for made in needed:
                 readers[made].append(node)
-        ready = [n for n in self.kernels if not waiting[n]]
+        ready = Ready(state)
+        for node in self.kernels:
+            if not waiting[node]:
+                ready.add(node)
         order: list[Node] = []
-        while ready:
-            best = min(ready, key=lambda n: key(state.look(n)))
-            ready.remove(best)
-            state.run(best)
-            order.append(best)
-            for reader in readers[best]:
+        while ready.steps:
+            order.append(ready.pop(key))
+            for reader in readers[order[-1]]:
                 waiting[reader] -= 1
                 if not waiting[reader]:
-                    ready.append(reader)
+                    ready.add(reader)
         return order
 
 
@@ -170,10 +172,13 @@ class State:
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
+        self.users: dict[Value, list[Node]] = {r: [] for r in memory.size}
         self.left: dict[Value, int] = dict.fromkeys(memory.size, 0)
-        for roots in (*memory.reads.values(), *memory.writes.values()):
-            for r in roots:
-                self.left[r] += 1
+        for uses in (memory.reads, memory.writes):
+            for node, roots in uses.items():
+                for r in roots:
+                    self.left[r] += 1
+                    self.users[r].append(node)
         self.alive: set[Value] = set()
         self.live = self.peak = 0
 
@@ -185,16 +190,62 @@ class State:
         for r in dict.fromkeys((*writes, *reads)):
             if self.left[r] == (r in writes) + (r in reads):
                 freed += self.memory.size[r]
-        return Step(self.live, taken, freed, self.peak, self.memory.index[node])
+        return Step(taken, taken - freed, self.memory.index[node])
 
-    def run(self, node: Node) -> None:
-        """Run the kernel: allocate what it writes first, free what it reads last."""
-        step = self.look(node)
+    def run(self, node: Node) -> list[Node]:
+        """Run the kernel: allocate what it writes first, free what it reads last.
+
+        Gives the kernels of which `look` may now say another thing.
+        """
+        step, writes = self.look(node), self.memory.writes[node]
         self.peak = max(self.peak, self.live + step.taken)
-        self.live += step.taken - step.freed
-        self.alive.update(self.memory.writes[node])
-        for r in (*self.memory.writes[node], *self.memory.reads[node]):
+        self.live += step.growth
+        new = [r for r in writes if r not in self.alive]
+        self.alive.update(new)
+        used = (*writes, *self.memory.reads[node])
+        for r in used:
             self.left[r] -= 1
+        last = [r for r in used if self.left[r] in (1, 2)]  # one kernel may read and write it
+        return [user for r in (*new, *last) for user in self.users[r]]
+
+
+class Ready:
+    """The kernels that may run next, apart by what they take: the best of each kind is known."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.steps: dict[Node, Step] = {}
+        self.heaps: dict[int, list[Step]] = {}  # with steps of before, too
+
+    def add(self, node: Node) -> None:
+        """A kernel that may run, or whose step may be another."""
+        step = self.state.look(node)
+        if self.steps.get(node) != step:
+            self.steps[node] = step
+            heappush(self.heaps.setdefault(step.taken, []), step)
+
+    def pop(self, key: Key) -> Node:
+        """The kernel with the smallest key, which is run."""
+        best = min((heap[0] for heap in self._current()), key=lambda step: key(step, self.state))
+        node = self._node(best)
+        del self.steps[node]
+        for user in self.state.run(node):
+            if user in self.steps:
+                self.add(user)
+        return node
+
+    def _current(self) -> Iterator[list[Step]]:
+        """The heaps, each with a step on top that holds."""
+        for taken, heap in [*self.heaps.items()]:
+            while heap and self.steps.get(self._node(heap[0])) != heap[0]:
+                heappop(heap)
+            if heap:
+                yield heap
+            else:
+                del self.heaps[taken]
+
+    def _node(self, step: Step) -> Node:
+        return self.state.memory.graph.nodes[step.place]
 
 
 def _with_views(graph: Graph, kernels: Sequence[Node]) -> tuple[Node, ...]:

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from netc.ir.graph import Graph
+from netc.ir.graph import Graph, Node
 from netc.ir.interpret import interpret
 from netc.ir.text import parse, show
 from netc.ir.verify import verify
 from netc.passes.base import Context, Pass, run_passes
 from netc.passes.facts import SOURCES, VIEWS
 from netc.passes.fuse import Fuse
-from netc.passes.order import peak_bytes, schedule
+from netc.passes.order import Key, Memory, State, _least_growth, _least_peak, peak_bytes, schedule
 from netc.passes.pipelines import INFERENCE, MINIMAL
 from netc.passes.place import Place
 from tests.strategies import agree, feeds, graphs, wanted
@@ -96,6 +96,25 @@ def test_kernels(graph: Graph) -> None:
         seen.add(node)
     assert seen == set(after.nodes)
     assert peak_bytes(after, order) <= peak_bytes(after, after.nodes)
+
+
+def greedy(memory: Memory, key: Key) -> list[Node]:
+    """Always the ready kernel with the smallest key, every one of them looked at."""
+    state, left, order = State(memory), [*memory.kernels], list[Node]()
+    while left:
+        ready = [n for n in left if memory.needs[n] <= {*order}]
+        order.append(min(ready, key=lambda n: key(state.look(n), state)))
+        state.run(order[-1])
+        left.remove(order[-1])
+    return order
+
+
+@pytest.mark.parametrize("key", [_least_peak, _least_growth])
+@settings(quick, max_examples=100)
+@given(graph=graphs(max_nodes=24), fused=st.booleans())
+def test_the_order_is_that_of_looking_at_every_kernel(key: Key, graph: Graph, fused: bool) -> None:
+    memory = Memory(run_passes(graph, INFERENCE) if fused else graph)
+    assert memory.greedy(key) == greedy(memory, key)
 
 
 @quick
