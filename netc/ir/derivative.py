@@ -73,7 +73,7 @@ def _either(fn: str, left: Tree, right: Tree, a: Tree, b: Tree) -> Tree:
 
 
 def derivative(tree: Tree, i: int) -> Tree:
-    """∂tree/∂x_i. At a kink, the side of the second operand: 0 for ReLU at 0, as in Caffe."""
+    """∂tree/∂x_i. At a kink, the side of the second operand: 0 for ReLU and |x| at 0 (Caffe)."""
     match tree:
         case Number():
             return _ZERO
@@ -132,7 +132,8 @@ def _slope(fn: str, x: Tree, whole: Tree) -> Tree:
         case "relu":
             return _either(">", x, _ZERO, _ONE, _ZERO)
         case "abs":
-            return _either("<", x, _ZERO, Apply("neg", (_ONE,)), _ONE)
+            below = _either("<", x, _ZERO, Apply("neg", (_ONE,)), _ZERO)
+            return _either(">", x, _ZERO, _ONE, below)
         case "floor":
             return _ZERO
     raise NotImplementedError(fn)

@@ -93,6 +93,9 @@ def slope(name: str, x: list[float], **attributes: object) -> list[float]:
 def test_kinks_and_far_ends() -> None:
     far = [-1000.0, 1000.0]
     assert slope("relu", [-1.0, 0.0, 1.0]) == [0, 0, 1]
+    assert slope("abs", [-1.0, 0.0, -0.0, 1.0]) == [-1, 0, 0, 1]
+    assert slope("clip", [-2.0, -1.0, 0.5, 1.5, 2.0], low=-1.0, high=1.5) == [0, 1, 1, 1, 0]
+    assert slope("clip", [-2.0, 3.0], low=-np.inf, high=3.0) == [1, 1]
     assert slope("sigmoid", far) == [0, 0]
     assert slope("tanh", far) == [0, 0]
     assert slope("swish", far) == [0, 1]

@@ -67,7 +67,8 @@ class Conv(Windowed, name="conv"):
     """Cross-correlation over x[n, c, …] with w[o, c/groups, k…], plus b[o] when given.
 
     out = ⌊(in + 2·pad − dilation·(k − 1) − 1) / stride⌋ + 1 on each spatial axis
-    (Caffe base_conv_layer.cpp; a window that does not fit once is an error).
+    (Caffe base_conv_layer.cpp; a window that does not fit once is an error). On processors w and b
+    are parameters.
     """
 
     blocked = (0,)
@@ -137,6 +138,7 @@ class ConvTranspose(Windowed, name="conv_transpose"):
     """The transpose of `conv`: each x[n, c, …] adds x · w[c, o/groups, k…] at its window.
 
     out = stride·(in − 1) + dilation·(k − 1) + 1 − 2·pad (Caffe deconv_layer.cpp).
+    On processors w and b are parameters.
     """
 
     blocked = (0,)
@@ -195,7 +197,8 @@ def _grown(size: Dim, kernel: int, stride: int, pad: int, dilation: int) -> Dim:
 class Fc(Op, name="fc"):
     """Inner product: x flattened from `axis` on times w[o, k], plus b[o] when given.
 
-    The result is shape[:axis] + (o,) and always row-major (Caffe inner_product_layer.cpp).
+    The result is shape[:axis] + (o,) and always row-major (Caffe inner_product_layer.cpp). On
+    processors w and b are parameters.
     """
 
     axis: int = 1

@@ -47,7 +47,7 @@ class Elu(Elementwise, name="elu"):
 
 
 class Sigmoid(Elementwise, name="sigmoid"):
-    """1 / (1 + e⁻ˣ)."""
+    """1 / (1 + e⁻ˣ); 0 below −88.7, where e⁻ˣ is beyond the largest f32."""
 
     def scalar(self, x: S) -> S:
         return 1.0 / (1.0 + exp(-x))
@@ -186,11 +186,16 @@ class Clip(Elementwise, name="clip"):
     def scalar(self, x: S) -> S:
         return minimum(maximum(x, self.low), self.high)
 
+    def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
+        """dy within the limits and at them (Caffe clip_layer.cpp)."""
+        body = f"select(x0 >= {self.low!r}, select(x0 <= {self.high!r}, x1, 0), 0)"
+        return (b.formula(xs[0], dy, body=body),)
+
     samples = (case(_X), case(_X, low=-0.5, high=0.5), case(_X, low=1.0, high=0.0, error="above"))
 
 
 class Swish(Elementwise, name="swish"):
-    """x · sigmoid(beta · x)."""
+    """x · sigmoid(beta · x); 0 where beta · x is below −88.7, as sigmoid."""
 
     beta: float = 1.0
 

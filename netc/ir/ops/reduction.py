@@ -93,6 +93,7 @@ class ArgMax(Op, name="argmax"):
     With an axis, its size becomes top_k and the result is indices (as floats), or values. Without,
     each item of axis 0 is searched whole: [n, 1, top_k], or [n, 2, top_k] of indices and values,
     with axes of 1 appended up to x's rank (Caffe argmax_layer.cpp). NaN counts as largest.
+    An index beyond 2²⁴ is rounded to a float.
     """
 
     axis: int | None = None
