@@ -83,8 +83,11 @@ def node_rows(graph: Graph, sizes: Mapping[str, int]) -> list[Row]:
     ]
 
 
-def model_lines(file: ArtifactFile, sizes: Mapping[str, int]) -> list[str]:
-    """What a compiled file holds: code, weights, memory of a run, whether its code is trusted."""
+def model_lines(file: ArtifactFile, graph: Graph, sizes: Mapping[str, int]) -> list[str]:
+    """What a compiled file holds: code, weights, memory of a run, whether its code is trusted.
+
+    `graph` is its own, of kernels.
+    """
     from netc.cli.gpus import total_lines
     from netc.runtime.artifact import ABI
     from netc.runtime.trust import judge
@@ -105,7 +108,7 @@ def model_lines(file: ArtifactFile, sizes: Mapping[str, int]) -> list[str]:
         )
     if file.gpu is not None:
         lines += [f"  gpu     {line}" for line in total_lines(file.gpu)]
-        lines.append(f"  gpu     {_precision(file)}")
+    lines.append(f"  precision {_precision(file, graph)}")
     lines.append(f"  weights {size(len(file.weights))}")
     conditions = file.level(readable[0].name).plan.conditions if readable else ()
     for condition in (c for c in conditions if c.minimum > 0):
@@ -132,14 +135,15 @@ def _memory(plan: Plan, sizes: Mapping[str, int]) -> str:
     return " and ".join(said)
 
 
-def _precision(file: ArtifactFile) -> str:
-    """How exactly products are computed on GPUs."""
+def _precision(file: ArtifactFile, graph: Graph) -> str:
+    """How exactly products are computed; other kernels by the names of the nodes in them."""
     from netc.recompile import noted
 
     said = noted(file)
-    others = [f"{clean(k)} {p}" for k, p in said.get("precisions", {}).items()]
+    inside = {n.name: " + ".join(clean(m.name) for m in _inside(n)) for n in graph.nodes}
+    others = [f"{inside.get(k) or clean(k)} {p}" for k, p in said.get("precisions", {}).items()]
     more = f"; {', '.join(others[:_MANY])}{' …' if len(others) > _MANY else ''}" if others else ""
-    return f"precision {said.get('precision', 'unknown')}{more}"
+    return f"{said.get('precision', 'high')}{more}"
 
 
 def kernel_rows(order: Sequence[Node]) -> list[Row]:
@@ -158,10 +162,15 @@ def placement_rows(placement: Placement) -> list[Row]:
 
 
 def _does(node: Node) -> str:
+    return " + ".join(n.op.name for n in _inside(node))
+
+
+def _inside(node: Node) -> list[Node]:
+    """The nodes in a kernel; the node itself where it is none."""
     if node.op.name != "fused":
-        return node.op.name
+        return [node]
     body = cast(Any, node.op).body
-    return " + ".join(n.op.name for n in body.nodes if not isinstance(n.op, Input | Const))
+    return [n for n in body.nodes if not isinstance(n.op, Input | Const)]
 
 
 def device_rows() -> list[Row]:

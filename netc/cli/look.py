@@ -37,7 +37,7 @@ def inspect_command(source: Path, batch: int, each: bool, **options: Any) -> Non
         from netc.runtime.artifact import open_artifact
 
         file = open_artifact(source)
-        say("\n".join(model_lines(file, sizes)))
+        say("\n".join(model_lines(file, graph, sizes)))
         if (image := file.gpu) is not None:
             steps = [s for info in file.levels for s in file.level(info.name).plan.steps]
             show_kernels(image, steps)

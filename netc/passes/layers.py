@@ -1,4 +1,4 @@
-"""Layers as a user names them: a node, or all nodes of a block."""
+"""Layers as a user names them: a node, and all nodes below it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from netc.ir.ops.sources import Const, Param
 
 
 def layer(graph: Graph, name: str, purpose: str) -> list[Node]:
-    """The nodes that a name means: the node of this name, or those below it.
+    """The nodes that a name means: the node of this name, and those below it.
 
-    A name is a node's, or what stands before `/` or `.` in the names of several. Raises GraphError
-    where there are none, which says what they were wanted for ("to place").
+    Those are named `name/…` or `name.…`: the nodes of a block, the steps of a layer, and what
+    later layers changed in place (a ReLU is `conv1`, the convolution before it `conv1/conv1`).
+    Raises GraphError where there are none, which says what they were wanted for ("to place").
     """
     computing = [n for n in graph.nodes if not isinstance(n.op, Param | Const)]
-    exact = [n for n in computing if n.name == name]
-    found = exact or [n for n in computing if n.name.startswith((f"{name}/", f"{name}."))]
+    below = (f"{name}/", f"{name}.")
+    found = [n for n in computing if n.name == name or n.name.startswith(below)]
     if not found:
         near = difflib.get_close_matches(name, [n.name for n in computing], 3)
         fits = f"did you mean {', '.join(map(clean, near))}?" if near else ""

@@ -84,7 +84,7 @@ def _meant(graph: Graph, name: str, way: Shard) -> list[Node]:
     cut = [n for n in found if isinstance(n.op, PRODUCTS)]
     if not cut:
         message = f"no node of layer {clean(name)!r} has channels to split"
-        if found[0].name == name:
+        if [n.name for n in found] == [name]:
             message = f"%{clean(name)} is {found[0].op.name}"
         fits = "conv, conv_transpose and fc have channels to split"
         raise GraphError(message, found[0].loc, fits)
