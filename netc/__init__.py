@@ -12,20 +12,33 @@ NumPy and nothing else.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from netc.api import Executable, compile, from_caffe, interpret, load, parse, read
 from netc.errors import NetcError
 from netc.ir.types import TensorType, f32, i32, i64, u8
 from netc.version import __version__
 
+if TYPE_CHECKING:
+    from netc.frontend.named import *  # noqa: F403
+    from netc.frontend.python import Tensor as Tensor
+    from netc.frontend.python import device as device
+    from netc.frontend.python import net as net
+    from netc.frontend.python import pipeline as pipeline
+    from netc.frontend.python import replicate as replicate
+    from netc.frontend.python import split_channels as split_channels
+    from netc.frontend.python import with_weights as with_weights
+    from netc.ir.graph import Graph as Graph
+
 _LAZY = {
     "Graph": "netc.ir.graph",
+    "Tensor": "netc.frontend.python",
     "device": "netc.frontend.python",
     "net": "netc.frontend.python",
     "pipeline": "netc.frontend.python",
     "replicate": "netc.frontend.python",
     "split_channels": "netc.frontend.python",
+    "with_weights": "netc.frontend.python",
 }
 
 __all__ = [
@@ -45,12 +58,15 @@ __all__ = [
     "u8",
 ]
 
+if not TYPE_CHECKING:
 
-def __getattr__(name: str) -> Any:
-    """What needs the compile side; any name not known here is a word: netc.conv, netc.relu."""
-    if name.startswith("_"):
-        raise AttributeError(name)
-    return getattr(import_module(_LAZY.get(name, "netc.frontend.python")), name)
+    def __getattr__(name: str) -> Any:
+        """What needs the compile side; any name not known here is a word: netc.conv, netc.relu."""
+        if name in _LAZY:
+            return getattr(import_module(_LAZY[name]), name)
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return import_module("netc.frontend.python").word(name)
 
 
 def __dir__() -> list[str]:

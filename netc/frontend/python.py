@@ -15,19 +15,18 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Annotated, Any, TypeAlias, cast, get_origin
 
 from netc.errors import NOWHERE, Diagnostic, GraphError, NetcError, Source, Span, UsageError, clean
 from netc.frontend.net import arithmetic
 from netc.frontend.net.fill import Source as Weights
 from netc.frontend.net.fill import filled
 from netc.frontend.net.maker import Maker
-from netc.frontend.net.words import call, initializer, near
+from netc.frontend.net.words import INITIALIZERS, Word, call, initializer, near
 from netc.frontend.net.words import words as _table
 from netc.ir.device import Device
 from netc.ir.dims import Expr
 from netc.ir.graph import Graph, Value
-from netc.ir.ops.sources import KINDS
 from netc.ir.shards import Shard, Way, contradiction, within
 from netc.ir.types import TensorType
 
@@ -39,6 +38,7 @@ __all__ = [
     "replicate",
     "split_channels",
     "with_weights",
+    "word",
     "words",
 ]
 
@@ -109,6 +109,26 @@ class Tensor:
         return _join("*", self, -1.0)
 
 
+def _refusing(sign: str, call: str) -> Callable[..., Any]:
+    def refuse(*_: Any) -> Any:
+        raise UsageError(f"a tensor has no {sign}", _caller(), f"such as {call}")
+
+    return refuse
+
+
+_NO_SIGNS = {
+    "x ** y": ("netc.pow(x, 2)", "pow", "rpow"),
+    "x // y or x % y": ("netc.floor(x / 2)", "floordiv", "rfloordiv", "mod", "rmod"),
+    "x @ y": ("netc.fc(x, 10)", "matmul", "rmatmul"),
+    "x > y": ("netc.threshold(x, 0)", "gt", "lt", "ge", "le"),
+    "x[…]": ("netc.slice(x, axis=1, start=0, stop=1), or netc.split(x, 2)", "getitem", "iter"),
+    "abs(x)": ("netc.abs(x)", "abs"),
+}
+for _sign, (_call, *_methods) in _NO_SIGNS.items():
+    for _method in _methods:
+        setattr(Tensor, f"__{_method}__", _refusing(_sign, _call))
+
+
 def net(function: Callable[..., Any]) -> Graph:
     """The graph that a function describes: `def lenet(data: netc.f32["N", 1, 28, 28]): …`.
 
@@ -130,7 +150,7 @@ def net(function: Callable[..., Any]) -> Graph:
 def _inputs(function: Callable[..., Any], maker: Maker) -> Iterator[tuple[str, Tensor]]:
     hints = _annotations(function)
     for p in inspect.signature(function).parameters.values():
-        type_ = hints.get(p.name)
+        type_ = _type(hints.get(p.name))
         if p.kind not in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD):
             message = (
                 f"`{clean(str(p))}` of `{clean(function.__name__)}` has no name to be given by"
@@ -143,6 +163,12 @@ def _inputs(function: Callable[..., Any], maker: Maker) -> Iterator[tuple[str, T
             help = f'such as `{p.name}: netc.f32["N", 3, 224, 224]`'
             message = f"input `{clean(p.name)}` of `{clean(function.__name__)}` has no type"
             raise UsageError(message, _definition(function), help)
+
+
+def _type(hint: Any) -> Any:
+    """The type that an annotation says, `Annotated[netc.Tensor, netc.f32["N", 3]]` as well."""
+    said = hint.__metadata__ if get_origin(hint) is Annotated else ()
+    return next((t for t in said if isinstance(t, TensorType)), hint)
 
 
 def _annotations(function: Callable[..., Any]) -> Mapping[str, Any]:
@@ -227,13 +253,13 @@ def with_weights(graph: Graph, weights: Weights, strict: bool = False) -> Graph:
 
 def words() -> list[str]:
     """The names of everything that can be called: ops, layers, initializers."""
-    return sorted([*_table(), *KINDS, *_RENAMED])
+    return sorted([*_table(), *INITIALIZERS, *_RENAMED])
 
 
-def __getattr__(name: str) -> Any:
-    """`conv`, `relu`, `gaussian`, …: the words of the language as functions."""
-    if name in KINDS:
-        return _initializer(name)
+def word(name: str) -> Callable[..., Any]:
+    """`conv`, `relu`, `gaussian`, …: a word of the language as a function."""
+    if name in INITIALIZERS:
+        return _as_function(name, INITIALIZERS[name], _initializer(name))
     word = _table().get(_RENAMED.get(name, name))
     if word is None:
         raise AttributeError(f"netc has no {clean(name)!r}. {near(name, words())}".strip())
@@ -244,9 +270,20 @@ def __getattr__(name: str) -> Any:
                 raise UsageError(f"`{what}` takes a text, not {clean(repr(given))}", _caller())
         return _apply(word.name, args, keywords, name, params)
 
-    apply.__name__ = apply.__qualname__ = name
-    apply.__doc__ = f"{word}\n\n{word.doc}"
-    return apply
+    return _as_function(name, word, apply)
+
+
+def _as_function(name: str, word: Word, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with the word's name, arguments and description, for `help` and editors."""
+    found, only = word.signature, inspect.Parameter.KEYWORD_ONLY
+    if name not in INITIALIZERS:
+        more = ("name", "params") if word.owns else ("name",)
+        named = (inspect.Parameter(n, only, default=None) for n in more)
+        found = found.replace(parameters=[*found.parameters.values(), *named])
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"{word}\n\n{word.doc}"
+    function.__signature__ = found  # type: ignore[attr-defined]
+    return function
 
 
 def _initializer(kind: str) -> Callable[..., Any]:
@@ -256,7 +293,6 @@ def _initializer(kind: str) -> Callable[..., Any]:
         except GraphError as e:
             raise _at_caller(e) from None
 
-    make.__name__ = make.__qualname__ = kind
     return make
 
 

@@ -4,16 +4,19 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pytest
 
 import netc
 from netc.errors import GraphError, NetcError, UsageError
+from netc.frontend import named
 from netc.frontend.net.elaborate import parse_net
 from netc.frontend.python import Tensor, words
+from netc.ir.ops.sources import KINDS
 from netc.ir.text import show
 
 
@@ -306,3 +309,68 @@ def test_shardings_within_others() -> None:
             netc.device("cpu:0")
     with netc.device("cpu:2"), pytest.raises(GraphError, match="its pipeline is over cpu:0"):
         netc.pipeline(two)
+
+
+def test_the_words_and_public_names_are_all_there_is() -> None:
+    names = dir(netc)
+    assert {*words(), "Tensor", "Graph", "net", "with_weights", "compile", "f32"} <= set(names)
+    assert all(hasattr(netc, name) for name in names)
+    assert not any(hasattr(netc, name) for name in ("os", "sys", "linecache", "Maker", "word"))
+
+
+def test_cast_is_the_word() -> None:
+    @netc.net
+    def n(x: netc.u8[2, 3]):
+        return netc.cast(x, netc.f32, name="a"), netc.cast(x, to="i32", name="b")
+
+    assert {k: str(v.type) for k, v in n.outputs.items()} == {"a": "f32[2,3]", "b": "i32[2,3]"}
+
+
+@pytest.mark.parametrize(
+    ("word", "wanted"),
+    [
+        ("max_pool", "(x, kernel, stride=1, pad=0, ceil=False, *, name=None)"),
+        ("concat", "(*xs, axis=1, name=None)"),
+        ("fc", "params=None)"),
+        ("gaussian", "(mean=0.0, std=1.0, sparse=-1)"),
+    ],
+)
+def test_words_have_signatures(word: str, wanted: str) -> None:
+    assert str(inspect.signature(getattr(netc, word))).endswith(wanted)
+
+
+def test_words_for_type_checkers_are_those_there_are() -> None:
+    gives = {w: kind for w, kind in named.__annotations__.items() if kind != "TypeAlias"}
+    assert sorted(named.__all__) == sorted(gives) == words()
+    assert {w for w in gives if gives[w] == "Several"} == {"compact", "split"}
+    assert {w for w in gives if gives[w] == "Drawn"} == set(KINDS)
+
+
+def test_an_annotation_that_type_checkers_take() -> None:
+    @netc.net
+    def n(x: Annotated[netc.Tensor, netc.f32["N", 3]]) -> netc.Tensor:
+        return netc.relu(x)
+
+    assert str(n.inputs[0].types[0]) == "f32[N,3]"
+
+
+@pytest.mark.parametrize(
+    ("build", "help"),
+    [
+        (lambda x: x**2, "such as netc.pow(x, 2)"),
+        (lambda x: 2**x, "such as netc.pow(x, 2)"),
+        (lambda x: x > 0, "such as netc.threshold(x, 0)"),
+        (lambda x: x[:, 0], "such as netc.slice(x, axis=1, start=0, stop=1), or netc.split(x, 2)"),
+        (lambda x: list(x), "such as netc.slice(x, axis=1, start=0, stop=1), or netc.split(x, 2)"),
+        (lambda x: abs(x), "such as netc.abs(x)"),
+        (lambda x: netc.concat([x, x]), "concat(…, axis=1)"),
+    ],
+)
+def test_what_is_a_call_and_no_sign(build: Callable[[Tensor], Any], help: str) -> None:
+    def n(x: netc.f32[2, 3]):
+        return build(x)
+
+    with pytest.raises(NetcError) as e:
+        netc.net(n)
+    assert e.value.diagnostics[0].help == help
+    assert e.value.span.file == "test_python.py"

@@ -26,8 +26,8 @@ from netc.ir.types import DType, TensorType
 
 SPATIAL = frozenset(("kernel", "stride", "pad", "dilation", "offset", "size", "scale"))
 _HIDDEN = frozenset(("copy", "input", "param", "fused", "formula", "to_blocked", "to_plain"))
-_REQUIRED: Any = object()
-_EVERYWHERE = {"stride": "1", "pad": "0", "dilation": "1"}  # what () stands for
+_REQUIRED: Any = inspect.Parameter.empty
+_EVERYWHERE = {"stride": 1, "pad": 0, "dilation": 1}  # what () stands for
 
 
 class ArgumentError(GraphError):
@@ -51,11 +51,15 @@ class Slot:
         """Whether it takes a tensor, as `w=` of conv."""
         return self.hint is Value or Value in get_args(self.hint)
 
+    @property
+    def shown(self) -> Any:
+        """The default as people read it: 1, not (), for a stride."""
+        return _EVERYWHERE.get(self.name, ()) if self.default == () else self.default
+
     def __str__(self) -> str:
         if self.default is _REQUIRED or self.default is None:
             return self.name
-        default = _EVERYWHERE.get(self.name) if self.default == () else None
-        return f"{self.name}={default or show(self.default)}"
+        return f"{self.name}={show(self.shown)}"
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,17 @@ class Word:
     doc: str
     owns: bool = False  # parameters of its own
     mixes: bool = False  # numbers may stand for tensors
+
+    @property
+    def signature(self) -> inspect.Signature:
+        """How Python calls it, beside `name` and `params`."""
+        one = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        found = [inspect.Parameter(t, one) for t in self.tensors]
+        if self.variadic:
+            found.append(inspect.Parameter("xs", inspect.Parameter.VAR_POSITIONAL))
+        kind = inspect.Parameter.KEYWORD_ONLY if self.variadic else one
+        found += [inspect.Parameter(s.name, kind, default=s.shown) for s in self.slots]
+        return inspect.Signature(found)
 
     def __str__(self) -> str:
         rest = ("…",) if self.variadic else ()
@@ -88,7 +103,8 @@ def show(value: Any) -> str:
         case Value():
             return f"a tensor {value.type}"
         case Initializer():
-            args = [show(getattr(value, _FIELDS.get(n, n))) for n, *_ in _INITIALIZERS[value.kind]]
+            names = [s.name for s in INITIALIZERS[value.kind].slots]
+            args = [show(getattr(value, _FIELDS.get(n, n))) for n in names]
             return f"{value.kind}({', '.join(args)})"
         case tuple():
             inner = ", ".join(map(show, value[:8])) + (", …" if len(value) > 8 else "")
@@ -156,6 +172,10 @@ def _bind(
     word: Word, site: Site, args: Sequence[Any], keywords: Mapping[str, Any]
 ) -> tuple[list[Value], dict[str, Any]]:
     wanted = len(word.tensors)
+    for i, arg in enumerate(args):
+        if isinstance(arg, tuple) and any(isinstance(x, Value) for x in arg):
+            message = f"{word.name} takes tensors one by one, not in a list"
+            raise ArgumentError(message, f"{word}", i)
     count = 0
     while count < len(args) and _stands_for_tensor(word, args[count], count):
         count += 1
@@ -243,13 +263,12 @@ def _coerced(
 
 def initializer(kind: str, args: Sequence[Any], keywords: Mapping[str, Any]) -> Initializer:
     """`gaussian(0, 0.01)`: an initializer with its own arguments."""
-    slots = _INITIALIZERS[kind]
-    word = Word(kind, (), False, tuple(Slot(n, h, d) for n, h, d in slots), Initializer, "")
+    word = INITIALIZERS[kind]
     given: dict[str, tuple[Any, int | str]] = {}
     for i, (slot, value) in enumerate(zip(word.slots, args, strict=False)):
         given[slot.name] = (value, i)
-    if len(args) > len(slots):
-        raise ArgumentError(f"{kind} takes no more arguments", f"{word}", len(slots))
+    if len(args) > len(word.slots):
+        raise ArgumentError(f"{kind} takes no more arguments", f"{word}", len(word.slots))
     _named_tensors(word, [], keywords, given)
     found = _coerced(word, (), given)
     if found.get("fan", "fan_in") not in _FANS:
@@ -260,14 +279,25 @@ def initializer(kind: str, args: Sequence[Any], keywords: Mapping[str, Any]) -> 
 
 _FANS = ("fan_in", "fan_out", "average")
 _FIELDS = {"value": "a", "low": "a", "high": "b", "mean": "a", "std": "b"}
-_INITIALIZERS: Mapping[str, tuple[tuple[str, Any, Any], ...]] = {
-    "constant": (("value", float, 0.0),),
-    "uniform": (("low", float, 0.0), ("high", float, 1.0)),
-    "gaussian": (("mean", float, 0.0), ("std", float, 1.0), ("sparse", int, -1)),
-    "positive_unitball": (),
-    "xavier": (("fan", str, "fan_in"),),
-    "msra": (("fan", str, "fan_in"),),
-    "bilinear": (),
+_FAN = Slot("fan", str, "fan_in")
+_N = 'n is what "fan_in", "fan_out" or "average" counts'
+_DRAWN: Mapping[str, tuple[str, tuple[Slot, ...]]] = {
+    "constant": ("One number everywhere.", (Slot("value", float, 0.0),)),
+    "uniform": (
+        "Drawn evenly from `low` to `high`.",
+        (Slot("low", float, 0.0), Slot("high", float, 1.0)),
+    ),
+    "gaussian": (
+        "Drawn with this mean and deviation; of each output's inputs `sparse` are kept, -1: all.",
+        (Slot("mean", float, 0.0), Slot("std", float, 1.0), Slot("sparse", int, -1)),
+    ),
+    "positive_unitball": ("Drawn from 0 to 1; those of each output add up to 1.", ()),
+    "xavier": (f"Drawn evenly from -√(3/n) to √(3/n); {_N}.", (_FAN,)),
+    "msra": (f"Drawn with mean 0 and deviation √(2/n); {_N}.", (_FAN,)),
+    "bilinear": ("The kernel with which conv_transpose enlarges an image.", ()),
+}
+INITIALIZERS: Mapping[str, Word] = {
+    kind: Word(kind, (), False, slots, Initializer, doc) for kind, (doc, slots) in _DRAWN.items()
 }
 
 
