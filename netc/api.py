@@ -28,6 +28,10 @@ __all__ = ["Executable", "compile", "from_caffe", "interpret", "load", "parse", 
 
 NET_OPTIONS = ("weights", "phase", "shapes", "net", "strict", "labels", "warn")  # of a .net
 IR_OPTIONS = ("weights", "strict", "warn")
+CAFFE_OPTIONS = (
+    *("weights", "caffemodel", "phase", "level", "stages", "shapes", "strict", "labels", "warn"),
+    *("seed", "resize", "crop", "mean", "scale", "channels", "layout", "dtype", "preprocessing"),
+)
 
 
 def read(
@@ -100,13 +104,19 @@ def from_caffe(
     """The graph of a Caffe net; either file may be a path, text or bytes.
 
     With `outputs` only the layers that these blobs need are read: what netc does not do may stand
-    behind them. See `netc.frontend.caffe.from_caffe` for phase, level, stages, shapes, strict and
-    the rest.
+    behind them. `weights` is another name of `caffemodel`. See `netc.frontend.caffe.from_caffe`
+    for phase, level, stages, shapes, strict and the rest.
     """
     from netc.frontend.caffe.importer import from_caffe as import_caffe
 
-    wanted = None if outputs is None else _names(outputs)
-    return import_caffe(prototxt, caffemodel, outputs=wanted, **options)
+    given = dict(_known(options, CAFFE_OPTIONS))
+    weights, stages = given.pop("weights", None), given.pop("stages", None)
+    if weights is not None and caffemodel is not None:
+        raise UsageError("weights and caffemodel are two names of one option", help="give one")
+    if stages is not None:
+        given["stages"] = stages if isinstance(stages, str) else choices.names_of("stages", stages)
+    given["outputs"] = None if outputs is None else _names(outputs)
+    return import_caffe(prototxt, caffemodel if weights is None else weights, **given)
 
 
 def compile(
@@ -384,6 +394,7 @@ def interpret(graph: Graph, feed: Mapping[str, Any], **options: Any) -> dict[str
     """The reference meaning: the outputs of the graph, computed by NumPy in float64.
 
     Inputs are taken as an executable takes them, but f32 from anything that float64 holds.
+    Options: `dtype`, np.float32 for its precision; `seed`, of parameters without weights.
     """
     import numpy as np
 
@@ -400,4 +411,4 @@ def interpret(graph: Graph, feed: Mapping[str, Any], **options: Any) -> dict[str
     ]
     arrays = collect(wanted, feed, {})
     given = {i.name: array for i, array in zip(wanted, arrays, strict=True)}
-    return run(net, given, **options)
+    return run(net, given, **_known(options, ("dtype", "seed")))

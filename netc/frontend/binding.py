@@ -9,20 +9,41 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netc.errors import WeightsError, clean
-from netc.frontend.files import mapped
+from netc.errors import Span, WeightsError, clean
+from netc.frontend.files import named_bytes
 from netc.frontend.npz import is_zip
 from netc.frontend.safetensors import is_safetensors
 
+_FOREIGN = {  # how a file that is no weights begins -> what it is
+    b"\x93NUMPY": "one NumPy array without a name",
+    b"\x80": "a Python pickle, such as PyTorch's older files",
+    b"\x08": "another protobuf, such as an ONNX model",
+}
+FITS = (
+    "arrays by parameter name fit: np.savez(path, **arrays), or safetensors' "
+    "save_file(arrays, path); or a .caffemodel"
+)
+
 
 def is_by_name(source: object) -> bool:
-    """Whether weights are by parameter name: a mapping, an npz or a safetensors file."""
-    if isinstance(source, str | os.PathLike):
-        data = mapped(source, WeightsError)
-        return is_zip(data) or is_safetensors(data)
-    if isinstance(source, bytes | memoryview):
-        return is_zip(source) or is_safetensors(source)
-    return isinstance(source, Mapping)
+    """Whether weights are by parameter name: a mapping, an npz or a safetensors file.
+
+    Raises WeightsError for a file of a kind that is known and not read.
+    """
+    if isinstance(source, Mapping):
+        return True
+    if not isinstance(source, str | os.PathLike | bytes | memoryview):
+        return False
+    name, data = named_bytes(source, WeightsError)
+    refuse_foreign(data, name)
+    return is_zip(data) or is_safetensors(data)
+
+
+def refuse_foreign(data: memoryview, name: str) -> None:
+    """Raise WeightsError for the weights of others; a .caffemodel begins with none of these."""
+    for start, what in _FOREIGN.items():
+        if bytes(data[: len(start)]) == start and not is_safetensors(data):
+            raise WeightsError(f"the file is {what}", Span(name), FITS)
 
 
 def numbers(value: Any, name: str) -> NDArray[Any]:
@@ -31,6 +52,9 @@ def numbers(value: Any, name: str) -> NDArray[Any]:
         array = np.asarray(value)
     except (TypeError, ValueError):  # such as lists of different lengths
         array = np.asarray(None)
+    except RuntimeError as e:  # such as a tensor of PyTorch that requires grad
+        what = f"{clean(name)}: a {clean(type(value).__name__)} that gives no array"
+        raise WeightsError(what, help=clean(e)) from None
     if array.dtype.kind not in "biuf":
         raise WeightsError(f"{clean(name)} is {clean(type(value).__name__)}, not real numbers")
     return array
@@ -45,7 +69,11 @@ def fitted(array: NDArray[Any], shape: Sequence[int], name: str) -> NDArray[np.f
     if [d for d in array.shape if d != 1] != [d for d in shape if d != 1]:
         found, wanted = _shown(array.shape), _shown(shape)
         raise WeightsError(f"{clean(name)} is {wanted} in the net, {found} in the weights")
-    return np.require(array, np.float32, ["C", "A"]).reshape(tuple(shape))
+    try:
+        with np.errstate(over="raise"):
+            return np.require(array, np.float32, ["C", "A"]).reshape(tuple(shape))
+    except FloatingPointError:
+        raise WeightsError(f"{clean(name)} has numbers beyond float32") from None
 
 
 def _shown(shape: Sequence[int]) -> str:

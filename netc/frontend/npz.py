@@ -43,6 +43,9 @@ def read_npz(data: memoryview | bytes, name: str = "<npz>") -> dict[str, NDArray
 def _check(entries: list[zipfile.ZipInfo], size: int, name: str) -> None:
     if len(entries) > MAX_ENTRIES:
         raise WeightsError(f"more than {MAX_ENTRIES:,} arrays", Span(name))
+    if any(e.filename.endswith("/data.pkl") for e in entries):
+        help = "its arrays by parameter name fit: safetensors.torch.save_file(arrays, path)"
+        raise WeightsError("the file is of PyTorch", Span(name), help)
     keys = [_key(e.filename) for e in entries]
     if len(set(keys)) != len(keys):
         raise WeightsError("two arrays have one name", Span(name))

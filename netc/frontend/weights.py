@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from netc.errors import WeightsError
+from netc.frontend.binding import refuse_foreign
 from netc.frontend.caffe.params import by_parameter
 from netc.frontend.caffe.weights import read_weights
 from netc.frontend.files import named_bytes
@@ -26,6 +27,7 @@ def read_params(
     """
     called, data = named_bytes(source, WeightsError)
     name = name or called
+    refuse_foreign(data, name)
     if is_zip(data):
         return read_npz(data, name)
     if is_safetensors(data):

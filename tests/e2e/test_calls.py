@@ -65,6 +65,60 @@ def test_options_of_from_caffe(options: dict[str, Any]) -> None:
         netc.from_caffe(PROTOTXT.replace("FILLER", ""), **options)
 
 
+def test_an_option_that_a_prototxt_does_not_have() -> None:
+    with pytest.raises(UsageError, match="no option 'flavour'") as e:
+        netc.from_caffe(PROTOTXT.replace("FILLER", ""), flavour=1)
+    fits = set(e.value.diagnostics[0].help.removeprefix("there are ").split(", "))
+    assert {"weights", "caffemodel", "phase", "stages", "labels", "warn", "crop"} <= fits
+
+
+def test_weights_of_a_prototxt_have_two_names(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(PROTOTXT.replace("FILLER", ""))
+    arrays = {"c.w": np.ones((2, 3, 1, 3)), "c.b": np.zeros(2)}
+    x = np.ones((1, 3, 8, 8), np.float32)
+    for name in ("weights", "caffemodel"):
+        assert (netc.compile(path, **{name: arrays})(data=x)["c"] == 9).all()
+    with pytest.raises(UsageError, match="two names of one option"):
+        netc.read(path, weights=arrays, caffemodel=arrays)
+
+
+def test_none_is_no_label_and_no_stage() -> None:
+    text = PROTOTXT.replace("FILLER", "")
+    assert netc.from_caffe(text, stages=None, labels=None).labels == ()
+    assert netc.parse(TEXT, labels=None).labels == ()
+    for options in ({"labels": 3}, {"stages": 3}):
+        with pytest.raises(UsageError, match=f"{next(iter(options))} "):
+            netc.from_caffe(text, **options)
+    with pytest.raises(UsageError, match="labels are names or their file, not 3"):
+        netc.parse(TEXT, labels=3)
+
+
+class Tracked:
+    """As a tensor of PyTorch that requires grad."""
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("use tensor.detach().numpy() instead")
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (Tracked(), "conv.b: a Tracked that gives no array\n.*\n.*\n  help: use tensor.detach"),
+        ([1, 2, 1e39], "conv.b has numbers beyond float32"),
+        ([[1, 2], [3]], "conv.b is list, not real numbers"),
+    ],
+)
+def test_weights_that_float32_does_not_hold(graph: netc.Graph, value: Any, why: str) -> None:
+    with pytest.raises(WeightsError, match=why):
+        netc.with_weights(graph, {"conv.b": value})
+
+
+def test_infinite_weights_are_weights(graph: netc.Graph) -> None:
+    weights = {"conv.b": np.array([1, np.inf, -np.inf])}
+    assert np.isinf(netc.with_weights(graph, weights).weights["conv.b"]).sum() == 2
+
+
 def test_options_of_parse() -> None:
     with pytest.raises(UsageError, match="no option 'flavour'"):
         netc.parse(TEXT, flavour=1)
@@ -75,6 +129,8 @@ def test_interpret_takes_a_graph_and_a_mapping(graph: netc.Graph) -> None:
         netc.interpret(graph, None)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no net"):
         netc.interpret(None, {})
+    with pytest.raises(UsageError, match="no option 'foo'"):
+        netc.interpret(graph, {}, foo=1)
 
 
 @pytest.mark.parametrize(

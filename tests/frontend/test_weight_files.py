@@ -189,6 +189,37 @@ def test_flips_and_truncations_end_in_an_error_or_an_answer(make: Callable[[], b
             continue
 
 
+def torch_zip() -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("model/data.pkl", b"\x80\x02.")
+        archive.writestr("model/data/0", bytes(8))
+    return out.getvalue()
+
+
+def one_array() -> bytes:
+    out = io.BytesIO()
+    np.save(out, np.ones(3))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (one_array(), "one NumPy array without a name"),
+        (b"\x80\x02}q\x00.", "a Python pickle"),
+        (torch_zip(), "of PyTorch"),
+        (b"\x08\x07\x12\x07pytorch:\x00", "another protobuf, such as an ONNX model"),
+    ],
+)
+def test_weights_of_others_are_named(data: bytes, what: str) -> None:
+    net = 'input: "x" input_shape { dim: 1 } layer { name: "r" type: "ReLU" bottom: "x" top: "y" }'
+    for read in (lambda: read_params(data, []), lambda: from_caffe(net, data)):
+        with pytest.raises(WeightsError, match=f"the file is {what}") as e:
+            read()
+        assert "by parameter name fit" in e.value.diagnostics[0].help
+
+
 def test_what_is_no_file(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)

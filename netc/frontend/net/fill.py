@@ -41,7 +41,7 @@ def filled(
             array = numbers(given[name], name)
             arrays[name] = frozen(fitted(array, node.types[0].sizes({}), name))
         except WeightsError as e:
-            wrong.append(Diagnostic(e.diagnostics[0].message, node.loc))
+            wrong.append(replace(e.diagnostics[0], span=node.loc))
     if wrong:
         raise WeightsError(sorted(wrong, key=lambda d: d.span.line))
     unused = {n for n in given.keys() - wanted if n.rpartition(".")[0] not in unread}
