@@ -100,7 +100,12 @@ def _many(*names: str, **more: Any) -> Callable[[F], F]:
 
 _SOURCE = (
     click.option("--weights", type=EXISTING, help="Weights: caffemodel, .h5, safetensors or npz."),
-    click.option("--phase", type=click.Choice(["test", "train"]), default="test"),
+    click.option(
+        "--phase",
+        type=click.Choice(["test", "train"]),
+        default="test",
+        help="Which layers a Caffe net has; with train, dropout drops.",
+    ),
     click.option("--level", type=int, default=0, help="Caffe's NetState level."),
     _many("--stage", help="Caffe's NetState stage; may be repeated."),
     _many("--shape", type=ShapeType(), help="The shape of an input; may be repeated."),

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
+import click
 import numpy as np
 import pytest
 from click.testing import Result
 
-from netc.cli.app import COMMANDS
+from netc.cli.app import COMMANDS, main
 from netc.runtime.artifact import open_artifact
 from netc.runtime.session import save_artifact
 
@@ -24,6 +27,21 @@ def test_help(netc: Invoke, command: str) -> None:
     text = netc(command, "--help").output
     assert "Usage: netc" in text
     assert "Usage" in netc("--help").output
+
+
+def test_the_module_is_the_command() -> None:
+    command = [sys.executable, "-m", "netc", "inspect", "--help"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert said.startswith("Usage: netc inspect ")
+
+
+def test_every_option_says_what_it_is(netc: Invoke) -> None:
+    """One with no words is only its name and what it takes."""
+    for name in COMMANDS:
+        command = main.get_command(click.Context(main), name)
+        assert command is not None
+        silent = [p.name for p in command.params if isinstance(p, click.Option) and not p.help]
+        assert silent == [], name
 
 
 def test_compile_then_run_gives_what_the_reference_gives(
