@@ -392,7 +392,7 @@ def wanted(graph: Graph, feed: Mapping[str, Array]) -> dict[str, Wanted]:
     result, but at least a hundredth of the largest value in the graph, since a difference of
     equals leaves rounding. The spread is that of two engines against float64: the float32
     reference, and one whose every sum of products is off by 2⁻²⁴ · Σ|a||b|, an eighth of what
-    DESIGN allows such a sum.
+    such a sum is allowed.
     """
     exact = interpret(graph, feed)
     rough = interpret(graph, feed, np.float32)
