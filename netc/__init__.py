@@ -11,6 +11,7 @@ NumPy and nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,6 @@ from netc.ir.types import TensorType, f32, i32, i64, u8
 from netc.version import __version__
 
 if TYPE_CHECKING:
-    from netc.frontend.named import *  # noqa: F403
     from netc.frontend.python import Tensor as Tensor
     from netc.frontend.python import device as device
     from netc.frontend.python import net as net
@@ -58,15 +58,14 @@ __all__ = [
     "u8",
 ]
 
-if not TYPE_CHECKING:
 
-    def __getattr__(name: str) -> Any:
-        """What needs the compile side; any name not known here is a word: netc.conv, netc.relu."""
-        if name in _LAZY:
-            return getattr(import_module(_LAZY[name]), name)
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return import_module("netc.frontend.python").word(name)
+def __getattr__(name: str) -> Callable[..., Any]:
+    """What needs the compile side; any name not known here is a word: netc.conv, netc.relu."""
+    if name.startswith("_"):
+        raise AttributeError(name)
+    module = import_module(_LAZY.get(name, "netc.frontend.python"))
+    found: Callable[..., Any] = getattr(module, name) if name in _LAZY else module.word(name)
+    return found
 
 
 def __dir__() -> list[str]:

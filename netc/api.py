@@ -404,11 +404,11 @@ def interpret(graph: Graph, feed: Mapping[str, Any], **options: Any) -> dict[str
 
     if not isinstance(feed, Mapping):
         raise InputError("inputs go by name: give a mapping")
-    net = _graph(graph, {})
+    net, known = _graph(graph, {}), _known(options, ("dtype", "seed"))
     wanted = [
         replace(i, dtype=np.dtype(np.float64)) if i.dtype.kind == "f" else i
         for i in intakes([Port(n.name, n.types[0], 0) for n in net.inputs])
     ]
     arrays = collect(wanted, feed, {})
     given = {i.name: array for i, array in zip(wanted, arrays, strict=True)}
-    return run(net, given, **_known(options, ("dtype", "seed")))
+    return run(net, given, **known)

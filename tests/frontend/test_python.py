@@ -13,10 +13,8 @@ import pytest
 
 import netc
 from netc.errors import GraphError, NetcError, UsageError
-from netc.frontend import named
 from netc.frontend.net.elaborate import parse_net
 from netc.frontend.python import Tensor, words
-from netc.ir.ops.sources import KINDS
 from netc.ir.text import show
 
 
@@ -337,13 +335,6 @@ def test_cast_is_the_word() -> None:
 )
 def test_words_have_signatures(word: str, wanted: str) -> None:
     assert str(inspect.signature(getattr(netc, word))).endswith(wanted)
-
-
-def test_words_for_type_checkers_are_those_there_are() -> None:
-    gives = {w: kind for w, kind in named.__annotations__.items() if kind != "TypeAlias"}
-    assert sorted(named.__all__) == sorted(gives) == words()
-    assert {w for w in gives if gives[w] == "Several"} == {"compact", "split"}
-    assert {w for w in gives if gives[w] == "Drawn"} == set(KINDS)
 
 
 def test_an_annotation_that_type_checkers_take() -> None:

@@ -45,6 +45,8 @@ def test_a_net_in_python_is_well_typed(tmp_path: Path) -> None:
     assert checked(tmp_path / "user.py", NET).startswith("Success")
 
 
-def test_a_word_that_there_is_not_is_found(tmp_path: Path) -> None:
-    text = "import netc\n\nnetc.nonsense(1)\n"
-    assert 'no attribute "nonsense"' in checked(tmp_path / "user.py", text)
+def test_the_types_of_what_is_public_are_known(tmp_path: Path) -> None:
+    text = "import netc\n\nnetc.load(1)\nnetc.Graph().conv\n"
+    said = checked(tmp_path / "user.py", text)
+    assert 'to "load" has incompatible type "int"' in said
+    assert '"Graph" has no attribute "conv"' in said
