@@ -8,6 +8,7 @@ halo of zeros, so that no kernel tests for borders.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -237,8 +238,9 @@ class Placer:
         for node in self.graph.nodes:
             if not isinstance(node.op, Concat):
                 continue
+            times = Counter(node.inputs)
             for i, v in enumerate(node.inputs):
-                if v not in parents and node.inputs.count(v) == 1 and self._writable(v, node):
+                if v not in parents and times[v] == 1 and self._writable(v, node):
                     parents[v] = (node, i)
         return parents
 
