@@ -28,9 +28,9 @@ __all__ = ["Executable", "compile", "from_caffe", "interpret", "load", "parse", 
 
 NET_OPTIONS = ("weights", "phase", "shapes", "net", "strict", "labels", "warn")  # of a .net
 IR_OPTIONS = ("weights", "strict", "warn")
-CAFFE_OPTIONS = (
+CAFFE_OPTIONS = (  # beside those of `netc.frontend.preprocess`
     *("weights", "caffemodel", "phase", "level", "stages", "shapes", "strict", "labels", "warn"),
-    *("seed", "resize", "crop", "mean", "scale", "channels", "layout", "dtype", "preprocessing"),
+    *("seed", "preprocessing"),
 )
 
 
@@ -45,9 +45,10 @@ def read(
     """
     from netc.frontend.files import display
 
-    if Path(display(path)).suffix.lower() in (".prototxt", ".caffemodel", ".pt", ".txt"):
+    suffix = Path(display(path)).suffix.lower()
+    if suffix in (".prototxt", ".caffemodel", ".pt", ".txt"):
         return from_caffe(path, outputs=outputs, **options)
-    return _giving(_read(path, options), outputs)
+    return _giving(_read(path, suffix, options), outputs)
 
 
 def _giving(graph: Graph, outputs: str | Iterable[str] | None) -> Graph:
@@ -58,10 +59,9 @@ def _names(outputs: str | Iterable[str]) -> list[str]:
     return choices.names_of("outputs", [outputs] if isinstance(outputs, str) else outputs)
 
 
-def _read(path: str | os.PathLike[str], options: Mapping[str, Any]) -> Graph:
+def _read(path: str | os.PathLike[str], suffix: str, options: Mapping[str, Any]) -> Graph:
     from netc.frontend.files import decoded, display, mapped
 
-    suffix = Path(display(path)).suffix.lower()
     if suffix == ".net":
         from netc.frontend.net.elaborate import read_net
 
@@ -108,8 +108,9 @@ def from_caffe(
     for phase, level, stages, shapes, strict and the rest.
     """
     from netc.frontend.caffe.importer import from_caffe as import_caffe
+    from netc.frontend.preprocess import OPTIONS
 
-    given = dict(_known(options, CAFFE_OPTIONS))
+    given = dict(_known(options, (*CAFFE_OPTIONS, *OPTIONS)))
     weights, stages = given.pop("weights", None), given.pop("stages", None)
     if weights is not None and caffemodel is not None:
         raise UsageError("weights and caffemodel are two names of one option", help="give one")

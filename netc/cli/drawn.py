@@ -9,17 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netc.errors import UsageError, clean
-from netc.ir.dims import MAX_DIM, symbols
+from netc.ir.dims import IMAGE, MAX_DIM, symbols
 from netc.ir.types import TensorType
-
-_IMAGE = 224  # pixels of a height or width left open
 
 
 def usual_sizes(
     types: Iterable[TensorType], batch: int, usual: Mapping[str, int]
 ) -> dict[str, int]:
     """A size for every symbol: that of the file the net comes from, the batch, or an image's."""
-    return sizes_where(types, lambda axis: _IMAGE if axis else batch) | dict(usual)
+    return sizes_where(types, lambda axis: IMAGE if axis else batch) | dict(usual)
 
 
 def noted_sizes(notes: Mapping[str, Any]) -> dict[str, int]:

@@ -14,6 +14,7 @@ from netc.codegen.packing import pack, packed_count
 from netc.ir.op import Array
 from netc.ir.plan import ALIGN, WeightArg
 
+_AS_IT_IS = ("raw",)
 _SAMPLE = 4096  # bytes of an array that tell it from most others
 
 
@@ -23,6 +24,7 @@ class _Piece:
 
     array: Array
     packing: Packing
+    size: int  # bytes there
 
     def same(self, array: Array) -> bool:
         """Whether an array of the same kind has the same bytes."""
@@ -43,7 +45,7 @@ class WeightStore:
 
     def add(self, array: Array) -> WeightArg:
         """The address of an array as it is; stored once however often it is added."""
-        return self._place(np.ascontiguousarray(array), ("raw",), array.nbytes)
+        return self._place(np.ascontiguousarray(array), _AS_IT_IS, array.nbytes)
 
     def packed(self, param: Array, packing: Packing) -> WeightArg:
         """The address of a parameter, packed in a way that `packing.unpack` can undo."""
@@ -63,11 +65,10 @@ class WeightStore:
         end = 0
         for at, piece in self._pieces.items():
             section[end:at] = 0
-            if piece.packing == ("raw",):
-                end = at + piece.array.nbytes
+            end = at + piece.size
+            if piece.packing == _AS_IT_IS:
                 section[at:end] = _bytes(piece.array)
             else:
-                end = at + 4 * packed_count(piece.packing, piece.array.shape)
                 pack(piece.array, piece.packing, section[at:end].view(np.float32))
         section[end:] = 0
 
@@ -77,14 +78,14 @@ class WeightStore:
             return WeightArg(0)
         data = _bytes(array)
         some = data[:: max(1, len(data) // _SAMPLE)].tobytes()
-        shape = array.shape if packing != ("raw",) else len(data)
+        shape = array.shape if packing != _AS_IT_IS else len(data)
         alike = self._alike.setdefault((array.dtype, shape, packing, some), [])
         for at in alike:
             if self._pieces[at].same(array):
                 return WeightArg(at)
         arg = self.zeros(size)
         alike.append(arg.offset)
-        self._pieces[arg.offset] = _Piece(array, packing)
+        self._pieces[arg.offset] = _Piece(array, packing, size)
         return arg
 
 

@@ -117,6 +117,9 @@ class Preprocessing:
             )
 
 
+OPTIONS = tuple(f.name for f in fields(Preprocessing))
+
+
 def preprocessing(given: Preprocessing | Mapping[str, Any] | None) -> Preprocessing | None:
     """Options as users give them, checked; None when there are none.
 
@@ -125,12 +128,11 @@ def preprocessing(given: Preprocessing | Mapping[str, Any] | None) -> Preprocess
     """
     if given is None or isinstance(given, Preprocessing):
         return given
-    known = {f.name for f in fields(Preprocessing)}
     found = {k: v for k, v in given.items() if v is not None}
     if not found:
         return None
-    for name in found.keys() - known:
-        fits = f"there are {', '.join(sorted(known))}"
+    for name in found.keys() - {*OPTIONS}:
+        fits = f"there are {', '.join(sorted(OPTIONS))}"
         raise UsageError(f"there is no option {clean(name)!r}", help=fits)
     for name, read in _READERS.items():
         if name in found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from netc.ir.dims import Dim, ceil_div, evaluate, product
+from netc.ir.dims import IMAGE, Dim, ceil_div, evaluate, product
 from netc.ir.filtering import operations
 from netc.ir.graph import Graph, Node, Value
 from netc.ir.ops.fused import Fused
@@ -78,9 +78,9 @@ def cost_on(node: Node, kind: str) -> Cost:
 
 
 def default_sizes(graph: Graph, sizes: Mapping[str, int] | None = None) -> dict[str, int]:
-    """A size for every symbol: as given, else usual, else 224 for H and W and 1 for the rest."""
+    """A size for every symbol: as given, else usual, else IMAGE for H and W and 1 for the rest."""
     names = frozenset().union(*(n.types[0].symbols for n in graph.inputs))
-    assumed = {s: 224 if s in ("H", "W") else 1 for s in sorted(names)}
+    assumed = {s: IMAGE if s in ("H", "W") else 1 for s in sorted(names)}
     return assumed | dict(graph.usual) | dict(sizes or {})
 
 

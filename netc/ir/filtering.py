@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from netc.ir.dims import Dim, ceil_div, evaluate
+from netc.ir.dims import IMAGE, Dim, ceil_div, evaluate
 from netc.ir.gemm_plan import BLOCK
 from netc.ir.graph import Node
 from netc.ir.ops.convolution import Conv
@@ -19,7 +19,6 @@ PLANES = SEEN * SEEN
 # Operations for each tile and channel: lines that are transformed, and those of a line.
 SPREAD, GATHER = 12 * 24, 10 * 16
 LEAST_CHANNELS, LEAST_TILES = 16, 9  # below, the sums take what the products save
-IMAGE = 224  # what a symbolic height or width is taken for
 
 
 def is_filtered(op: Conv, x: TensorType, w: TensorType) -> bool:
