@@ -216,12 +216,16 @@ def _pick(node: Node, first: int, cut: Cut) -> Follow | None:
 
 
 def _gather(node: Node, first: int, cut: Cut) -> Follow | None:
-    """Another axis than the one picked from; the index is read whole."""
+    """Another axis than the one picked from; the index is cut where the axis is its own too."""
     x, index = (v.type for v in node.inputs)
-    axis = axis_of(cast(Gather, node.op).axis, x.rank)
+    op = cast(Gather, node.op)
+    axis = axis_of(op.axis, x.rank)
     if first != 0 or cut.axis == axis:
         return None
-    return _alone(node, cut, cut.axis if cut.axis < axis else cut.axis - 1 + index.rank)
+    if cut.axis < op.batch:
+        return Follow((cut, cut), cut.axis, (op,) * len(cut.sizes))
+    later = index.rank - op.batch - 1
+    return _alone(node, cut, cut.axis if cut.axis < axis else cut.axis + later)
 
 
 Rule = Callable[[Node, int, Cut], "Follow | None"]

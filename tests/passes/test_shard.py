@@ -19,6 +19,7 @@ from netc.ir.interpret import interpret
 from netc.ir.machine import DeviceSpec, Link, Machine
 from netc.ir.ops.convolution import Conv, ConvTranspose, Fc
 from netc.ir.ops.devices import Copy
+from netc.ir.ops.indexing import Gather
 from netc.ir.text import show
 from netc.ir.types import f32
 from netc.passes.base import Context, Pass, run_passes
@@ -189,6 +190,19 @@ def test_equal_bit_by_bit(each: Pass) -> None:
         k: v.type for k, v in graph.outputs.items()
     }
     assert all(np.array_equal(before[k], now[k]) for k in before)
+
+
+def test_picks_of_each_item_go_with_it() -> None:
+    """gather(batch=1) of parts has parts of the index, so that no device reads another's."""
+    b = Builder()
+    x = b.input("x", f32[8, 3, 5])
+    best = b.argmax(b.relu(x), axis=2, top_k=2)
+    graph = b.graph("best", {"y": b.gather(b.affine(x, scale=2.0), best, axis=2, batch=2)})
+    after = sharded(graph, Replicate(TWO))
+    assert [n.device for n in after.nodes if isinstance(n.op, Gather)] == [*TWO]
+    assert count(after, Copy) <= 2 * 2
+    feed = {"x": np.random.default_rng(0).integers(-9, 9, (8, 3, 5)).astype(np.float32)}
+    assert np.array_equal(interpret(graph, feed)["y"], interpret(after, feed)["y"])
 
 
 def test_groups_on_devices_of_their_own_need_no_copies_between() -> None:

@@ -10,12 +10,18 @@ from netc.ir.ops.boxes import PriorBox
 from netc.ir.ops.convolution import PRODUCTS
 from netc.ir.ops.fused import Fused
 from netc.ir.ops.image import Unpool
-from netc.ir.ops.indexing import Gather, Pick
+from netc.ir.ops.indexing import Gather, Iota, Pick
 from netc.ir.ops.pooling import MaxPoolIndex
 from netc.ir.ops.reduction import Accuracy, ArgMax
 from netc.ir.ops.sources import Input, Param
 
-_EXACT = (MaxPoolIndex, ArgMax, Unpool, PriorBox)  # whose results are, or are found by, numbers
+_EXACT = (
+    MaxPoolIndex,
+    ArgMax,
+    Unpool,
+    PriorBox,
+    Iota,
+)  # whose results are, or are found by, numbers
 _LOOKED_UP = (Gather, Pick, Unpool, Accuracy)  # whose second operand is places
 
 Step: TypeAlias = tuple[Node, tuple[Value, ...], tuple[Value, ...]]
@@ -32,7 +38,7 @@ def exact_values(graph: Graph) -> frozenset[Value]:
     for node, inputs, outs in steps:
         if any(v in made for v in _data(node, inputs)):
             made.update(outs)
-        elif isinstance(node.op, MaxPoolIndex | ArgMax | PriorBox):
+        elif isinstance(node.op, MaxPoolIndex | ArgMax | PriorBox | Iota):
             made.add(outs[-1])
     sought: set[Value] = set()
     for node, inputs, outs in reversed(steps):

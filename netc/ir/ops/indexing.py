@@ -33,24 +33,33 @@ def whole(index: Array, size: int) -> tuple[Array, Array]:
 class Gather(Op, name="gather"):
     """Items of x along the axis, picked by an index tensor that takes the axis' place.
 
-    Indices are floats holding integers (rounded towards 0); one out of range gives NaN.
+    Indices are floats holding integers (rounded towards 0); one out of range gives NaN. The first
+    `batch` axes of the index are those of x: each item has picks of its own.
     """
 
     axis: int = 0
+    batch: int = 0
 
     def infer(self, x: TensorType, index: TensorType) -> TensorType:
         floats(x)
-        axis = axis_of(self.axis, x.rank)
-        return x.with_shape((*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]))
+        axis, batch = axis_of(self.axis, x.rank), self.batch
+        good = 0 <= batch <= min(axis, index.rank)
+        require(good, f"batch {batch} is not between 0 and axis {axis}, nor within {index}")
+        same = x.shape[:batch] == index.shape[:batch]
+        require(same, f"the index is {index}; its first {batch} axes are not those of {x}")
+        return x.with_shape((*x.shape[:axis], *index.shape[batch:], *x.shape[axis + 1 :]))
 
     def reference(self, x: Array, index: Array) -> Array:
-        axis = axis_of(self.axis, x.ndim)
-        at, legal = whole(index, x.shape[axis])
-        outer, inner = x.shape[:axis], x.shape[axis + 1 :]
-        if not x.shape[axis]:
-            return np.full((*outer, *index.shape, *inner), np.nan, x.dtype)
-        mask = legal.reshape((*index.shape, *(1 for _ in inner)))
-        return np.where(mask, np.take(x, at, axis), x.dtype.type(np.nan))
+        axis, batch = axis_of(self.axis, x.ndim), self.batch
+        size, before, after = x.shape[axis], x.shape[batch:axis], x.shape[axis + 1 :]
+        shape = (*x.shape[:axis], *index.shape[batch:], *after)
+        if not size:
+            return np.full(shape, np.nan, x.dtype)
+        items = math.prod(x.shape[:batch])
+        at, legal = whole(index.reshape(items, 1, math.prod(index.shape[batch:]), 1), size)
+        parts = x.reshape(items, math.prod(before), size, math.prod(after))
+        picked = np.take_along_axis(parts, at, 2)
+        return np.where(legal, picked, x.dtype.type(np.nan)).reshape(shape)
 
     samples = (
         case(f32[7, 5], f32[3, 4], draw=("normal", "index:7")),
@@ -61,7 +70,43 @@ class Gather(Op, name="gather"):
         case(f32[4, 5], f32[0], draw=("normal", "index:2")),
         case(f32[4], f32[()], draw=("normal", "index:6")),
         case(f32[4, 5], i64[3], draw=("normal", "index:4")),
+        case(f32[2, 5, 3], f32[2, 7], axis=1, batch=1, draw=("normal", "index:5")),
+        case(f32[2, 3, 5], f32[2, 3, 4], axis=2, batch=2, draw=("normal", "index:6")),
+        case(f32[2, 3, 5, 2], f32[2, 4], axis=-2, batch=1, draw=("normal", "index:5")),
+        case(f32[3, 5], f32[3], axis=1, batch=1, draw=("normal", "index:5")),
+        case(f32[0, 5], f32[0, 3], axis=1, batch=1),
         case(f32[4, 5], f32[3], axis=2, error="outside"),
+        case(f32[4, 5], f32[4, 3], batch=1, error="between 0 and axis 0"),
+        case(f32[4, 5], f32[3, 2], axis=1, batch=1, error="not those of f32[4,5]"),
+    )
+
+
+class Iota(Op, name="iota"):
+    """0, 1, 2, … along the axis for every element of x, whose values are not read."""
+
+    axis: int = 0
+
+    def infer(self, x: TensorType) -> TensorType:
+        floats(x)
+        axis_of(self.axis, x.rank)
+        return x
+
+    def reference(self, x: Array) -> Array:
+        axis = axis_of(self.axis, x.ndim)
+        along = np.arange(x.shape[axis], dtype=x.dtype)
+        return np.broadcast_to(np.expand_dims(along, self._others(axis, x.ndim)), x.shape).copy()
+
+    @staticmethod
+    def _others(axis: int, rank: int) -> tuple[int, ...]:
+        return tuple(a for a in range(rank) if a != axis)
+
+    samples = (
+        case(f32[3, 5]),
+        case(f32[2, 3, 4, 17], axis=1),
+        case(f32[7], axis=-1),
+        case(f32[0, 3], axis=1),
+        case(f32[1, 5]),
+        case(f32[2, 3], axis=2, error="outside"),
     )
 
 

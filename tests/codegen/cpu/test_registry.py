@@ -23,7 +23,7 @@ EXACT = {
     "gather", "pick", "im2col", "compact", "argmax", "max_pool", "max_pool_index", "unpool",
     "concat", "slice", "crop", "pad", "tile", "transpose", "reshape", "flatten", "to_blocked",
     "to_plain", "resize_nearest", "cast", "global_max_pool", "reduce_max", "relu", "abs",
-    "equal", "maximum", "minimum", "clip", "floor", "threshold", "where",
+    "equal", "maximum", "minimum", "clip", "floor", "threshold", "where", "iota",
 }  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def test_samples(level, name):
 
 TAILED = ("gather", "pick", "im2col", "argmax", "unpool", "max_pool_index", "stochastic_pool",
           "resize_bilinear", "random_uniform", "dropout", "prior_box", "accuracy_per_class",
-          "resize_nearest", "tile", "crop", "slice")  # fmt: skip
+          "resize_nearest", "tile", "crop", "slice", "iota")  # fmt: skip
 
 
 @pytest.mark.parametrize("level", LEVELS_HERE)

@@ -7,9 +7,11 @@ from netc.codegen.cpu.anchors.formula import Tail
 from netc.codegen.cpu.anchors.points import (
     NAN,
     Point,
+    counter,
     guarded,
     inside,
     lower_points,
+    number,
     whole_number,
 )
 from netc.codegen.cpu.anchors.units import units
@@ -19,7 +21,7 @@ from netc.codegen.cpu.lowering import Lowering, rule
 from netc.codegen.operand import Call, Kernel, Operand, row_major
 from netc.errors import UnsupportedError
 from netc.ir.dims import Dim, product
-from netc.ir.ops.indexing import Compact, Gather, Im2col, Pick
+from netc.ir.ops.indexing import Compact, Gather, Im2col, Iota, Pick
 from netc.ir.ops.windows import axis_of
 from netc.ir.types import DType
 
@@ -30,19 +32,35 @@ def lower_gather(ctx: Lowering, k: Kernel) -> Call:
     assert k.anchor is not None
     assert isinstance(k.anchor.op, Gather)
     x, index = k.anchor_operands()
-    axis = axis_of(k.anchor.op.axis, x.type.rank)
+    axis, batch = axis_of(k.anchor.op.axis, x.type.rank), k.anchor.op.batch
     own = plain_access(ctx, x, x.type.shape)
     picks = plain_access(ctx, index, index.type.shape)
-    still: tuple[Dim, ...] = (0,) * index.type.rank
+    still: tuple[Dim, ...] = (0,) * (index.type.rank - batch)
     before, after = own.strides[:axis], own.strides[axis + 1 :]
     source = Access(own.arg, own.dtype, (*before, *still, *after) or (0,))
-    chosen = (*(0,) * len(before), *picks.strides, *(0,) * len(after)) or (0,)
+    apart = (0,) * (axis - batch)
+    chosen = (*picks.strides[:batch], *apart, *picks.strides[batch:], *(0,) * len(after)) or (0,)
     at = Access(picks.arg, picks.dtype, chosen)
     numbers = (x.type.shape[axis], own.strides[axis] * own.dtype.size)
     dtype = index.type.dtype
     return lower_points(
         ctx, k, ("gather", dtype), (source, at), numbers, lambda p: _picked(p, dtype)
     )
+
+
+@rule(Iota)
+def lower_iota(ctx: Lowering, k: Kernel) -> Call:
+    """The place along the axis."""
+    assert k.anchor is not None
+    assert isinstance(k.anchor.op, Iota)
+    (x,) = k.anchor_operands()
+    axis = axis_of(k.anchor.op.axis, x.type.rank)
+    places = counter([int(a == axis) for a in range(x.type.rank)])
+    return lower_points(ctx, k, ("iota",), (places,), (), _place)
+
+
+def _place(p: Point) -> Val:
+    return p.f.cast("sitofp", number(p.f, p.addresses[0]), "float")
 
 
 @rule(Pick)

@@ -12,7 +12,7 @@ from netc.codegen.triton.formula import convert
 from netc.codegen.triton.lowering import Launch, Lowering, rule
 from netc.codegen.triton.source import Source
 from netc.ir.dims import Dim
-from netc.ir.ops.indexing import Gather, Im2col, Pick
+from netc.ir.ops.indexing import Gather, Im2col, Iota, Pick
 from netc.ir.ops.windows import axis_of
 from netc.ir.types import DType
 
@@ -52,10 +52,21 @@ def gather(ctx: Lowering, k: Kernel) -> Launch:
     assert k.anchor is not None
     assert isinstance(k.anchor.op, Gather)
     flat, (x, index) = Flat(ctx, k), k.anchor_operands()
-    axis = axis_of(k.anchor.op.axis, x.type.rank)
-    end = axis + index.type.rank
-    before, chosen, after = flat.coords[:axis], flat.coords[axis:end], flat.coords[end:]
+    axis, batch = axis_of(k.anchor.op.axis, x.type.rank), k.anchor.op.batch
+    end = axis + index.type.rank - batch
+    before, after = flat.coords[:axis], flat.coords[end:]
+    chosen = [*before[:batch], *flat.coords[axis:end]]
     return _picked(flat, x, index, chosen, (before, after))
+
+
+@rule(Iota)
+def iota(ctx: Lowering, k: Kernel) -> Launch:
+    """The place along the axis."""
+    assert k.anchor is not None
+    assert isinstance(k.anchor.op, Iota)
+    flat = Flat(ctx, k)
+    axis = axis_of(k.anchor.op.axis, len(flat.shape))
+    return flat.finish({k.anchor.out: flat.src.let(f"({flat.index(axis)}).to(tl.float32)")})
 
 
 @rule(Pick)
