@@ -97,6 +97,7 @@ def test_ties() -> None:
     x = [[1.0, 3.0, 3.0, 2.0, 3.0]]
     same(of("argmax", x, axis=1, top_k=4), [[4, 2, 1, 3]])
     same(of("argmax", x, top_k=2, values=True), [[[4, 2], [3, 3]]])
+    same(of("argmax", x, axis=1, top_k=4, first=True), [[1, 2, 4, 3]])
     same(of("argmax", [[NAN, 5.0]], axis=1), [[0]])
     same(of("accuracy", x, [1.0]), 0)
     same(of("accuracy", x, [1.0], top_k=3), 1)

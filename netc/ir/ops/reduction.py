@@ -88,7 +88,8 @@ class ReduceMax(Reduce, name="reduce_max"):
 
 
 class ArgMax(Op, name="argmax"):
-    """The `top_k` largest in falling order; equal ones from the highest index down.
+    """The `top_k` largest in falling order; equal ones from the highest index down, or, with
+    `first`, from the lowest up.
 
     With an axis, its size becomes top_k and the result is indices (as floats), or values. Without,
     each item of axis 0 is searched whole: [n, 1, top_k], or [n, 2, top_k] of indices and values,
@@ -99,6 +100,7 @@ class ArgMax(Op, name="argmax"):
     axis: int | None = None
     top_k: int = 1
     values: bool = False
+    first: bool = False
 
     def infer(self, x: TensorType) -> TensorType:
         floats(x)
@@ -115,7 +117,11 @@ class ArgMax(Op, name="argmax"):
         whole = self.axis is None
         flat = x.shape[0], math.prod(x.shape[1:])
         rows = x.reshape(flat) if whole else np.moveaxis(x, self.axis or 0, -1)
-        order = np.argsort(rows, -1, kind="stable")[..., ::-1][..., : self.top_k]
+        if self.first:
+            rising = rows.shape[-1] - 1 - np.argsort(rows[..., ::-1], -1, kind="stable")
+        else:
+            rising = np.argsort(rows, -1, kind="stable")
+        order = rising[..., ::-1][..., : self.top_k]
         best = np.take_along_axis(rows, order, -1)
         if not whole:
             found = best if self.values else order.astype(x.dtype)
@@ -134,7 +140,13 @@ class ArgMax(Op, name="argmax"):
         case(f32[2, 3, 4, 5], top_k=3, values=True, draw=("index:7",)),
         case(f32[2, 3, 4, 5], top_k=2, draw=("distinct",)),
         case(f32[2, 7, 2], axis=1, top_k=7, draw=("index:2",)),
+        case(f32[2, 5, 3, 3], axis=1, first=True, draw=("index:3",)),
+        case(f32[2, 3, 4, 5], top_k=17, values=True, first=True, draw=("index:3",)),
+        case(f32[37, 3], axis=0, top_k=36, draw=("index:3",)),
+        case(f32[37], axis=-1, top_k=37, first=True, draw=("index:3",)),
+        case(f32[3, 2, 11, 5], axis=2, top_k=8, values=True),
         case(f32[0, 4], axis=1),
+        case(f32[0, 9], axis=1, top_k=9),
         case(f32[7], axis=0, values=True),
         case(f32[3, 4], top_k=5, error="between 1 and 4"),
         case(f32[3, 4], top_k=0, error="top_k 0"),

@@ -22,7 +22,7 @@ from netc.codegen.cpu.gemm import GemmFamily
 from netc.codegen.cpu.library import build_image
 from netc.codegen.cpu.lowering import Lowering
 from netc.codegen.cpu.target import LEVELS, native
-from netc.codegen.operand import BLOCK, WEIGHTS, Call, Kernel, Operand, row_major
+from netc.codegen.operand import BLOCK, SCRATCH, WEIGHTS, Call, Kernel, Operand, row_major
 from netc.ir.dims import Dim, ceil_div, evaluate, product
 from netc.ir.graph import Builder, Graph, Node
 from netc.ir.interpret import interpret
@@ -142,12 +142,13 @@ class Compiled:
     keep: list[Any] = field(default_factory=list)
 
     def block(self, call: Call, buffers: Sequence[Memory]) -> np.ndarray:
-        """The argument block of a call."""
+        """The argument block of a call; its scratch memory is the last of the buffers."""
         return np.array([self._word(a, buffers) for a in call.args] or [0], np.int64)
 
     def _word(self, arg: Any, buffers: Sequence[Memory]) -> int:
         match arg:
             case BufferArg(buffer, offset):
+                buffer = -1 if buffer == SCRATCH else buffer
                 return buffers[buffer].address + evaluate(offset, self.sizes)
             case WeightArg(offset):
                 return int(self.weights.ctypes.data) + offset
@@ -171,10 +172,12 @@ class Compiled:
     def do(self, calls: Sequence[Call], buffers: Sequence[Memory], threads: int) -> None:
         """Some calls."""
         for call in calls:
-            block = self.block(call, buffers)
+            scratch = Memory(evaluate(call.scratch, self.sizes))
+            block = self.block(call, [*buffers, scratch])
             entry = _ENTRY(self.mapping.entry(self.symbols[call.symbol]))
             for tid in reversed(range(threads)):
                 entry(block.ctypes.data, tid, threads)
+            assert scratch.canary(), "written before scratch memory"
 
 
 def _table(part: Any, sizes: dict[str, int]) -> np.ndarray:
@@ -318,6 +321,14 @@ def draw(type: TensorType, kind: str, rng: np.random.Generator) -> np.ndarray:
     return rng.normal(size=shape).astype(np.float32)
 
 
+def odd(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Normal numbers among special ones, each of which there is often."""
+    rng = np.random.default_rng(seed)
+    special = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.5, -1.5], np.float32)
+    x = rng.standard_normal(shape).astype(np.float32)
+    return np.where(rng.random(shape) < 0.6, rng.choice(special, shape), x)
+
+
 def drawn(case: Case, seed: int = 0) -> list[np.ndarray]:
     """Arrays for the inputs of a sample."""
     rng = np.random.default_rng(seed)
@@ -353,5 +364,5 @@ def tuple_of(op: Op, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 __all__ = [
     "LEVELS_HERE", "Bench", "Where", "blocks_of", "body_of", "ceil_div", "close", "draw", "drawn",
-    "expected", "plain_of", "tuple_of",
+    "expected", "odd", "plain_of", "tuple_of",
 ]  # fmt: skip

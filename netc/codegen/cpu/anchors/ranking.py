@@ -6,18 +6,24 @@ below them the index, which settles ties.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from netc.codegen.cpu.anchors.access import Access, Args, plain_access
+from netc.codegen.cpu.anchors.heaps import FULL, Heap
 from netc.codegen.cpu.anchors.points import inside, whole_number, with_tail
-from netc.codegen.cpu.anchors.units import units
+from netc.codegen.cpu.anchors.units import share, units
 from netc.codegen.cpu.emit import FALSE, TRUE, Function, Val
 from netc.codegen.cpu.lowering import Lowering, rule
-from netc.codegen.operand import Call, Kernel, row_major
-from netc.ir.dims import Dim, product
+from netc.codegen.operand import SCRATCH, Call, Kernel, row_major
+from netc.ir.dims import Dim, least, most, product
 from netc.ir.ops.reduction import Accuracy, AccuracyPerClass, ArgMax
 from netc.ir.ops.windows import axis_of
+from netc.ir.plan import BufferArg
 from netc.ir.types import DType
 
-_HIGHEST = (1 << 63) - 1
+FEW = 2  # results of a row up to which it is searched anew for each
+HEAPS = 256  # at most, for any number of rows; each serves some of them
+_LAST = 0xFFFFFFFE  # the highest index: below it, no key is FULL
 
 
 def order_key(f: Function, x: Val) -> Val:
@@ -30,7 +36,7 @@ def order_key(f: Function, x: Val) -> Val:
 
 @rule(ArgMax)
 def lower_argmax(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
-    """Each row is searched once for every result it gives, below the one before."""
+    """Few results of a row are searched for one after the other, many are kept in a heap."""
     assert k.anchor is not None
     op = k.anchor.op
     assert isinstance(op, ArgMax)
@@ -52,43 +58,117 @@ def lower_argmax(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     args.access(Access(out.pointer(), out.type.dtype, given))
     for d in (outer, inner, size, op.top_k):
         args.size(d)
-    both = op.axis is None and op.values
-    values = op.axis is not None and op.values
-    symbol = ctx.code(("argmax", both, values), lambda f: _emit_argmax(f, both, values))
-    return with_tail(ctx, k, Call(symbol, tuple(args.items)))
+    form = _Form(op.axis is None and op.values, op.axis is not None and op.values, op.first)
+    if op.top_k <= FEW:
+        symbol = ctx.code(("argmax", form), lambda f: _Search(f, form).search())
+        return with_tail(ctx, k, Call(symbol, tuple(args.items)))
+    depth = op.top_k.bit_length() - 1
+    heaps = least(most(outer * inner, 1), HEAPS)
+    args.add(BufferArg(SCRATCH))
+    args.size(heaps)
+    args.size(depth)
+    symbol = ctx.code(("argmax in heaps", form), lambda f: _Search(f, form).select())
+    return with_tail(ctx, k, Call(symbol, tuple(args.items), scratch=heaps * (16 << depth)))
 
 
-def _emit_argmax(f: Function, both: bool, values: bool) -> None:
-    args = f.args[0]
-    source, target = f.slot(args, 0, "ptr"), f.slot(args, 5, "ptr")
-    steps = [f.slot(args, 1 + i) for i in range(3)]
-    given = [f.slot(args, 6 + i) for i in range(4)]
-    outer, inner, size, count = (f.slot(args, 11 + i) for i in range(4))
-    with units(f, [outer, inner]) as (i, j):
-        row = f.gep(f.gep(source, f.mul(i, steps[0])), f.mul(j, steps[1]))
-        out = f.gep(f.gep(target, f.mul(i, given[0])), f.mul(j, given[1]))
-        with f.loop(0, count, carry=[f.const(_HIGHEST)]) as turn:
-            best = _next_below(f, row, steps[2], size, turn.values[0])
-            here = f.gep(out, f.mul(turn.index, given[2]))
-            number = f.and_(best, 0xFFFFFFFF)
-            value = f.load("float", f.gep(row, f.mul(number, steps[2])))
-            index = f.cast("sitofp", number, "float")
-            f.store(value if values else index, here)
-            if both:
-                f.store(value, f.gep(here, given[3]))
-            turn.next([best])
-    f.ret()
+@dataclass(frozen=True)
+class _Form:
+    """What the code of a search depends on."""
+
+    both: bool  # indices, and values beside them
+    values: bool  # instead of indices
+    first: bool  # the lowest index wins a tie
 
 
-def _next_below(f: Function, row: Val, step: Val, size: Val, limit: Val) -> Val:
-    """The largest (key, index) of a row that is below `limit`."""
-    with f.loop(0, size, carry=[f.const(-(1 << 63))]) as turn:
-        value = f.load("float", f.gep(row, f.mul(turn.index, step)))
-        key = f.shl(f.sext(order_key(f, value)), 32)
-        both = f.or_(key, turn.index)
-        fits = f.and_(f.icmp("slt", both, limit), f.icmp("sgt", both, turn.values[0]))
-        turn.next([f.select(fits, both, turn.values[0])])
-    return turn.results[0]
+class _Search:
+    """The largest of rows, as keys: an element's order above its index, or what is left of it."""
+
+    def __init__(self, f: Function, form: _Form) -> None:
+        self.f, self.form = f, form
+        args = f.args[0]
+        self.source, self.target = f.slot(args, 0, "ptr"), f.slot(args, 5, "ptr")
+        self.steps = [f.slot(args, 1 + i) for i in range(3)]
+        self.given = [f.slot(args, 6 + i) for i in range(4)]
+        self.outer, self.inner, self.size, self.count = (f.slot(args, 11 + i) for i in range(4))
+
+    def search(self) -> None:
+        """Search each row once for every result it gives, below the one before."""
+        f = self.f
+        with units(f, [self.outer, self.inner]) as (i, j):
+            row, out = self._row(i, j)
+            with f.loop(0, self.count, carry=[f.const(FULL)]) as turn:
+                best = self._next_below(row, turn.values[0])
+                self._put(row, best, out, turn.index)
+                turn.next([best])
+        f.ret()
+
+    def select(self) -> None:
+        """Read each row once, and keep the largest so far; their least is what others must beat.
+
+        A heap serves rows that follow one another, whichever thread they are done by.
+        """
+        f = self.f
+        scratch = f.slot(f.args[0], 15, "ptr")
+        heaps, depth = (f.slot(f.args[0], 16 + i) for i in range(2))
+        with units(f, [heaps]) as (number,):
+            heap = Heap(f, f.gep(scratch, f.shl(number, f.add(depth, 4))), depth)
+            heap.clear()
+            start, stop = share(f, f.mul(self.outer, self.inner), number, heaps)
+            with f.loop(start, stop) as turn:
+                row = self._row(f.sdiv(turn.index, self.inner), f.srem(turn.index, self.inner))
+                self._select(heap, *row)
+        f.ret()
+
+    def _select(self, heap: Heap, row: Val, out: Val) -> None:
+        """The largest of a row in falling order, by a heap that is left as it was."""
+        f = self.f
+        with f.loop(0, self.count) as turn:
+            heap.set(f.add(turn.index, 1), self._key(row, turn.index))
+        heap.order()
+        with f.loop(self.count, self.size, carry=[heap.top()]) as turn:
+            key = self._key(row, turn.index)
+            with f.if_(f.icmp("sgt", key, turn.values[0])) as side:
+                heap.replace_top(key)
+                side.give([heap.top()])
+                side.otherwise()
+                side.give(turn.values)
+            turn.next(side.results)
+        with f.loop(0, self.count) as turn:
+            self._put(row, heap.top(), out, f.sub(f.sub(self.count, 1), turn.index))
+            heap.replace_top(FULL)
+
+    def _row(self, i: Val, j: Val) -> tuple[Val, Val]:
+        """Where a row begins, and what it gives."""
+        f = self.f
+        row = f.gep(f.gep(self.source, f.mul(i, self.steps[0])), f.mul(j, self.steps[1]))
+        return row, f.gep(f.gep(self.target, f.mul(i, self.given[0])), f.mul(j, self.given[1]))
+
+    def _key(self, row: Val, index: Val) -> Val:
+        f = self.f
+        value = f.load("float", f.gep(row, f.mul(index, self.steps[2])))
+        low = f.sub(_LAST, index) if self.form.first else index
+        return f.or_(f.shl(f.sext(order_key(f, value)), 32), low)
+
+    def _next_below(self, row: Val, limit: Val) -> Val:
+        """The largest key of a row that is below `limit`."""
+        f = self.f
+        with f.loop(0, self.size, carry=[f.const(-(1 << 63))]) as turn:
+            key = self._key(row, turn.index)
+            fits = f.and_(f.icmp("slt", key, limit), f.icmp("sgt", key, turn.values[0]))
+            turn.next([f.select(fits, key, turn.values[0])])
+        return turn.results[0]
+
+    def _put(self, row: Val, key: Val, out: Val, place: Val) -> None:
+        """Store what a key stands for as the result at a place."""
+        f = self.f
+        low = f.and_(key, 0xFFFFFFFF)
+        number = f.sub(_LAST, low) if self.form.first else low
+        here = f.gep(out, f.mul(place, self.given[2]))
+        value = f.load("float", f.gep(row, f.mul(number, self.steps[2])))
+        index = f.cast("sitofp", number, "float")
+        f.store(value if self.form.values else index, here)
+        if self.form.both:
+            f.store(value, f.gep(here, self.given[3]))
 
 
 @rule(Accuracy, AccuracyPerClass)

@@ -6,6 +6,7 @@ below them the index, which settles ties.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from netc.codegen.operand import Kernel, Operand
@@ -19,27 +20,36 @@ from netc.ir.gpu_code import Variant
 from netc.ir.ops.reduction import Accuracy, AccuracyPerClass, ArgMax
 from netc.ir.ops.windows import axis_of
 
+FEW = 8  # results of a row up to which it is searched anew for each
+COUNTING = (64, 128, 16), (64, 32, 4)  # elements ranked, those compared with at once, warps
 _LOWEST, _HIGHEST = -(1 << 63), (1 << 63) - 1
 _TOP = 0x7FFFFFFF
 
 
 @rule(ArgMax)
 def argmax(ctx: Lowering, k: Kernel) -> Launch:
-    """Each row is searched once for every result it gives, below the one before."""
+    """Few results of a row are searched for one after the other, many are placed by their ranks."""
     assert k.anchor is not None
-    op, (x,) = k.anchor.op, k.anchor_operands()
+    op, x = k.anchor.op, k.anchor.inputs[0]
     assert isinstance(op, ArgMax)
     rank = x.type.rank
     along = range(1, rank) if op.axis is None else [axis_of(op.axis, rank)]
-    rows = Rows(ctx, k, x.type.shape, along, [x], merge=False)
+    return (_search if op.top_k <= FEW else _count)(ctx, k, op, along)
+
+
+def _search(ctx: Lowering, k: Kernel, op: ArgMax, along: Sequence[int]) -> Launch:
+    """Each row is searched once for every result it gives, below the one before."""
+    assert k.anchor is not None
+    x = k.anchor.inputs[0]
+    rows = Rows(ctx, k, x.type.shape, along, k.anchor_operands(), merge=False)
     src = rows.src
 
     def keys(chunk: Chunk) -> str:
-        value = rows.value(k.anchor.inputs[0], chunk, "0.0")  # type: ignore[union-attr]
+        value = rows.value(x, chunk, "0.0")
         places = [chunk.coords[a] for a in along]
         index = ravelled(src, places, [x.type.shape[a] for a in along])
-        both = src.let(f"({_ordered(src, value)} << 32) | ({chunk.index} * 0 + {index})")
-        return src.let(f"tl.where({chunk.inside}, {both}, {_LOWEST})")
+        key = _key(src, op, value, f"({chunk.index} * 0 + {index})")
+        return src.let(f"tl.where({chunk.inside}, {key}, {_LOWEST})")
 
     if rows.whole:
         with rows.chunks() as chunk:
@@ -54,25 +64,83 @@ def argmax(ctx: Lowering, k: Kernel) -> Launch:
         src.line("bits = (limit >> 32).to(tl.int32)")
         src.line(f"bits = bits ^ ((bits >> 31) & {_TOP})")
         src.line("value = bits.to(tl.float32, bitcast=True)")
-        src.line("number = (limit & 0xFFFFFFFF).to(tl.float32)")
-        _put(rows, op)
+        src.line(f"number = {_low(op, '(limit & 0xFFFFFFFF)')}.to(tl.float32)")
+        _put(rows.body, op, rows.coords, Coord("turn"), rows.tile)
     return rows.launch()
 
 
-def _put(rows: Rows, op: ArgMax) -> None:
-    """The results of one turn."""
-    k, turn = rows.k, Coord("turn")
+def _count(ctx: Lowering, k: Kernel, op: ArgMax, along: Sequence[int]) -> Launch:
+    """An element's rank is how many of its row are larger; a program ranks some of one row."""
     assert k.anchor is not None
-    out = k.anchor.out
+    x, src = k.anchor.inputs[0], Source()
+    body, shape = Body(ctx, src, k), x.type.shape
+    (size,) = (d for d in (product(shape[a] for a in along),) if isinstance(d, int))
+    kept = [a for a in range(len(shape)) if a not in along]
+    src.constant("BLOCK")
+    src.constant("CHUNK")
+    number = src.let(f"tl.program_id(0) // tl.cdiv({size}, BLOCK)")
+    row = [Coord("0")] * len(shape)
+    for a, c in zip(kept, unravelled(src, number, [shape[a] for a in kept], ""), strict=True):
+        row[a] = c
+
+    def keys(index: str, part: str) -> tuple[str, str]:
+        """The elements at places of the row, and their keys, the lowest outside."""
+        inside = src.let(f"{index} < {size}")
+        coords = list(row)
+        found = unravelled(src, index, [shape[a] for a in along], part)
+        for a, c in zip(along, found, strict=True):
+            coords[a] = c
+        value = body.at(x, coords, Tile({part: inside}, index), {})
+        return value, src.let(f"tl.where({inside}, {_key(src, op, value, index)}, {_LOWEST})")
+
+    first = src.let(f"tl.program_id(0) % tl.cdiv({size}, BLOCK) * BLOCK")
+    own = src.let(f"{first} + tl.arange(0, BLOCK)[:, None]")
+    value, key = keys(own, "row")
+    src.line("larger = tl.zeros((BLOCK, CHUNK), tl.int32)")
+    with src.block(f"for start in range(0, {size}, CHUNK):"):
+        _, others = keys(src.let("start + tl.arange(0, CHUNK)[None, :]"), "col")
+        src.line(f"larger += ({others} > {key}).to(tl.int32)")
+    src.line("rank = tl.sum(larger, 1, keep_dims=True)")
+    src.line(f"value = {value}")
+    src.line(f"number = {own}.to(tl.float32)")
+    tile = Tile({"row": src.let(f"({own} < {size}) & (rank < {op.top_k})")}, "rank")
+    _put(body, op, row, Coord("rank", "row"), tile)
+    return ctx.launch(src, (size, product(shape[a] for a in kept)), _variants(size))
+
+
+def _variants(size: int) -> list[Variant]:
+    """The tiles of COUNTING, no larger than a row of this size, and no more warps than they use."""
+    top = power_of_two(size)
+    tiles = dict.fromkeys((min(b, top), min(c, top), w) for b, c, w in COUNTING)
+    variants = (
+        Variant((b, 1), (("BLOCK", b), ("CHUNK", c)), warps=min(w, max(1, b * c // 256)))
+        for b, c, w in tiles
+    )
+    return list(dict.fromkeys(variants))
+
+
+def _put(body: Body, op: ArgMax, row: Sequence[Coord], turn: Coord, tile: Tile) -> None:
+    """The names `number` and `value` as the results of a turn, where the row is along its axes."""
+    assert body.k.anchor is not None
+    out = body.k.anchor.out
     if op.axis is not None:
-        axis = axis_of(op.axis, len(rows.shape))
-        coords = [*rows.coords[:axis], turn, *rows.coords[axis + 1 :]]
-        rows.body.finish(coords, rows.tile, {out: "value" if op.values else "number"})
+        axis = axis_of(op.axis, len(row))
+        coords = [*row[:axis], turn, *row[axis + 1 :]]
+        body.finish(coords, tile, {out: "value" if op.values else "number"})
         return
     rest = [Coord("0")] * (out.type.rank - 3)
     for place, name in enumerate(("number", "value")[: 2 if op.values else 1]):
-        coords = [rows.coords[0], Coord(str(place)), turn, *rest]
-        rows.body.finish(coords, rows.tile, {out: name})
+        body.finish([row[0], Coord(str(place)), turn, *rest], tile, {out: name})
+
+
+def _key(src: Source, op: ArgMax, value: str, index: str) -> str:
+    """An i64 that orders as elements do, and where they are equal by their places."""
+    return src.let(f"({_ordered(src, value)} << 32) | {_low(op, index)}")
+
+
+def _low(op: ArgMax, index: str) -> str:
+    """The lower half of a key for an index, or the index for such a half."""
+    return f"({_TOP} - {index})" if op.first else index
 
 
 def _ordered(src: Source, x: str) -> str:
