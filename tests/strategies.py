@@ -32,7 +32,8 @@ MAX_SCALE = 1e3  # of any value
 
 JUMPS = {
     "accuracy", "accuracy_per_class", "argmax", "cast", "compact", "equal", "floor", "gather",
-    "max_pool_index", "pick", "stochastic_pool", "threshold", "unpool", "where",
+    "max_pool_index", "non_max_suppression", "pick", "stochastic_pool", "threshold", "unpool",
+    "where",
 }  # fmt: skip
 COPIES = {
     "abs", "concat", "crop", "flatten", "max_pool", "maximum", "minimum", "pad", "reduce_max",
@@ -55,11 +56,21 @@ def draw_array(type: TensorType, domain: str, rng: np.random.Generator, sizes: A
             out = (rng.permutation(math.prod(shape)).reshape(shape) - math.prod(shape) / 2) / 8
         case ["index", below]:
             out = rng.integers(0, int(below), shape)
+        case ["boxes"]:
+            out = clustered(shape, rng)
         case _:
             raise ValueError(domain)
     if type.dtype is DType.U8 and domain == "normal":
         out = rng.integers(0, 256, shape)
     return np.asarray(out, type.dtype.numpy)
+
+
+def clustered(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Boxes x0, y0, x1, y1 around a few places: many overlap by much, and many not at all."""
+    places = max(1, shape[-2] // 12)
+    centre = 8 * rng.integers(0, places, (*shape[:-1], 1)) + rng.random((*shape[:-1], 2))
+    half = rng.uniform(2, 4, (*shape[:-1], 2))
+    return np.concatenate([centre - half, centre + half], -1).astype(np.float32)
 
 
 def domain_of(sample: Case, i: int) -> str:

@@ -15,6 +15,7 @@ from typing import TypeAlias, cast
 from netc.ir.dims import Dim, product
 from netc.ir.graph import Node
 from netc.ir.op import Op
+from netc.ir.ops.boxes import NonMaxSuppression
 from netc.ir.ops.convolution import Conv, ConvTranspose, Fc, Windowed
 from netc.ir.ops.devices import AllGather, AllReduce
 from netc.ir.ops.elementwise import Cast
@@ -205,6 +206,11 @@ def _argmax(node: Node, first: int, cut: Cut) -> Follow | None:
     return None if cut.axis == axis_of(axis, node.types[0].rank) else _alone(node, cut)
 
 
+def _groups(node: Node, first: int, cut: Cut) -> Follow | None:
+    """Groups of boxes are independent."""
+    return _alone(node, cut) if cut.axis < node.types[0].rank - 1 else None
+
+
 def _pick(node: Node, first: int, cut: Cut) -> Follow | None:
     """A row of x has its own labels, where these have an axis for the rows."""
     x, label = (v.type for v in node.inputs)
@@ -246,6 +252,7 @@ _RULES: tuple[tuple[type[Op] | tuple[type[Op], ...], Rule], ...] = (
     ((Reshape, Flatten), _reshaped),
     (Crop, _crop),
     (ArgMax, _argmax),
+    (NonMaxSuppression, _groups),
     (Pick, _pick),
     (Gather, _gather),
 )

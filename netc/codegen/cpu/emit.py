@@ -413,6 +413,8 @@ class Function:
         following = turn.following if turn.following is not None else turn.values
         advanced = self.add(turn.index, self.const(step, first.type))
         again = self.icmp("slt", advanced, last)
+        if turn.done is not None:
+            again = self.and_(again, self.xor(turn.done, TRUE))
         end = self.block
         self.emit(f"br {again}, label %{body}, label %{after}")
         rows = zip((turn.index, *turn.values), (first, *carry), (advanced, *following), strict=True)

@@ -14,12 +14,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class Loop:
-    """A counted loop in flight; `next` gives the carried values of the following turn."""
+    """A counted loop in flight; `next` gives the carried values of the following turn.
+
+    Where `done` is set, the turn in which it holds is the last.
+    """
 
     index: Val
     values: list[Val]
     results: list[Val] = field(default_factory=list)
     following: list[Val] | None = None
+    done: Val | None = None
 
     def next(self, values: Sequence[Val]) -> None:
         """The carried values as the next turn (and, after the last, the results) sees them."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 from netc.ir.graph import Graph, Node, Value
-from netc.ir.ops.boxes import PriorBox
+from netc.ir.ops.boxes import NonMaxSuppression, PriorBox
 from netc.ir.ops.convolution import PRODUCTS
 from netc.ir.ops.fused import Fused
 from netc.ir.ops.image import Unpool
@@ -44,6 +44,8 @@ def exact_values(graph: Graph) -> frozenset[Value]:
     for node, inputs, outs in reversed(steps):
         if isinstance(node.op, _LOOKED_UP):
             sought.add(inputs[1])
+        if isinstance(node.op, NonMaxSuppression):
+            sought.add(inputs[0])
         if any(v in sought for v in outs) and not isinstance(node.op, _EXACT):
             sought.update(_data(node, inputs))
     return frozenset(own | made | sought)
@@ -51,7 +53,7 @@ def exact_values(graph: Graph) -> frozenset[Value]:
 
 def _data(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
     """The operands whose digits a node's results have."""
-    if isinstance(node.op, PRODUCTS):
+    if isinstance(node.op, (*PRODUCTS, NonMaxSuppression)):
         return ()
     return inputs[:1] if isinstance(node.op, _LOOKED_UP) else inputs
 

@@ -7,8 +7,9 @@ from typing import TypeAlias
 
 import numpy as np
 
+from netc.ir.dims import Dim, product
 from netc.ir.op import Array, Op, case, require
-from netc.ir.ops.windows import Ints, known
+from netc.ir.ops.windows import Ints, floats, known
 from netc.ir.types import TensorType, f32
 
 Floats: TypeAlias = tuple[float, ...]
@@ -98,3 +99,67 @@ class PriorBox(Op, name="prior_box"):
              error="aspect_ratio (inf,) is not positive and finite"),
         case(f32[5, 3], f32[1, 3, 8, 8], min_size=(4.0,), error="four axes"),
     )  # fmt: skip
+
+
+class NonMaxSuppression(Op, name="non_max_suppression"):
+    """1 for each box that is kept, else 0: f32[…, t, 4], a group in falling order, to f32[…, t].
+
+    A box x0, y0, x1, y1 is kept unless it overlaps with a kept one before it by more than the
+    threshold: inter / (size(a) + size(b) − inter), where the boxes meet. `border` is 1 where boxes
+    are of whole pixels (Fast R-CNN), and is added to sides: size is (x1 − x0 + border)·(y1 − y0 +
+    border), or 0 where x1 < x0 or y1 < y0. The threshold begins as `overlap`; each box that is
+    kept multiplies it by `eta` while it is above 0.5 (SSD's bbox_util.cpp). A box with a NaN is
+    kept, and suppresses none.
+    """
+
+    overlap: float
+    border: float = 0.0
+    eta: float = 1.0
+
+    def infer(self, boxes: TensorType) -> TensorType:
+        floats(boxes)
+        fits = boxes.rank >= 2 and boxes.shape[-1] == 4
+        require(fits, f"boxes is {boxes}; f32[…, t, 4] is needed")
+        require(0 <= self.overlap <= 1, f"overlap {self.overlap} is not in [0, 1]")
+        require(0 <= self.border < math.inf, f"border {self.border} is not 0 or above, and finite")
+        require(0 < self.eta <= 1, f"eta {self.eta} is not in (0, 1]")
+        return boxes.with_shape(boxes.shape[:-1])
+
+    @np.errstate(all="ignore")
+    def reference(self, boxes: Array) -> Array:
+        groups, count = math.prod(boxes.shape[:-2]), boxes.shape[-2]
+        low, high = np.split(boxes.reshape(groups, count, 4), 2, axis=-1)
+        size = np.where((high < low).any(-1), 0, (high - low + self.border).prod(-1))
+        threshold = np.full((groups, 1), self.overlap, boxes.dtype)
+        kept = np.zeros((groups, count), bool)
+        for i in range(count):
+            here, before = slice(i, i + 1), slice(i)
+            side = np.minimum(high[:, here], high[:, before])
+            side = side - np.maximum(low[:, here], low[:, before]) + self.border
+            inter = np.where((side <= 0).any(-1), 0, side.prod(-1))
+            ratio = inter / (size[:, here] + size[:, before] - inter)
+            hit = kept[:, before] & (inter > 0) & (ratio > threshold)
+            kept[:, i] = ~hit.any(-1)
+            lower = kept[:, here] & (threshold > 0.5)
+            threshold = np.where(lower, threshold * boxes.dtype.type(self.eta), threshold)
+        return kept.reshape(boxes.shape[:-1]).astype(boxes.dtype)
+
+    def flops(self, boxes: TensorType) -> Dim:
+        count = boxes.shape[-2]
+        return product(boxes.shape[:-2]) * count * count * 5
+
+    samples = (
+        case(f32[17, 4], draw=("boxes",), overlap=0.3),
+        case(f32[2, 37, 4], draw=("boxes",), overlap=0.5, border=1.0),
+        case(f32[3, 1, 70, 4], draw=("boxes",), overlap=0.9, eta=0.8),
+        case(f32[2, 3, 5, 4], overlap=0.1),
+        case(f32[5, 1, 4], overlap=0.0),
+        case(f32[2, 0, 4], overlap=0.5),
+        case(f32[0, 3, 4], overlap=0.5),
+        case(f32[4], overlap=0.5, error="f32[…, t, 4] is needed"),
+        case(f32[2, 5], overlap=0.5, error="f32[…, t, 4] is needed"),
+        case(f32[2, 4], overlap=1.5, error="overlap 1.5 is not in [0, 1]"),
+        case(f32[2, 4], overlap=math.nan, error="overlap nan is not in [0, 1]"),
+        case(f32[2, 4], overlap=0.5, border=-1.0, error="border -1.0"),
+        case(f32[2, 4], overlap=0.5, eta=0.0, error="eta 0.0 is not in (0, 1]"),
+    )

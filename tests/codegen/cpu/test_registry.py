@@ -24,6 +24,7 @@ EXACT = {
     "concat", "slice", "crop", "pad", "tile", "transpose", "reshape", "flatten", "to_blocked",
     "to_plain", "resize_nearest", "cast", "global_max_pool", "reduce_max", "relu", "abs",
     "equal", "maximum", "minimum", "clip", "floor", "threshold", "where", "iota",
+    "non_max_suppression",
 }  # fmt: skip
 
 
@@ -64,7 +65,8 @@ def test_samples(level, name):
 
 TAILED = ("gather", "pick", "im2col", "argmax", "unpool", "max_pool_index", "stochastic_pool",
           "resize_bilinear", "random_uniform", "dropout", "prior_box", "accuracy_per_class",
-          "resize_nearest", "tile", "crop", "slice", "iota")  # fmt: skip
+          "resize_nearest", "tile", "crop", "slice", "iota",
+          "non_max_suppression")  # fmt: skip
 
 
 @pytest.mark.parametrize("level", LEVELS_HERE)

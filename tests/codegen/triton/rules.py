@@ -89,6 +89,11 @@ NETS: tuple[tuple[str, dict[str, int]], ...] = (
      {"N": 1, "H": 3, "W": 4, "A": 40, "B": 41}),
     ("(x: f32[N,8,H,W], z: f32[1,3,A,B]) -> prior_box(x, z, min_size=(10,))",
      {"N": 1, "H": 3, "W": 4, "A": 40, "B": 41}),
+    ("(x: f32[N,M,4]) -> exp(x) |> non_max_suppression(overlap=0.3, border=1) |> relu",
+     {"N": 2, "M": 9}),
+    ("(x: f32[N,H,W,4]) -> non_max_suppression(x, overlap=0.9, eta=0.5) |> affine(2, 1)",
+     {"N": 2, "H": 3, "W": 5}),
+    ("(x: f32[N,4], z: f32[N]) -> mul(non_max_suppression(x, overlap=0), z)", {"N": 9}),
     ("(x: f32[N,8,H,W]) -> dropout(x, seed=4) |> random_normal(seed=3)",
      {"N": 2, "H": 5, "W": 6}),
     *(

@@ -13,6 +13,7 @@ from netc.codegen.cpu.anchors import randoms as randoms
 from netc.codegen.cpu.anchors import ranking as ranking
 from netc.codegen.cpu.anchors import reductions as reductions
 from netc.codegen.cpu.anchors import softmax as softmax
+from netc.codegen.cpu.anchors import suppression as suppression
 from netc.codegen.cpu.anchors.elementwise import lower_elementwise
 from netc.codegen.cpu.lowering import RULES, Lowering
 from netc.codegen.operand import Call, Kernel
