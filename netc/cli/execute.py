@@ -38,6 +38,9 @@ def _loading(command: Any) -> Any:
 )
 @click.option("-o", "--output", "out", type=WRITTEN, help="Write the outputs to this .npz.")
 @click.option("--labels", type=EXISTING, help="Names of the classes, one a line.")
+@click.option(
+    "--draw", "draw_to", type=WRITTEN, help="Draw the boxes found onto the image, as PNG."
+)
 @click.option("--trace", "trace_to", type=WRITTEN, help="Write a trace for Perfetto, as JSON.")
 @_loading
 def run_command(
@@ -45,13 +48,14 @@ def run_command(
     inputs: tuple[str, ...],
     out: Path | None,
     labels: Path | None,
+    draw_to: Path | None,
     trace_to: Path | None,
     threads: int | None,
     sha256: str | None,
     trust: bool | None,
     **gpu: Any,
 ) -> None:
-    """Run MODEL once and print what it gives; with labels, the best five classes.
+    """Run MODEL once and print what it gives: the best five classes, or the boxes found.
 
     An image is given as numbers from 0 to 255, RGB; what else a net wants of it belongs in the
     net (netc compile --resize --mean --scale --channels).
@@ -59,12 +63,13 @@ def run_command(
     \b
     netc run model.bin --input data=x.npy --output out.npz
     netc run model.bin --input data=cat.jpg
+    netc run ssd.bin --input data=street.jpg --draw found.png
     """
     from netc import api
-    from netc.cli.feeds import read_feed, write_arrays
+    from netc.cli.feeds import pictures_of, read_feed, write_arrays
     from netc.frontend.labels import read_labels
 
-    names = read_labels(labels) if labels else None
+    given = read_labels(labels) if labels else None
     with progress(f"loading {clean(model.name)}"):
         exe = api.load(model, threads, trust, sha256, **gpu)
     feed = read_feed(inputs, exe.inputs)
@@ -79,11 +84,17 @@ def run_command(
             exe.run(arrays)
             got, steps = timed(exe, arrays)
             write_file(trace_to, [trace_json([steps]).encode()])
+    names = exe.labels if given is None else given
     if out is not None:
         write_arrays(out, got)
         say(f"{clean(out)}: {', '.join(f'{clean(k)} {list(v.shape)}' for k, v in got.items())}")
     else:
-        outputs(got, exe.labels if names is None else names)
+        outputs(got, names)
+    if draw_to is not None:
+        from netc.cli.detections import draw
+
+        count = draw(pictures_of(inputs, exe.inputs), got, names, draw_to)
+        say(f"{clean(draw_to)}: {count} boxes with a score of at least 0.5")
 
 
 @click.command("time")

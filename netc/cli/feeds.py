@@ -55,6 +55,13 @@ def read_feed(given: Sequence[str], inputs: Mapping[str, Spec]) -> Arrays:
     return feed
 
 
+def pictures_of(given: Sequence[str], inputs: Mapping[str, Spec]) -> list[Path]:
+    """The images among `NAME=FILE` words."""
+    from netc.cli.images import is_image
+
+    return [path for _, path in (_split(word, inputs) for word in given) if is_image(path)]
+
+
 def _enter(feed: Arrays, found: Arrays) -> None:
     """Add arrays to those there are; no input is given twice."""
     for name, array in found.items():

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from netc.errors import InputError, clean
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 MAX_PIXELS = 64_000_000
@@ -36,6 +39,20 @@ def read_image(path: Path, shape: tuple[int | str, ...], what: str) -> NDArray[n
 
 
 def _decode(path: Path, mode: str, height: int | str, width: int | str) -> NDArray[Any]:
+    from PIL import Image
+
+    image = upright(path, mode)
+    wanted = (
+        width if isinstance(width, int) else image.width,
+        height if isinstance(height, int) else image.height,
+    )
+    if wanted != image.size:
+        image = image.resize(wanted, Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def upright(path: Path, mode: str) -> PIL.Image.Image:
+    """The picture in a file, turned as its camera was held, in one of Pillow's modes."""
     from PIL import Image, ImageOps
 
     name = clean(path.name)
@@ -47,14 +64,7 @@ def _decode(path: Path, mode: str, height: int | str, width: int | str) -> NDArr
                 if pixels > MAX_PIXELS:
                     size = f"{image.width}×{image.height}"
                     raise InputError(f"{name} is {size}; at most {MAX_PIXELS:,} pixels are read")
-                upright = ImageOps.exif_transpose(image).convert(mode)
-        wanted = (
-            width if isinstance(width, int) else upright.width,
-            height if isinstance(height, int) else upright.height,
-        )
-        if wanted != upright.size:
-            upright = upright.resize(wanted, Image.Resampling.BILINEAR)
-        return np.asarray(upright)
+                return ImageOps.exif_transpose(image).convert(mode)
     except InputError:
         raise
     except Exception as e:  # decoders raise anything at all on damaged files

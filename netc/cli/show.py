@@ -139,14 +139,20 @@ def is_probability(row: NDArray[Any]) -> bool:
 
 
 def outputs(results: Mapping[str, NDArray[Any]], labels: Sequence[str]) -> None:
-    """Every output: the best classes where it is scores, a few values where it is not."""
+    """Every output: the best classes where it is scores, boxes, or a few values."""
+    from netc.cli.detections import is_found, listed
+
     tables = {name: _rows(array) for name, array in results.items()}
     widths = {rows.shape[1] for rows in tables.values()}
-    if labels and len(labels) not in widths:
+    found = any(map(is_found, results.values()))
+    if labels and len(labels) not in widths and not found:
         logging.getLogger("netc").warning("warning: no output has %d classes", len(labels))
     for name, array in results.items():
         rows, named = tables[name], tables[name].shape[1] == len(labels)
         say(f"{clean(name)}  {array.dtype}{list(array.shape)}")
+        if is_found(array):
+            say("\n".join(listed(array, labels)))
+            continue
         few = 0 < len(rows) <= 16
         if few and (named or (not labels and is_probability(rows[0]))):
             for i, row in enumerate(rows):

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 
 from netc.errors import Diagnostic, GraphError, UnsupportedError, WeightsError, clean
 from netc.frontend.caffe import (
+    layers_boxes,
     layers_common,
     layers_forks,
     layers_loss,
@@ -40,6 +41,7 @@ from netc.ir.ops.elementwise import Affine
 from netc.ir.types import DType, TensorType
 
 FAMILIES = (
+    layers_boxes,
     layers_common,
     layers_forks,
     layers_loss,

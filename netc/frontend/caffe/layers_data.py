@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from netc.frontend.caffe.layer import Layer, Result, layer
+from netc.frontend.caffe.layers_boxes import proposals
 from netc.frontend.caffe.layers_loss import euclidean_loss
 from netc.frontend.caffe.message import Message
 from netc.ir.graph import Value
@@ -157,5 +158,7 @@ def python(c: Layer) -> Result:
     module, name = p.text("module"), p.text("layer")
     if module == "pyloss" and name == "EuclideanLossLayer" and len(c.xs) == 2:
         return euclidean_loss(c)
+    if (module, name) == ("rpn.proposal_layer", "ProposalLayer"):
+        return proposals(c)
     what = f"it runs {module}.{name}, and netc runs no code that a net names"
     raise c.unsupported(what)

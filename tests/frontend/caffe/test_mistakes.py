@@ -168,7 +168,7 @@ def test_all_unsupported_layers_are_one_error() -> None:
     text += layer(
         "Pooling", "pooling_param { pool: AVE_EXC_PAD kernel_size: 2 }", name="p", top="p"
     )
-    text += layer("DetectionOutput", bottom="r", name="d", top="d")
+    text += layer("MultiBoxLoss", bottom="r", name="d", top="d")
     error = refused(read, text)
     assert isinstance(error, UnsupportedError)
     assert str(error).splitlines() == [
@@ -179,8 +179,8 @@ def test_all_unsupported_layers_are_one_error() -> None:
         "<prototxt>:7:19: error: layer p: pool takes MAX, AVE or STOCHASTIC, not AVE_EXC_PAD",
         "    pooling_param { pool: AVE_EXC_PAD kernel_size: 2 } }",
         "                    ^",
-        "<prototxt>:8:1: error: layer d of type DetectionOutput is not supported",
-        '  layer { name: "d" type: "DetectionOutput" bottom: "r" top: "d"',
+        "<prototxt>:8:1: error: layer d of type MultiBoxLoss is not supported",
+        '  layer { name: "d" type: "MultiBoxLoss" bottom: "r" top: "d"',
         "  ^",
     ]
 

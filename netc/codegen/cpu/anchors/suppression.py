@@ -36,9 +36,8 @@ def lower_suppression(ctx: Lowering, k: Kernel) -> Call:
     args.add(BufferArg(SCRATCH, 0))
     args.size(room)
     results.arguments(args)
-    symbol = ctx.code(
-        (repr(op), results.key, results.axes), lambda f: _Group(f, op, results).emit()
-    )
+    key = (repr(op), results.key, results.axes)
+    symbol = ctx.code(key, lambda f: _Group(f, op, results).emit())
     return Call(symbol, tuple(args.items), scratch=dims.most(1, dims.product(groups) * room))
 
 

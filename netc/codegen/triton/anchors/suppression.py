@@ -56,7 +56,7 @@ class _Groups:
         self.coords = [Coord(p) for p, _ in zip(places, self.groups, strict=False)]
         src.line(f"most = {scratch} + group * {count}")
         src.line(f"flags = {scratch} + ({groups} + group) * {count}")
-        with self._chunk("0") as (j, tile):
+        with self._chunk() as (j, tile):
             src.line(f"tl.store(most + {j}, tl.zeros_like({j}).to(tl.float32), mask={tile.like})")
             if self.whole:
                 self.others = self._boxes(Coord(j, "lane"), tile)
@@ -65,7 +65,7 @@ class _Groups:
         with src.block(f"for i in range({count}):"):
             self._turn()
         src.line("tl.debug_barrier()")
-        with self._chunk("0") as (j, tile):
+        with self._chunk() as (j, tile):
             flag = src.let(f"tl.load(flags + {j}, mask={tile.like}, other=0.0)")
             self.body.finish([*self.coords, Coord(j, "lane")], tile, {self.out: flag})
         extent = product(self.groups)
@@ -80,19 +80,21 @@ class _Groups:
         return [Variant((1,), (("CHUNK", c),), warps=warps, stages=1) for c, warps in sizes]
 
     @contextmanager
-    def _chunk(self, first: str, also: str = "") -> Iterator[tuple[str, Tile]]:
-        """The lines for the boxes from the chunk of `first` on: their numbers, what is inside."""
+    def _chunk(self, after: str = "") -> Iterator[tuple[str, Tile]]:
+        """The lines for a chunk of boxes, of all or of those after one: numbers, what is inside."""
         src, count = self.src, self.src.size(self.count)
         lane = "tl.arange(0, CHUNK)"
         if self.whole:
-            yield self._inside(src.let(lane), also)
+            yield self._inside(src.let(lane), after)
             return
         start = src.name()
+        first = f"{after} // CHUNK * CHUNK" if after else "0"
         with src.block(f"for {start} in range({first}, {count}, CHUNK):"):
-            yield self._inside(src.let(f"{start} + {lane}"), also)
+            yield self._inside(src.let(f"{start} + {lane}"), after)
 
-    def _inside(self, j: str, also: str) -> tuple[str, Tile]:
-        inside = self.src.let(f"({j} < {self.src.size(self.count)}){also.format(j=j)}")
+    def _inside(self, j: str, after: str) -> tuple[str, Tile]:
+        also = f" & ({j} > {after})" if after else ""
+        inside = self.src.let(f"({j} < {self.src.size(self.count)}){also}")
         return j, Tile({"lane": inside}, inside)
 
     def _turn(self) -> None:
@@ -102,7 +104,7 @@ class _Groups:
         src.line("tl.store(flags + i, kept.to(tl.float32))")
         with src.block("if kept:"):
             box = self._boxes(Coord("i"), Tile({}, "i"))
-            with self._chunk("i // CHUNK * CHUNK", " & ({j} > i)") as (j, tile):
+            with self._chunk("i") as (j, tile):
                 others = self.others if self.whole else self._boxes(Coord(j, "lane"), tile)
                 ratio = self._overlap(others, box)
                 known = src.let(f"tl.load(most + {j}, mask={tile.like}, other=0.0)")

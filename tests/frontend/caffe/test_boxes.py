@@ -1,0 +1,287 @@
+"""DetectionOutput and proposals against plain loops, as SSD and Faster R-CNN describe them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+import netc
+from netc.errors import NetcError
+from netc.ir.graph import Graph
+from netc.ir.interpret import interpret
+
+from .files import read
+from .test_layers import inputs
+
+Array = np.ndarray[Any, Any]
+Box = tuple[float, float, float, float]
+
+
+def overlap(a: Box, b: Box, border: float) -> float:
+    """The shared part of two boxes over what they cover together."""
+    wide = min(a[2], b[2]) - max(a[0], b[0]) + border
+    tall = min(a[3], b[3]) - max(a[1], b[1]) + border
+    if wide <= 0 or tall <= 0:
+        return 0.0
+    sizes = [(x[2] - x[0] + border) * (x[3] - x[1] + border) for x in (a, b)]
+    return wide * tall / (sum(sizes) - wide * tall)
+
+
+def best_apart(boxes: list[Box], order: list[int], limit: float, border: float) -> list[int]:
+    """Of boxes in this order those that no kept one before overlaps by more than the limit."""
+    kept: list[int] = []
+    for i in order:
+        if all(overlap(boxes[i], boxes[j], border) <= limit for j in kept):
+            kept.append(i)
+    return kept
+
+
+# ---- SSD ----------------------------------------------------------------------------------------
+
+
+class Ssd:
+    """A DetectionOutput of small sizes, its inputs, and what it must give."""
+
+    def __init__(self, seed: int, items: int = 1, classes: int = 4, priors: int = 40) -> None:
+        self.items, self.classes, self.priors = items, classes, priors
+        self.shared, self.encoded, self.code, self.background = True, False, "CENTER_SIZE", 0
+        self.limit, self.least, self.top, self.keep = 0.45, 0.3, 10, 12
+        rng = np.random.default_rng(seed)
+        middle, side = rng.uniform(0.2, 0.8, (priors, 2)), rng.uniform(0.1, 0.3, (priors, 2))
+        self.prior = np.concatenate([middle - side / 2, middle + side / 2], 1)
+        self.variance = np.tile([0.1, 0.1, 0.2, 0.2], (priors, 1))
+        self.rng = rng
+
+    def draw(self) -> dict[str, Array]:
+        """The three bottoms."""
+        own = 1 if self.shared else self.classes
+        self.loc = self.rng.normal(0, 0.5, (self.items, self.priors, own, 4))
+        self.conf = self.rng.permutation(self.items * self.priors * self.classes).reshape(
+            self.items, self.priors, self.classes
+        ) / (self.items * self.priors * self.classes)
+        both = np.stack([self.prior, self.variance]).reshape(1, 2, -1)
+        feed = {"loc": self.loc.reshape(self.items, -1), "prior": both}
+        feed["conf"] = self.conf.reshape(self.items, -1)
+        return {k: v.astype(np.float32) for k, v in feed.items()}
+
+    def text(self) -> str:
+        """The prototxt."""
+        own = 1 if self.shared else self.classes
+        fields = (
+            f"num_classes: {self.classes} background_label_id: {self.background} "
+            f"share_location: {str(self.shared).lower()} code_type: {self.code} "
+            f"variance_encoded_in_target: {str(self.encoded).lower()} keep_top_k: {self.keep} "
+            f"confidence_threshold: {self.least} "
+            f"nms_param {{ nms_threshold: {self.limit} top_k: {self.top} }}"
+        )
+        return (
+            inputs("loc", self.items, self.priors * own * 4)
+            + inputs("conf", self.items, self.priors * self.classes)
+            + inputs("prior", 1, 2, self.priors * 4)
+            + 'layer { name: "found" type: "DetectionOutput" bottom: "loc" bottom: "conf" '
+            f'bottom: "prior" top: "found" detection_output_param {{ {fields} }} }}\n'
+        )
+
+    def box(self, item: int, class_: int, i: int) -> Box:
+        """The box of default box i."""
+        x0, y0, x1, y1 = self.prior[i]
+        wide, tall = x1 - x0, y1 - y0
+        a, b, c, d = self.loc[item, i, 0 if self.shared else class_] * (
+            1 if self.encoded else self.variance[i]
+        )
+        if self.code == "CORNER":
+            return x0 + a, y0 + b, x1 + c, y1 + d
+        if self.code == "CORNER_SIZE":
+            return x0 + a * wide, y0 + b * tall, x1 + c * wide, y1 + d * tall
+        x, y = (x0 + x1) / 2 + a * wide, (y0 + y1) / 2 + b * tall
+        wide, tall = wide * math.exp(c), tall * math.exp(d)
+        return x - wide / 2, y - tall / 2, x + wide / 2, y + tall / 2
+
+    def wanted(self) -> list[list[float]]:
+        """The rows, image by image."""
+        rows: list[list[float]] = []
+        for item in range(self.items):
+            found: list[tuple[float, int, Box]] = []
+            for label in range(self.classes):
+                if label == self.background:
+                    continue
+                score = self.conf[item, :, label]
+                good = [i for i in range(self.priors) if score[i] > self.least]
+                order = sorted(good, key=lambda i: -score[i])
+                boxes = [self.box(item, label, i) for i in range(self.priors)]
+                order = order if self.top < 0 else order[: self.top]
+                kept = best_apart(boxes, order, self.limit, 0.0)
+                found += [(score[i], label, boxes[i]) for i in kept]
+            if self.keep >= 0:
+                found = sorted(found, key=lambda f: -f[0])[: self.keep]
+            found.sort(key=lambda f: (f[1], -f[0]))
+            rows += [[item, label, score, *box] for score, label, box in found]
+        return rows
+
+
+def variants() -> list[tuple[str, dict[str, Any]]]:
+    return [
+        ("plain", {}),
+        ("corner", {"code": "CORNER"}),
+        ("corner and size", {"code": "CORNER_SIZE"}),
+        ("own boxes", {"shared": False}),
+        ("encoded", {"encoded": True}),
+        ("all classes", {"background": -1}),
+        ("middle background", {"background": 2}),
+        ("last background", {"background": 3, "keep": 5}),
+        ("all kept", {"keep": -1}),
+        ("no limits", {"keep": -1, "top": -1}),
+        ("few", {"top": 3, "keep": 4}),
+        ("one", {"keep": 1}),
+        ("none", {"least": 2.0}),
+    ]
+
+
+def same_rows(got: Array, wanted: list[list[float]], room: int) -> None:
+    """The rows in front, and −1 behind them."""
+    assert got.shape == (1, 1, room, 7)
+    rows = got[0, 0]
+    np.testing.assert_allclose(rows[: len(wanted)], np.reshape(wanted, (-1, 7)), 1e-4, 1e-5)
+    assert (rows[len(wanted) :] == -1).all()
+
+
+@pytest.mark.parametrize("items", [1, 3])
+@pytest.mark.parametrize("each", [v for _, v in variants()], ids=[n for n, _ in variants()])
+def test_detection_output(each: dict[str, Any], items: int) -> None:
+    ssd = Ssd(7, items)
+    vars(ssd).update(each)
+    feed = ssd.draw()
+    classes = ssd.classes - (0 <= ssd.background < ssd.classes)
+    room = classes * (ssd.priors if ssd.top < 0 else ssd.top)
+    room = items * (room if ssd.keep < 0 else ssd.keep)
+    got = interpret(read(ssd.text()), feed)["found"]
+    same_rows(got, ssd.wanted(), room)
+
+
+def test_detection_output_compiled_for_any_batch() -> None:
+    ssd = Ssd(3)
+    exe = netc.compile(read(ssd.text(), shapes={"loc": ("N", 160), "conf": ("N", 160)}))
+    for items in (1, 2, 5):
+        ssd = Ssd(items, items)
+        same_rows(exe(**ssd.draw())["found"], ssd.wanted(), items * ssd.keep)
+
+
+def test_equal_scores_go_by_the_order_of_the_default_boxes() -> None:
+    ssd = Ssd(0, priors=6, classes=2)
+    vars(ssd).update(limit=1.0, top=4, keep=4)
+    feed = ssd.draw()
+    ssd.conf = np.full_like(ssd.conf, 0.5)
+    feed["conf"] = np.full_like(feed["conf"], 0.5)
+    same_rows(interpret(read(ssd.text()), feed)["found"], ssd.wanted(), 4)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("num_classes: 4", "", "num_classes is missing"),
+        ("num_classes: 4", "num_classes: 5", "bottom 1 is f32[1,160]; 40 default boxes have 200"),
+        ("keep_top_k: 12", "keep_top_k: 0", "keep_top_k must be at least 1"),
+        ("nms_threshold: 0.45", "nms_threshold: -1", "between 0 and 1"),
+        ("top_k: 10 }", "top_k: 10 eta: 2 }", "eta must be above 0"),
+        ("dim: 2 dim: 160", "dim: 3 dim: 160", "default boxes of known number"),
+        ("dim: 1 dim: 160 } } }\n", "dim: 1 dim: 16 } } }\n", "bottom 0 is f32[1,16]"),
+    ],
+)
+def test_mistakes(old: str, new: str, message: str) -> None:
+    text = Ssd(0).text()
+    assert old in text
+    with pytest.raises(NetcError, match="found") as e:
+        read(text.replace(old, new, 1))
+    assert message in str(e.value)
+
+
+# ---- Faster R-CNN -------------------------------------------------------------------------------
+
+
+def region_net(items: int, anchors: int, param: str, tops: str = 'top: "rois"') -> Graph:
+    """A net of one ProposalLayer over 5×7 cells."""
+    return read(
+        inputs("scores", items, 2 * anchors, 5, 7)
+        + inputs("moves", items, 4 * anchors, 5, 7)
+        + inputs("info", items, 3)
+        + 'layer { name: "p" type: "Python" bottom: "scores" bottom: "moves" bottom: "info" '
+        f"{tops} python_param {{ module: 'rpn.proposal_layer' layer: 'ProposalLayer' "
+        f'param_str: "{param}" }} }}\n'
+    )
+
+
+def regions(feed: dict[str, Array], item: int, scales: list[float]) -> list[list[float]]:
+    """(x0, y0, x1, y1, score) of every region, as py-faster-rcnn finds it."""
+    shapes = [(w * s, h * s) for w, h in ((23.0, 12.0), (16.0, 16.0), (11.0, 22.0)) for s in scales]
+    high, wide, scale = feed["info"][item]
+    found: list[tuple[float, Box]] = []
+    for y in range(5):
+        for x in range(7):
+            for a, (w, h) in enumerate(shapes):
+                dx, dy, dw, dh = feed["moves"][item, 4 * a : 4 * a + 4, y, x]
+                cx, cy = 16 * x + 8 + dx * w, 16 * y + 8 + dy * h
+                w, h = w * math.exp(dw), h * math.exp(dh)
+                x0, x1 = (min(max(v, 0), wide - 1) for v in (cx - w / 2, cx + w / 2))
+                y0, y1 = (min(max(v, 0), high - 1) for v in (cy - h / 2, cy + h / 2))
+                if x1 - x0 + 1 >= 16 * scale and y1 - y0 + 1 >= 16 * scale:
+                    score = feed["scores"][item, len(shapes) + a, y, x]
+                    found.append((score, (x0, y0, x1, y1)))
+    found.sort(key=lambda f: -f[0])
+    boxes = [box for _, box in found]
+    kept = best_apart(boxes, list(range(len(boxes)))[:6000], 0.7, 1.0)[:300]
+    return [[*boxes[i], found[i][0]] for i in kept]
+
+
+@pytest.mark.parametrize("items", [1, 2])
+@pytest.mark.parametrize(
+    ("param", "scales"),
+    [
+        ("'feat_stride': 16", [8.0, 16.0, 32.0]),
+        ("{'feat_stride': 16, 'scales': [2, 4]}", [2.0, 4.0]),
+        ("'feat_stride': 16 \\n'scales': !!python/tuple [1, 3]", [1.0, 3.0]),
+    ],
+)
+def test_proposals(param: str, scales: list[float], items: int) -> None:
+    rng = np.random.default_rng(items)
+    anchors = 3 * len(scales)
+    count = items * 2 * anchors * 35
+    feed = {
+        "scores": rng.permutation(count).reshape(items, -1, 5, 7) / count,
+        "moves": rng.normal(0, 0.3, (items, 4 * anchors, 5, 7)),
+        "info": np.array([[80, 112, 1.5], [70, 100, 0.5]])[:items],
+    }
+    feed = {k: v.astype(np.float32) for k, v in feed.items()}
+    graph = region_net(items, anchors, param, 'top: "rois" top: "probs"')
+    room = min(300, anchors * 35)
+    for out in (interpret(graph, feed), netc.compile(graph)(**feed)):
+        assert out["rois"].shape == (items * room, 5)
+        assert out["probs"].shape == (items * room, 1)
+        for item in range(items):
+            wanted = np.array(regions(feed, item, scales))
+            rows = out["rois"][item * room : (item + 1) * room]
+            probs = out["probs"][item * room : (item + 1) * room, 0]
+            assert (rows[: len(wanted), 0] == item).all()
+            np.testing.assert_allclose(rows[: len(wanted), 1:], wanted[:, :4], 1e-4, 1e-3)
+            np.testing.assert_allclose(probs[: len(wanted)], wanted[:, 4], 1e-5)
+            assert (rows[len(wanted) :] == [-1, 0, 0, 0, 0]).all()
+
+
+@pytest.mark.parametrize(
+    ("param", "message"),
+    [
+        ("'feat_stride': 16, 'use_clip': 0", "its param_str has 'use_clip'"),
+        ("'feat_stride': sixteen", "no list of names and numbers"),
+        ("'feat_stride': [__import__('os')]", "no list of names and numbers"),
+        ("'feat_stride': ['a']", "'feat_stride' is no number"),
+        ("'scales': [8, 16, 32]", "param_str needs 'feat_stride'"),
+        ("'feat_stride': 0", "numbers above 0"),
+        ("'feat_stride': 16, 'scales': [8]", "bottom 0 is f32[1,18,5,7]; 3 anchors need 6"),
+    ],
+)
+def test_wrong_parameters(param: str, message: str) -> None:
+    with pytest.raises(NetcError, match="layer p") as e:
+        region_net(1, 9, param)
+    assert message in str(e.value)
