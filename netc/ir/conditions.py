@@ -12,6 +12,7 @@ from netc.ir.ops.convolution import Conv, ConvTranspose
 from netc.ir.ops.fused import Fused
 from netc.ir.ops.indexing import Im2col
 from netc.ir.ops.pooling import Pool
+from netc.ir.ops.reduction import ArgMax
 from netc.ir.ops.shape import Crop, Slice
 from netc.ir.ops.windows import Ints, axis_of
 from netc.ir.plan import Condition
@@ -59,6 +60,8 @@ def _of(node: Node) -> Iterator[Condition]:
                 yield Condition(size - stop, 0, f"{name}: what is left behind its end")
             yield Condition(op.start, 0, f"{name}: where it starts")
             yield Condition(stop - op.start, 0, f"{name}: its length")
+        case ArgMax():
+            yield Condition(op.searched(shapes[0]), op.top_k, f"{name}: how many it searches")
         case Crop():
             starts = op.offsets(len(shapes[0]))
             for i in range(axis_of(op.axis, len(shapes[0])), len(shapes[0])):

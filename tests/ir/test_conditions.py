@@ -17,6 +17,8 @@ NODES = [
     "im2col(%x, kernel=(2, 4), stride=(3, 1)) : f32[N,24,(H+1)//3,W-3]",
     "slice(%x, axis=2, start=1, stop=4) : f32[N,3,3,W]",
     "conv_transpose(%x, %w, pad=(2, 3)) : f32[N,3,H-2,W-4]",
+    "argmax(%x, axis=3, top_k=5) : f32[N,3,H,5]",
+    "argmax(%x, top_k=20) : f32[N,1,20,1]",
     "crop(%x, %y, offset=(1, 0)) : f32[N,3,4,6]",
 ]
 

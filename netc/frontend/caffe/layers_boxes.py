@@ -220,7 +220,7 @@ def proposals(c: Layer) -> list[Value]:
     scores, moves, info = c.xs
     _fit(c, len(anchors))
     items = scores.type.shape[0]
-    height, width = c.size(2), c.size(3)
+    height, width = scores.type.shape[2:]
     every = height * width * len(anchors)
     image = [c.reshape(_columns(c, info, i), (info.type.shape[0], 1, 1, 1, -1)) for i in (0, 1)]
 
@@ -241,7 +241,9 @@ def proposals(c: Layer) -> list[Value]:
     object_ = c.reshape(c.b.transpose(object_, perm=(0, 2, 3, 1)), (items, every))
     large = c.reshape(large, (items, every))
     object_ = c.b.where(large, object_, c.constant(-math.inf))
-    order = ranked(c, object_, min(before, every))
+    if not isinstance(every, int) or every < before:  # room for all, however small the image is
+        object_ = c.b.pad(object_, before=(0, 0), after=(0, before), value=-math.inf)
+    order = ranked(c, object_, before)
     best = c.b.gather(object_, order, axis=1, batch=1)
     boxes = c.reshape(joined(c, low, high), (items, every, 4))
     near = c.b.gather(boxes, order, axis=1, batch=1)
@@ -254,7 +256,6 @@ def _first(c: Layer, good: Value, of: tuple[Value, Value], count: int) -> list[V
     """The first `count` good boxes of each image as rows that name it, and their scores."""
     items, every = good.type.shape
     assert isinstance(every, int)
-    count = min(count, every)
     none = c.constant(float(every))
     place = rising(c, c.b.where(good, c.b.iota(good, axis=1), none), count)
     real = c.b.formula(place, body=f"select(x0 < {every}, 1, 0)")

@@ -105,18 +105,25 @@ class ArgMax(Op, name="argmax"):
     def infer(self, x: TensorType) -> TensorType:
         floats(x)
         axis = axis_of(0 if self.axis is None else self.axis, x.rank)
-        size = product(x.shape[1:]) if self.axis is None else x.shape[axis]
-        (size,) = known((size,), "the size searched")
-        require(1 <= self.top_k <= size, f"top_k {self.top_k} is not between 1 and {size}")
+        size = self.searched(x.shape)
+        enough = not isinstance(size, int) or self.top_k <= size
+        require(self.top_k >= 1 and enough, f"top_k {self.top_k} is not between 1 and {size}")
         if self.axis is None:
             pairs = 2 if self.values else 1
             return x.with_shape((x.shape[0], pairs, self.top_k, *(1 for _ in x.shape[3:])))
         return x.with_shape((*x.shape[:axis], self.top_k, *x.shape[axis + 1 :]))
 
+    def searched(self, shape: tuple[Dim, ...]) -> Dim:
+        """How many elements each result is the largest of."""
+        if self.axis is None:
+            return product(shape[1:])
+        return shape[axis_of(self.axis, len(shape))]
+
     def reference(self, x: Array) -> Array:
         whole = self.axis is None
         flat = x.shape[0], math.prod(x.shape[1:])
         rows = x.reshape(flat) if whole else np.moveaxis(x, self.axis or 0, -1)
+        require(self.top_k <= rows.shape[-1], f"top_k {self.top_k} of {rows.shape[-1]} elements")
         if self.first:
             rising = rows.shape[-1] - 1 - np.argsort(rows[..., ::-1], -1, kind="stable")
         else:

@@ -57,6 +57,8 @@ NETS: tuple[tuple[str, dict[str, int]], ...] = (
     ("(x: f32[N,9000]) -> argmax(x, top_k=3, values=true)", {"N": 2}),
     ("(x: f32[N,8,3,4]) -> argmax(relu(x), top_k=5)", {"N": 2}),
     ("(x: f32[N,8,3,4]) -> argmax(relu(x), top_k=70, values=true, first=true) |> relu", {"N": 2}),
+    ("(x: f32[N,W]) -> argmax(x, axis=1, top_k=3)", {"N": 2, "W": 30}),
+    ("(x: f32[N,W]) -> argmax(x, axis=1, top_k=12, values=true)", {"N": 2, "W": 150}),
     ("(x: f32[N,137,H], z: f32[12,1]) -> add(argmax(x, axis=1, top_k=12), z)", {"N": 2, "H": 3}),
     ("(x: f32[N,8,3,4], i: f32[N,1,3,4]) -> accuracy(relu(x), relu(i), top_k=2, ignore=3)",
      {"N": 2}),

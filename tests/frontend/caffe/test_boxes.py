@@ -201,7 +201,9 @@ def test_mistakes(old: str, new: str, message: str) -> None:
 # ---- Faster R-CNN -------------------------------------------------------------------------------
 
 
-def region_net(items: int, anchors: int, param: str, tops: str = 'top: "rois"') -> Graph:
+def region_net(
+    items: int, anchors: int, param: str, tops: str = 'top: "rois"', **options: Any
+) -> Graph:
     """A net of one ProposalLayer over 5×7 cells."""
     return read(
         inputs("scores", items, 2 * anchors, 5, 7)
@@ -209,7 +211,8 @@ def region_net(items: int, anchors: int, param: str, tops: str = 'top: "rois"') 
         + inputs("info", items, 3)
         + 'layer { name: "p" type: "Python" bottom: "scores" bottom: "moves" bottom: "info" '
         f"{tops} python_param {{ module: 'rpn.proposal_layer' layer: 'ProposalLayer' "
-        f'param_str: "{param}" }} }}\n'
+        f'param_str: "{param}" }} }}\n',
+        **options,
     )
 
 
@@ -218,8 +221,9 @@ def regions(feed: dict[str, Array], item: int, scales: list[float]) -> list[list
     shapes = [(w * s, h * s) for w, h in ((23.0, 12.0), (16.0, 16.0), (11.0, 22.0)) for s in scales]
     high, wide, scale = feed["info"][item]
     found: list[tuple[float, Box]] = []
-    for y in range(5):
-        for x in range(7):
+    rows, columns = feed["scores"].shape[2:]
+    for y in range(rows):
+        for x in range(columns):
             for a, (w, h) in enumerate(shapes):
                 dx, dy, dw, dh = feed["moves"][item, 4 * a : 4 * a + 4, y, x]
                 cx, cy = 16 * x + 8 + dx * w, 16 * y + 8 + dy * h
@@ -255,7 +259,7 @@ def test_proposals(param: str, scales: list[float], items: int) -> None:
     }
     feed = {k: v.astype(np.float32) for k, v in feed.items()}
     graph = region_net(items, anchors, param, 'top: "rois" top: "probs"')
-    room = min(300, anchors * 35)
+    room = 300
     for out in (interpret(graph, feed), netc.compile(graph)(**feed)):
         assert out["rois"].shape == (items * room, 5)
         assert out["probs"].shape == (items * room, 1)
@@ -266,6 +270,28 @@ def test_proposals(param: str, scales: list[float], items: int) -> None:
             assert (rows[: len(wanted), 0] == item).all()
             np.testing.assert_allclose(rows[: len(wanted), 1:], wanted[:, :4], 1e-4, 1e-3)
             np.testing.assert_allclose(probs[: len(wanted)], wanted[:, 4], 1e-5)
+            assert (rows[len(wanted) :] == [-1, 0, 0, 0, 0]).all()
+
+
+def test_proposals_of_images_of_any_size() -> None:
+    graph = region_net(
+        1, 9, "'feat_stride': 16", shapes={"scores": (1, 18, "H", "W"), "moves": (1, 36, "H", "W")}
+    )
+    exe = netc.compile(graph)
+    rng = np.random.default_rng(5)
+    for high, wide in ((5, 7), (2, 3), (9, 4)):
+        count = 18 * high * wide
+        feed = {
+            "scores": rng.permutation(count).reshape(1, 18, high, wide) / count,
+            "moves": rng.normal(0, 0.3, (1, 36, high, wide)),
+            "info": np.array([[16 * high, 16 * wide, 1.0]]),
+        }
+        feed = {k: v.astype(np.float32) for k, v in feed.items()}
+        wanted = np.array(regions(feed, 0, [8.0, 16.0, 32.0]))
+        for out in (interpret(graph, feed), exe(**feed)):
+            rows = out["rois"]
+            assert rows.shape == (300, 5)
+            np.testing.assert_allclose(rows[: len(wanted), 1:], wanted[:, :4], 1e-4, 1e-3)
             assert (rows[len(wanted) :] == [-1, 0, 0, 0, 0]).all()
 
 

@@ -15,7 +15,7 @@ from netc.codegen.triton.body import Body, Coord, Tile
 from netc.codegen.triton.lowering import Launch, Lowering, rule
 from netc.codegen.triton.rows import Chunk, Rows, power_of_two
 from netc.codegen.triton.source import Source
-from netc.ir.dims import product
+from netc.ir.dims import Dim, product
 from netc.ir.gpu_code import Variant
 from netc.ir.ops.reduction import Accuracy, AccuracyPerClass, ArgMax
 from netc.ir.ops.windows import axis_of
@@ -74,7 +74,8 @@ def _count(ctx: Lowering, k: Kernel, op: ArgMax, along: Sequence[int]) -> Launch
     assert k.anchor is not None
     x, src = k.anchor.inputs[0], Source()
     body, shape = Body(ctx, src, k), x.type.shape
-    (size,) = (d for d in (product(shape[a] for a in along),) if isinstance(d, int))
+    extent = product(shape[a] for a in along)
+    size = src.size(extent)
     kept = [a for a in range(len(shape)) if a not in along]
     src.constant("BLOCK")
     src.constant("CHUNK")
@@ -105,12 +106,12 @@ def _count(ctx: Lowering, k: Kernel, op: ArgMax, along: Sequence[int]) -> Launch
     src.line(f"number = {own}.to(tl.float32)")
     tile = Tile({"row": src.let(f"({own} < {size}) & (rank < {op.top_k})")}, "rank")
     _put(body, op, row, Coord("rank", "row"), tile)
-    return ctx.launch(src, (size, product(shape[a] for a in kept)), _variants(size))
+    return ctx.launch(src, (extent, product(shape[a] for a in kept)), _variants(extent))
 
 
-def _variants(size: int) -> list[Variant]:
+def _variants(size: Dim) -> list[Variant]:
     """The tiles of COUNTING, no larger than a row of this size, and no more warps than they use."""
-    top = power_of_two(size)
+    top = power_of_two(size) if isinstance(size, int) else max(max(b, c) for b, c, _ in COUNTING)
     tiles = dict.fromkeys((min(b, top), min(c, top), w) for b, c, w in COUNTING)
     variants = (
         Variant((b, 1), (("BLOCK", b), ("CHUNK", c)), warps=min(w, max(1, b * c // 256)))
