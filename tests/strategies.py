@@ -32,7 +32,8 @@ MAX_SCALE = 1e3  # of any value
 
 JUMPS = {
     "accuracy", "accuracy_per_class", "argmax", "cast", "compact", "equal", "floor", "gather",
-    "max_pool_index", "non_max_suppression", "pick", "stochastic_pool", "threshold", "unpool",
+    "max_pool_index", "non_max_suppression", "pick", "ps_roi_pool", "roi_pool", "stochastic_pool",
+    "threshold", "unpool",
     "where",
 }  # fmt: skip
 COPIES = {
@@ -58,6 +59,8 @@ def draw_array(type: TensorType, domain: str, rng: np.random.Generator, sizes: A
             out = rng.integers(0, int(below), shape)
         case ["boxes"]:
             out = clustered(shape, rng)
+        case ["region", images, size]:
+            out = regions(shape, int(images), int(size), rng)
         case _:
             raise ValueError(domain)
     if type.dtype is DType.U8 and domain == "normal":
@@ -71,6 +74,15 @@ def clustered(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     centre = 8 * rng.integers(0, places, (*shape[:-1], 1)) + rng.random((*shape[:-1], 2))
     half = rng.uniform(2, 4, (*shape[:-1], 2))
     return np.concatenate([centre - half, centre + half], -1).astype(np.float32)
+
+
+def regions(shape: tuple[int, ...], images: int, size: int, rng: np.random.Generator) -> Array:
+    """Rows (image, x0, y0, x1, y1): the last image is not there, corners may lie outside."""
+    out = rng.uniform(-0.2 * size, 1.2 * size, shape)
+    near, far = out[..., 1:3], out[..., 3:]
+    far[:] = np.where(rng.random(far.shape) < 0.8, np.maximum(near, far), far)
+    out[..., 0] = np.arange(len(out)) % (images + 1)
+    return out
 
 
 def domain_of(sample: Case, i: int) -> str:

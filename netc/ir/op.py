@@ -40,8 +40,9 @@ class Case:
     """One sample of an op: input types, attributes, and how to draw the inputs.
 
     `draw` names a domain per input: "normal", "positive", "index:K" (integers below K as
-    floats), "unit" ([0, 1)), "distinct" (no ties), "boxes" (corners, in clusters). `error` marks an
-    illegal sample by a fragment of its message.
+    floats), "unit" ([0, 1)), "distinct" (no ties), "boxes" (corners, in clusters), "region:N:S"
+    (rows of an image's number, one of them N, and two corners in an image of S by S, or near it).
+    `error` marks an illegal sample by a fragment of its message.
     """
 
     inputs: tuple[TensorType, ...]

@@ -26,6 +26,7 @@ from netc.ir.ops.normalization import Lrn, Softmax
 from netc.ir.ops.pooling import Global, Pool
 from netc.ir.ops.random import StochasticPool
 from netc.ir.ops.reduction import ArgMax, Reduce
+from netc.ir.ops.regions import Regions, RoiPool
 from netc.ir.ops.shape import Concat, Crop, Flatten, Pad, Reshape, Slice, Tile, Transpose
 from netc.ir.ops.windows import axis_of
 from netc.ir.scalar import Elementwise
@@ -234,6 +235,14 @@ def _gather(node: Node, first: int, cut: Cut) -> Follow | None:
     return _alone(node, cut, cut.axis if cut.axis < axis else cut.axis + later)
 
 
+def _regions(node: Node, first: int, cut: Cut) -> Follow | None:
+    """Regions are independent of each other; any image may be read. Channels are, but for R-FCN."""
+    if first == 1 and cut.axis == 0:
+        return Follow((None, cut), 0, (node.op,) * len(cut.sizes))
+    channels = isinstance(node.op, RoiPool) and first == 0 and cut.axis == 1
+    return _alone(node, cut) if channels else None
+
+
 Rule = Callable[[Node, int, Cut], "Follow | None"]
 _RULES: tuple[tuple[type[Op] | tuple[type[Op], ...], Rule], ...] = (
     ((Elementwise, Cast, AllReduce), _elementwise),
@@ -255,6 +264,7 @@ _RULES: tuple[tuple[type[Op] | tuple[type[Op], ...], Rule], ...] = (
     (NonMaxSuppression, _groups),
     (Pick, _pick),
     (Gather, _gather),
+    (Regions, _regions),
 )
 
 

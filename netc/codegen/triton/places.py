@@ -13,6 +13,7 @@ from netc.ir.ops.image import Unpool
 from netc.ir.ops.indexing import Gather, Iota, Pick
 from netc.ir.ops.pooling import MaxPoolIndex
 from netc.ir.ops.reduction import Accuracy, ArgMax
+from netc.ir.ops.regions import Regions
 from netc.ir.ops.sources import Input, Param
 
 _EXACT = (
@@ -22,7 +23,7 @@ _EXACT = (
     PriorBox,
     Iota,
 )  # whose results are, or are found by, numbers
-_LOOKED_UP = (Gather, Pick, Unpool, Accuracy)  # whose second operand is places
+_LOOKED_UP = (Gather, Pick, Unpool, Accuracy, Regions)  # whose second operand is places
 
 Step: TypeAlias = tuple[Node, tuple[Value, ...], tuple[Value, ...]]
 

@@ -14,6 +14,7 @@ from netc.ir.ops import (
     pooling,
     random,
     reduction,
+    regions,
     shape,
     sources,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "pooling",
     "random",
     "reduction",
+    "regions",
     "shape",
     "sources",
 ]

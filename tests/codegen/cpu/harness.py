@@ -34,6 +34,7 @@ from netc.ir.plan import BufferArg, CodeArg, IntArg, MadeArg, TableArg, WeightAr
 from netc.ir.scalar import Elementwise
 from netc.ir.types import DType, Layout, TensorType
 from netc.runtime.code import load_image
+from tests.strategies import regions
 
 NAMES = [n for n in LEVELS if LEVELS[n].arch == native().arch]
 LEVELS_HERE = NAMES[: NAMES.index(native().name) + 1]
@@ -318,6 +319,8 @@ def draw(type: TensorType, kind: str, rng: np.random.Generator) -> np.ndarray:
             return (rng.permutation(count).reshape(shape) * 0.5 - count / 4).astype(np.float32)
         case ["index", k]:
             return rng.integers(0, int(k), shape).astype(np.float32)
+        case ["region", images, size]:
+            return regions(shape, int(images), int(size), rng).astype(np.float32)
     return rng.normal(size=shape).astype(np.float32)
 
 

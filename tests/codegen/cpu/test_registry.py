@@ -24,7 +24,7 @@ EXACT = {
     "concat", "slice", "crop", "pad", "tile", "transpose", "reshape", "flatten", "to_blocked",
     "to_plain", "resize_nearest", "cast", "global_max_pool", "reduce_max", "relu", "abs",
     "equal", "maximum", "minimum", "clip", "floor", "threshold", "where", "iota",
-    "non_max_suppression",
+    "non_max_suppression", "roi_pool",
 }  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def test_samples(level, name):
 TAILED = ("gather", "pick", "im2col", "argmax", "unpool", "max_pool_index", "stochastic_pool",
           "resize_bilinear", "random_uniform", "dropout", "prior_box", "accuracy_per_class",
           "resize_nearest", "tile", "crop", "slice", "iota",
-          "non_max_suppression")  # fmt: skip
+          "non_max_suppression", "roi_pool", "ps_roi_pool")  # fmt: skip
 
 
 @pytest.mark.parametrize("level", LEVELS_HERE)
@@ -83,14 +83,15 @@ def test_tails(level, name):
 
 
 @pytest.mark.parametrize("level", LEVELS_HERE)
-@pytest.mark.parametrize("name", ["resize_bilinear", "resize_nearest"])
-def test_blocked_resize(level, name):
+@pytest.mark.parametrize("name", ["resize_bilinear", "resize_nearest", "roi_pool"])
+def test_blocked(level, name):
+    """Channel blocks of an image that lies within another with a halo, into another halo."""
     cls = REGISTRY[name]
     for case in cls.samples:
         if case.error:
             continue
-        body = body_of(cls(**case.attributes), [case.inputs[0].blocked()])
-        feed = {"x0": drawn(case)[0]}
+        body = body_of(cls(**case.attributes), [case.inputs[0].blocked(), *case.inputs[1:]])
+        feed = {f"x{i}": a for i, a in enumerate(drawn(case))}
         (got,) = Bench(body, feed, {"x0": Where((1, 1)), "out0": Where((1, 2))}).run(level)
         close(got, expected(body, feed)[0], 4, 1e-6)
 

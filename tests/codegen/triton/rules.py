@@ -96,6 +96,10 @@ NETS: tuple[tuple[str, dict[str, int]], ...] = (
     ("(x: f32[N,H,W,4]) -> non_max_suppression(x, overlap=0.9, eta=0.5) |> affine(2, 1)",
      {"N": 2, "H": 3, "W": 5}),
     ("(x: f32[N,4], z: f32[N]) -> mul(non_max_suppression(x, overlap=0), z)", {"N": 9}),
+    ("(x: f32[N,8,H,W], i: f32[R,5]) -> roi_pool(exp(x), affine(i, 1), size=(2,3)) |> relu",
+     {"N": 9, "H": 7, "W": 12, "R": 20}),
+    ("(x: f32[N,8,H,W], i: f32[R,5]) -> ps_roi_pool(exp(x), affine(i, 1), channels=2, group=2)",
+     {"N": 9, "H": 7, "W": 12, "R": 20}),
     ("(x: f32[N,8,H,W]) -> dropout(x, seed=4) |> random_normal(seed=3)",
      {"N": 2, "H": 5, "W": 6}),
     *(

@@ -14,6 +14,7 @@ from netc.codegen.triton.anchors import pools as pools
 from netc.codegen.triton.anchors import randoms as randoms
 from netc.codegen.triton.anchors import ranking as ranking
 from netc.codegen.triton.anchors import reductions as reductions
+from netc.codegen.triton.anchors import regions as regions
 from netc.codegen.triton.anchors import softmax as softmax
 from netc.codegen.triton.anchors import suppression as suppression
 from netc.codegen.triton.anchors.pointwise import pointwise
