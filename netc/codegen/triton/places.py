@@ -16,13 +16,8 @@ from netc.ir.ops.reduction import Accuracy, ArgMax
 from netc.ir.ops.regions import Regions
 from netc.ir.ops.sources import Input, Param
 
-_EXACT = (
-    MaxPoolIndex,
-    ArgMax,
-    Unpool,
-    PriorBox,
-    Iota,
-)  # whose results are, or are found by, numbers
+_COUNTS = (MaxPoolIndex, ArgMax, PriorBox, Iota)  # whose results are numbers of elements, or boxes
+_EXACT = (*_COUNTS, Unpool)  # whose results are, or are found by, numbers
 _LOOKED_UP = (Gather, Pick, Unpool, Accuracy, Regions)  # whose second operand is places
 
 Step: TypeAlias = tuple[Node, tuple[Value, ...], tuple[Value, ...]]
@@ -39,7 +34,7 @@ def exact_values(graph: Graph) -> frozenset[Value]:
     for node, inputs, outs in steps:
         if any(v in made for v in _data(node, inputs)):
             made.update(outs)
-        elif isinstance(node.op, MaxPoolIndex | ArgMax | PriorBox | Iota):
+        elif isinstance(node.op, _COUNTS):
             made.add(outs[-1])
     sought: set[Value] = set()
     for node, inputs, outs in reversed(steps):

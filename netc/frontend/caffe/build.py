@@ -12,6 +12,7 @@ from netc.errors import Diagnostic, GraphError, UnsupportedError, WeightsError, 
 from netc.frontend.caffe import (
     layers_boxes,
     layers_common,
+    layers_detection,
     layers_forks,
     layers_loss,
     layers_neuron,
@@ -43,6 +44,7 @@ from netc.ir.types import DType, TensorType
 FAMILIES = (
     layers_boxes,
     layers_common,
+    layers_detection,
     layers_forks,
     layers_loss,
     layers_neuron,

@@ -56,7 +56,7 @@ MASTER = set(
 FORKS = set(
     """
     Permute Normalize PriorBox DepthwiseConvolution ConvolutionDepthwise ReLU6 ShuffleChannel
-    Axpy BN Interp Upsample
+    Axpy BN Interp Upsample ROIPooling PSROIPooling
     """.split()  # noqa: SIM905
 )
 

@@ -33,6 +33,7 @@ def two(kind: str, tops: str, rest: str = "") -> str:
 
 
 LABEL = 'layer { name: "y" type: "Input" top: "y" input_param { shape { dim: 3 } } }\n'
+ROIS = LABEL.replace("dim: 3", "dim: 3 dim: 5").replace('"y"', '"rois"')
 
 MISTAKES = [
     (conv("kernel_size: 3 group: 0"), "3:52", "layer l: group must be at least 1"),
@@ -107,6 +108,17 @@ MISTAKES = [
      "layer l: order [0, 0] does not order 4 axes"),
     (layer("ShuffleChannel", "shuffle_channel_param { group: 3 }"), "3:27",
      "layer l: group 3 does not divide 4 channels"),
+    (two("ROIPooling", 'top: "a"', "roi_pooling_param { pooled_w: 2 }"), "2:77",
+     "layer l: pooled_h must be at least 1"),
+    (two("ROIPooling", 'top: "a"', "roi_pooling_param { pooled_w: 0 pooled_h: 2 }"), "2:97",
+     "layer l: pooled_w must be at least 1"),
+    (two("ROIPooling", 'top: "a"', "roi_pooling_param { pooled_w: 2 pooled_h: 2 }"), "2:1",
+     "layer l: rois is f32[2,4,8,8]; five numbers for each are needed"),
+    (two("PSROIPooling", 'top: "a"', "psroi_pooling_param { output_dim: 1 group_size: 2 }"),
+     "2:79", "layer l: spatial_scale must be above 0"),
+    (ROIS + two("PSROIPooling", 'top: "a"', "psroi_pooling_param { output_dim: 1 group_size: 3 "
+                "spatial_scale: 1 }").replace('"data" top', '"rois" top'), "3:1",
+     "ps_roi_pool(data: f32[2,4,8,8], rois: f32[3,5]): x has 4 channels; 1·3·3 are needed"),
     ('input: "i" input_shape { dim: 2147483648 }', "2:1",
      "input 'i': the size 2147483648 is not between 0 and 2147483647"),
     ('layer { name: "i" type: "Input" top: "i" input_param { shape { dim: -1 } } }', "2:1",
