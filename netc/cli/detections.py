@@ -87,7 +87,7 @@ def draw(
             for c, side in zip(corners, (*image.size, *image.size), strict=True)
         )
         box = (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))
-        colour = f"hsl({int(label) * 137 % 360}, 80%, 45%)"
+        colour = f"hsl({int(label) * 137 % 360}, 80%, 35%)"
         pen.rectangle(box, outline=colour, width=line)
         text, corner = f"{_name(label, labels)} {score:.2f}", (box[0] + line, box[1] + line)
         pen.rectangle(pen.textbbox(corner, text, font=font), fill=colour)

@@ -82,6 +82,7 @@ FREE = {  # nets whose height and width may vary
     "caffe-model__rcnn_deploy_rfcn_coco_air101-merge",
     "caffe-vdsr__VDSR_net_deploy",
     "hed__deploy",
+    "py-faster-rcnn__test",
 }
 
 
