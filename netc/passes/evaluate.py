@@ -11,6 +11,7 @@ from netc.ir.interpret import initial_weights
 from netc.ir.op import Array, as_tuple
 from netc.ir.ops.boxes import PriorBox
 from netc.ir.ops.sources import Const, Param
+from netc.ir.ops.windows import known
 from netc.ir.types import DType
 
 
@@ -61,9 +62,9 @@ class Evaluator:
         if isinstance(node.op, Const):
             type = node.types[0]
             return (np.full(type.sizes({}), type.dtype.element(node.op.value), _wide(type.dtype)),)
-        if isinstance(node.op, PriorBox):  # reads shapes only
-            maps = (np.broadcast_to(np.float64(0), v.type.sizes({})) for v in node.inputs)
-            return as_tuple(node.op.reference(*maps))
+        if isinstance(node.op, PriorBox):  # reads heights and widths only
+            planes = (known(v.type.shape[2:], "sizes") for v in node.inputs)
+            return as_tuple(node.op.reference(*(np.zeros((1, 1, *size)) for size in planes)))
         with np.errstate(all="ignore"):
             return as_tuple(node.op.reference(*(self.known[v] for v in node.inputs)))
 

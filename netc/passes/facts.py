@@ -46,8 +46,8 @@ class Fixed:
                 return not node.types[0].symbols
             case Input():
                 return False
-            case PriorBox():  # reads shapes only
-                return not any(v.type.symbols for v in node.inputs)
+            case PriorBox():  # reads heights and widths only
+                return all(isinstance(d, int) for v in node.inputs for d in v.type.shape[2:])
         return bool(node.inputs) and all(self.known[v.node] for v in node.inputs)
 
 

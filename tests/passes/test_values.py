@@ -117,12 +117,12 @@ def test_much_larger_results_stay() -> None:
 
 def test_prior_boxes_need_no_data() -> None:
     b = Builder()
-    x, image = b.input("x", f32["N", 8, 4, 4]), b.input("image", f32["N", 3, 32, 32])
+    x, image = b.input("x", f32["N", 8, "H", 4]), b.input("image", f32["N", 3, 32, 32])
     boxes = b.prior_box(x, image, min_size=(8.0,), name="boxes")
     symbolic = b.graph("g", {"boxes": boxes})
     assert FoldParams().run(symbolic, Context()) is symbolic  # sizes are run-time ones
     b = Builder()
-    x, image = b.input("x", f32[1, 8, 4, 4]), b.input("image", f32[1, 3, 32, 32])
+    x, image = b.input("x", f32["N", 8, 4, 4]), b.input("image", f32["N", 3, 32, 32])
     boxes = b.prior_box(x, image, min_size=(8.0,), name="boxes")
     fixed = b.graph("g", {"boxes": boxes})
     after = FoldParams().run(fixed, Context())

@@ -21,7 +21,7 @@ from netc.ir.ops.windows import axis_of
 from netc.ir.plan import BufferArg
 from netc.ir.types import DType
 
-FEW = 2  # results of a row up to which it is searched anew for each
+FEW = 64  # elements to look at up to which a row is searched anew for each result
 HEAPS = 256  # at most, for any number of rows; each serves some of them
 _LAST = 0xFFFFFFFE  # the highest index: below it, no key is FULL
 
@@ -59,7 +59,7 @@ def lower_argmax(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     for d in (outer, inner, size, op.top_k):
         args.size(d)
     form = _Form(op.axis is None and op.values, op.axis is not None and op.values, op.first)
-    if op.top_k <= FEW:
+    if op.top_k == 1 or (isinstance(size, int) and op.top_k * size <= FEW):
         symbol = ctx.code(("argmax", form), lambda f: _Search(f, form).search())
         return with_tail(ctx, k, Call(symbol, tuple(args.items)))
     depth = op.top_k.bit_length() - 1
