@@ -78,7 +78,7 @@ def test_public_nets(shared: Path) -> None:
         except UnsupportedError:
             continue
         lines[path.stem] = len(check(graph).splitlines())
-    assert len(lines) == 24
+    assert len(lines) == 25
     assert lines["caffe__bvlc_googlenet_deploy"] <= 40
     assert lines["deep-residual-networks__ResNet-50-deploy"] <= 40
     assert lines["SqueezeNet__deploy"] <= 25
