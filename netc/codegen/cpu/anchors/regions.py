@@ -1,5 +1,6 @@
 """Pooling over regions: a unit is a row of bins of one region and plane, or block of planes.
 
+A plane is read for all regions before the next, so that it stays in the cache.
 Bins are found by the steps of the reference in float32, in its order, so that they are the same.
 """
 
@@ -63,7 +64,7 @@ def _emit(f: Function, p: _Pooling) -> None:
     first = source.end + _REGION_SLOTS
     images, height, width = (f.slot(f.args[0], first + i) for i in range(3))
     writer = Writer(f, p.results, first + 3)
-    with units(f, writer.sizes[:3]) as (region, channel, row):
+    with units(f, [*writer.sizes[1:3], writer.sizes[0]]) as (channel, row, region):
         here = f.gep(rois[0], f.mul(region, rois[1]))
         numbers = [f.load("float", f.gep(here, f.mul(step, i))) for i in range(1, 5)]
         image = whole_number(f, here, DType.F32)
