@@ -19,6 +19,7 @@ from netc.frontend.caffe import (
     layers_norm,
     layers_recurrent,
     layers_vision,
+    layers_yolo,
 )
 from netc.frontend.caffe.binder import Binder
 from netc.frontend.caffe.layer import (
@@ -51,6 +52,7 @@ FAMILIES = (
     layers_norm,
     layers_recurrent,
     layers_vision,
+    layers_yolo,
 )
 KNOWN = (*RULES, *DATA)
 

@@ -66,7 +66,9 @@ def detection_output(c: Layer) -> Value:
     best = c.b.gather(scores, order, axis=2, batch=2)
     own = boxes.type.rank - 2  # the axes before the boxes: images, or images and classes
     near = c.b.gather(boxes, order, axis=own, batch=own)
-    kept = c.b.non_max_suppression(near, overlap=_overlap(c, limits), eta=limits.real("eta"))
+    eta = limits.real("eta")
+    c.check(0 < eta <= 1, "eta must be above 0 and at most 1", limits, "eta")
+    kept = c.b.non_max_suppression(near, overlap=overlap_of(c, limits), eta=eta)
     least = p.real("confidence_threshold") if "confidence_threshold" in p else LOWEST
     good = c.b.mul(kept, c.b.threshold(best, level=least))
 
@@ -84,10 +86,10 @@ def detection_output(c: Layer) -> Value:
     columns = (c.b.iota(place, axis=0), label, c.b.gather(best, place, axis=1, batch=1))
     where = c.b.gather(c.reshape(near, (items, every, 4)), place, axis=1, batch=1)
     table = joined(c, *(c.reshape(x, (items, keep, 1)) for x in columns), where)
-    return _in_front(c, table, good)
+    return in_front(c, table, good)
 
 
-def _in_front(c: Layer, table: Value, good: Value) -> Value:
+def in_front(c: Layer, table: Value, good: Value) -> Value:
     """The rows that are good, those of all images one behind the other, and rows of −1."""
     count = table.type.shape[0] * table.type.shape[1]
     rows = c.reshape(table, (count, 7)), c.reshape(good, (count,))
@@ -105,11 +107,10 @@ def _limit(c: Layer, p: Message, field: str) -> int:
     return limit if limit > 0 else 2**31
 
 
-def _overlap(c: Layer, p: Message) -> float:
+def overlap_of(c: Layer, p: Message) -> float:
     """The overlap above which the worse one of two boxes is dropped."""
     overlap = p.real("nms_threshold")
     c.check(0 <= overlap <= 1, "nms_threshold must be between 0 and 1", p, "nms_threshold")
-    c.check(0 < p.real("eta") <= 1, "eta must be above 0 and at most 1", p, "eta")
     return overlap
 
 
@@ -149,7 +150,7 @@ def _by_corner_and_size(c: Layer, moves: Value, default: Value) -> Value:
 
 def _by_middle_and_size(c: Layer, moves: Value, default: Value) -> Value:
     low, high = (pair(c, default, i) for i in (0, 1))
-    return _boxes_around(c, moves, c.b.formula(low, high, body="(x0 + x1) / 2"), c.b.sub(high, low))
+    return _moved(c, moves, c.b.formula(low, high, body="(x0 + x1) / 2"), c.b.sub(high, low))
 
 
 _CODES: dict[str, Callable[[Layer, Value, Value], Value]] = {
@@ -159,10 +160,15 @@ _CODES: dict[str, Callable[[Layer, Value, Value], Value]] = {
 }
 
 
-def _boxes_around(c: Layer, moves: Value, middle: Value, size: Value) -> Value:
+def _moved(c: Layer, moves: Value, middle: Value, size: Value) -> Value:
     """Boxes whose middle is moved by parts of their size, and whose size is scaled by eˣ."""
-    middle = c.b.formula(pair(c, moves, 0), size, middle, body="x0 * x1 + x2")
-    half = c.b.formula(pair(c, moves, 1), size, body="exp(x0) * x1 / 2")
+    moved = c.b.formula(pair(c, moves, 0), size, middle, body="x0 * x1 + x2")
+    return boxes_around(c, moved, pair(c, moves, 1), size)
+
+
+def boxes_around(c: Layer, middle: Value, growth: Value, size: Value) -> Value:
+    """Boxes with a middle and a size, which is scaled by eˣ of its growth."""
+    half = c.b.formula(growth, size, body="exp(x0) * x1 / 2")
     return joined(c, c.b.sub(middle, half), c.b.add(middle, half))
 
 
@@ -226,11 +232,11 @@ def proposals(c: Layer) -> list[Value]:
 
     moves = c.reshape(moves, (items, len(anchors), 4, height, width))
     moves = c.b.transpose(moves, perm=(0, 3, 4, 1, 2))
-    size = _pairs(c, anchors)
+    size = pairs(c, anchors)
     grid = pair(c, moves, 0)
     shift = joined(c, *(c.b.iota(c.b.slice(grid, axis=4, stop=1), axis=a) for a in (2, 1)))
     middle = c.b.affine(shift, scale=stride, shift=_BASE / 2)
-    boxes = _boxes_around(c, moves, middle, size)
+    boxes = _moved(c, moves, middle, size)
     low, high = (
         c.b.formula(pair(c, boxes, i), image[0], body="max(min(x0, x1 - 1), 0)") for i in (0, 1)
     )
@@ -287,7 +293,7 @@ def _columns(c: Layer, info: Value, kind: int) -> Value:
     return parts[0] if len(parts) == 1 else joined(c, *parts)
 
 
-def _pairs(c: Layer, anchors: Sequence[tuple[float, float]]) -> Value:
+def pairs(c: Layer, anchors: Sequence[tuple[float, float]]) -> Value:
     """Widths and heights as [1, 1, 1, anchors, 2]."""
     numbers = [c.constant(x, (1,)) for each in anchors for x in each]
     return c.reshape(c.b.concat(*numbers, axis=0), (1, 1, 1, len(anchors), 2))
