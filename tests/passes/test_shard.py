@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from netc.ir.dims import sym
 from netc.ir.graph import Builder, Graph, Value
 from netc.ir.interpret import interpret
 from netc.ir.machine import DeviceSpec, Link, Machine
+from netc.ir.op import REGISTRY
 from netc.ir.ops.convolution import Conv, ConvTranspose, Fc
 from netc.ir.ops.devices import Copy
 from netc.ir.ops.indexing import Gather
@@ -203,6 +205,30 @@ def test_picks_of_each_item_go_with_it() -> None:
     assert count(after, Copy) <= 2 * 2
     feed = {"x": np.random.default_rng(0).integers(-9, 9, (8, 3, 5)).astype(np.float32)}
     assert np.array_equal(interpret(graph, feed)["y"], interpret(after, feed)["y"])
+
+
+REGIONS = [
+    ("roi_pool", {"size": (2, 3)}, Replicate(TWO)),
+    ("roi_pool", {"size": (2, 3)}, SplitChannels(("c",), TWO)),
+    ("ps_roi_pool", {"channels": 2, "group": 2}, Replicate(TWO)),
+    ("ps_roi_pool", {"channels": 2, "group": 2}, SplitChannels(("c",), TWO)),
+]
+
+
+@pytest.mark.parametrize(("name", "attributes", "each"), REGIONS)
+def test_regions_may_read_any_image(name: str, attributes: dict[str, Any], each: Pass) -> None:
+    """A batch of four images and one of four regions: each device has half of both."""
+    b = Builder()
+    x, rois = b.input("x", f32[4, 4, 6, 6]), b.input("rois", f32[4, 5])
+    x = b.relu(b.conv(x, integers(b, "w", (8, 4, 1, 1)), name="c"))
+    y = b(REGISTRY[name](**attributes), x, rois, name="y")
+    graph = b.graph("regions", {"y": b.relu(y.out)})
+    rows = [[3, 0, 0, 5, 5], [2, 1, 2, 4, 3], [1, 0, 3, 2, 5], [0, 2, 2, 3, 3]]
+    images = np.random.default_rng(0).integers(-3, 4, (4, 4, 6, 6))
+    feed = {"x": images.astype(np.float32), "rois": np.array(rows, np.float32)}
+    after = sharded(graph, each)
+    assert len({n.device for n in after.nodes}) > 1
+    np.testing.assert_array_equal(interpret(after, feed)["y"], interpret(graph, feed)["y"])
 
 
 def test_groups_on_devices_of_their_own_need_no_copies_between() -> None:

@@ -125,6 +125,8 @@ def test_random_graphs(graph: netc.Graph, count: int, threads: int, seed: int) -
         "slice(axis=0, start=1)",
         "tile(times=2, axis=0)",
         "reshape(shape=(3*N, 24, 20))",
+        "roi_pool(data |> im2col((1, 5)) |> abs |> slice(axis=1, stop=5) |> slice(axis=2, stop=1)"
+        " |> slice(axis=3, stop=1) |> reshape(shape=(0, 5)), size=(2, 2))",
     ],
 )
 def test_who_sees_other_images_is_not_in_turns(text: str) -> None:

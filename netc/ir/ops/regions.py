@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from netc.ir.dims import Dim, product
+from netc.ir.dims import Dim, ceil_div, product
 from netc.ir.op import Array, Op, case, require
 from netc.ir.ops.indexing import whole
 from netc.ir.ops.windows import Ints, floats, known, per_axis
@@ -77,8 +77,9 @@ class Regions(Op):
         return low, high
 
     def flops(self, x: TensorType, rois: TensorType) -> Dim:
-        """As if each region were the whole image."""
-        return rois.shape[0] * product(x.shape[1:])
+        """As if each region were a quarter of the image high and wide; bins share their edges."""
+        sides = zip(x.shape[2:], self.pooled(), strict=True)
+        return self.infer(x, rois).count * product(ceil_div(d, 4 * n) + 1 for d, n in sides)
 
     def infer(self, x: TensorType, rois: TensorType) -> TensorType:
         raise NotImplementedError
