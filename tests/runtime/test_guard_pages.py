@@ -11,6 +11,7 @@ import pytest
 
 import netc
 from netc.runtime.session import Executable
+from tests.ops.test_regions import CORNERS
 
 PAGE = mmap.PAGESIZE
 NETS = {
@@ -78,3 +79,15 @@ def test_reads_stay_inside(name: str, level: str) -> None:
         x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
         for at_end in (True, False):
             assert runs_alike(exe, [x], at_end)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "pool", ["roi_pool(rois, size=(3, 2))", "ps_roi_pool(rois, channels=2, group=2)"]
+)
+def test_regions_of_any_numbers_stay_inside(pool: str) -> None:
+    text = f"net n(x: f32[N, 8, 5, 7], rois: f32[R, 5]) -> y {{ y = x |> {pool} }}"
+    exe = netc.compile(netc.parse(text), threads=1)
+    x = np.random.default_rng(0).standard_normal((2, 8, 5, 7)).astype(np.float32)
+    for at_end in (True, False):
+        assert runs_alike(exe, [x, np.array(CORNERS, np.float32)], at_end)

@@ -23,6 +23,7 @@ TEXTS = {
     "first_layer": "(x: f32[N,3,32,32]) -> x |> conv(64, 7, stride=2, pad=3) |> relu |> conv(8, 1)",
     "depthwise": "(x: f32[N,32,14,14]) -> x |> relu |> conv(32, 3, pad=1, groups=32) |> conv(8, 1)",
     "max_pool": "(x: f32[N,64,15,15]) -> x |> relu |> max_pool(3, stride=2) |> conv(8, 1)",
+    "regions": "(x: f32[N,64,15,15], rois: f32[R,5]) -> x |> relu |> roi_pool(rois, size=(7, 7))",
     "softmax": "(x: f32[N,100]) -> x |> softmax",
     "prologue": "(x: f32[N,64,14,14]) -> x |> prelu |> conv(32, 1) |> relu |> conv(8, 1)",
 }
