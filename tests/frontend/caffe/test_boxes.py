@@ -311,3 +311,84 @@ def test_wrong_parameters(param: str, message: str) -> None:
     with pytest.raises(NetcError, match="layer p") as e:
         region_net(1, 9, param)
     assert message in str(e.value)
+
+
+# ---- YOLO ---------------------------------------------------------------------------------------
+
+SIDES = [10.0, 14.0, 23.0, 27.0, 37.0, 58.0, 81.0, 82.0]  # of four boxes
+
+
+def yolo(items: int = 1, **fields: str) -> str:
+    """A net of one Yolov3DetectionOutput: maps of 3×3 and 5×5 cells, 2 boxes each, 3 classes."""
+    given = {
+        "num_classes": "3",
+        "num_box": "2",
+        "confidence_threshold": "0.3",
+        "nms_threshold": "0.45",
+        "biases": str(SIDES),
+        "anchors_scale": "[32, 16]",
+        "mask": "[2, 3, 0, 1]",
+        "mask_group_num": "2",
+    } | fields
+    said = " ".join(f"{name}: {value}" for name, value in given.items())
+    return (
+        inputs("a", items, 16, 3, 3)
+        + inputs("b", items, 16, 5, 5)
+        + 'layer { name: "y" type: "Yolov3DetectionOutput" bottom: "a" bottom: "b" top: "found" '
+        f"yolov3_detection_output_param {{ {said} }} }}\n"
+    )
+
+
+def likely(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def yolo_rows(feed: dict[str, Array], item: int) -> list[list[float]]:
+    """What the layer gives for an image."""
+    found: list[tuple[float, int, Box]] = []
+    for x, scale, mask in ((feed["a"], 32, (2, 3)), (feed["b"], 16, (0, 1))):
+        side = x.shape[3]
+        maps = x[item].reshape(2, 8, side, side)
+        for row, column in np.ndindex(side, side):
+            for box, anchor in enumerate(mask):
+                dx, dy, dw, dh, is_one, *classes = maps[box, :, row, column]
+                cx, cy = (column + likely(dx)) / side, (row + likely(dy)) / side
+                w = math.exp(dw) * SIDES[2 * anchor] / (side * scale) / 2
+                h = math.exp(dh) * SIDES[2 * anchor + 1] / (side * scale) / 2
+                for label, of_class in enumerate(classes, 1):
+                    score = likely(is_one) * likely(of_class)
+                    if score > 0.3:
+                        found.append((score, label, (cx - w, cy - h, cx + w, cy + h)))
+    found.sort(key=lambda f: -f[0])
+    kept = best_apart([box for *_, box in found], list(range(len(found))), 0.45, 0.0)
+    return [[item, found[i][1], found[i][0], *found[i][2]] for i in kept]
+
+
+@pytest.mark.parametrize("items", [1, 3])
+def test_yolo(items: int) -> None:
+    rng = np.random.default_rng(items)
+    shapes = {"a": (items, 16, 3, 3), "b": (items, 16, 5, 5)}
+    feed = {k: rng.normal(0, 1, s).astype(np.float32) for k, s in shapes.items()}
+    graph = read(yolo())
+    wanted = [row for item in range(items) for row in yolo_rows(feed, item)]
+    assert len(wanted) > 8 * items
+    room = items * (9 + 25) * 2 * 3
+    same_rows(interpret(graph, feed)["found"], wanted, room)
+    same_rows(netc.compile(graph)(**feed)["found"], wanted, room)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("num_classes", "4", "bottom 0 is f32[1,16,3,3]; 2 boxes of 4 classes need 18 channels"),
+        ("mask", "[0, 1, 2]", "3 mask for 2 bottoms of 2 boxes each"),
+        ("mask", "[0, 1, 2, 4]", "biases are two numbers above 0 for each of 5 boxes"),
+        ("anchors_scale", "32", "1 anchors_scale for 2 bottoms"),
+        ("mask_group_num", "3", "3 groups for 2 bottoms"),
+        ("nms_threshold", "1.5", "nms_threshold must be between 0 and 1"),
+    ],
+)
+def test_wrong_yolo(field: str, value: str, message: str) -> None:
+    with pytest.raises(NetcError, match="layer y") as e:
+        read(yolo(**{field: value}))
+    assert message in str(e.value)

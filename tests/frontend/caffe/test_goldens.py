@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from netc.errors import UnsupportedError
 from netc.frontend.caffe import from_caffe
 from netc.ir.graph import Graph
 from netc.ir.interpret import interpret
 
-from .files import read, refused
+from .files import read
 
 TOLERANCE = 1e-4  # of max(1, max|b|) for layers: what the goldens' README calls agreement
 
@@ -50,28 +49,18 @@ def test_all_cases(shared: Path) -> None:
             agree(graph, part(blobs, "in"), part(blobs, "out"), dtype)
 
 
-REFUSED = {
-    "MobileNet-YOLO__mobilenet_yolov3_lite_deploy": [956],
-}
 SHAPES = {
     "caffe__mnist_autoencoder": {"data": (100, 1, 28, 28)},
     "caffe__mnist_siamese_train_test": {"pair_data": (100, 2, 28, 28)},
 }
 
 
-def test_every_public_net_imports_or_is_refused_with_one_list(shared: Path) -> None:
+def test_every_public_net_imports(shared: Path) -> None:
     paths = sorted((shared / "nets").glob("*.prototxt"))
-    imported = 0
+    assert len(paths) == 29
     for path in paths:
-        if path.stem in REFUSED:
-            error = refused(read, path)
-            assert isinstance(error, UnsupportedError)
-            assert [d.span.line for d in error.diagnostics] == REFUSED[path.stem], path.stem
-            continue
         graph = read(path, shapes=SHAPES.get(path.stem))
-        imported += 1
         assert all(node.types for node in graph.nodes)
-    assert (len(paths), imported) == (29, 28)
 
 
 FREE = {  # nets whose height and width may vary
@@ -88,7 +77,7 @@ FREE = {  # nets whose height and width may vary
 
 def test_sizes_vary_where_the_net_allows_it(shared: Path) -> None:
     for path in sorted((shared / "nets").glob("*.prototxt")):
-        if path.stem in REFUSED or path.stem == "caffe__linreg":
+        if path.stem == "caffe__linreg":
             continue
         graph = read(path, shapes=SHAPES.get(path.stem))
         symbols = {s for n in graph.inputs for s in n.types[0].symbols}
