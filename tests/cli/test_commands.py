@@ -181,7 +181,7 @@ def test_shape_and_output_options(netc: Invoke, folder: Path) -> None:
 
 
 def test_a_net_is_cut_before_a_layer_that_is_not_supported(netc: Invoke, folder: Path) -> None:
-    more = 'layer { name: "d" type: "DetectionOutput" bottom: "c" top: "d" }\n'
+    more = 'layer { name: "d" type: "MultiBoxLoss" bottom: "c" top: "d" }\n'
     (folder / "ssd.prototxt").write_text((folder / "small.prototxt").read_text() + more)
     assert "--output c gives what it reads" in netc("compile", "ssd.prototxt", code=5).stderr
     netc("compile", "ssd.prototxt", "--output", "c")

@@ -240,7 +240,9 @@ def proposals(c: Layer) -> list[Value]:
     low, high = (
         c.b.formula(pair(c, boxes, i), image[0], body="max(min(x0, x1 - 1), 0)") for i in (0, 1)
     )
-    least_side = c.b.formula(low, high, image[1], body=f"select(x1 - x0 + 1 >= x2 * {least}, 1, 0)")
+    least_side = c.b.formula(
+        low, high, image[1], body=f"select(x1 - x0 + 1 >= x2 * {least:g}, 1, 0)"
+    )
     large = c.b.mul(*(c.b.slice(least_side, axis=4, start=i, stop=i + 1) for i in (0, 1)))
 
     object_ = c.b.slice(scores, axis=1, start=len(anchors), stop=2 * len(anchors))

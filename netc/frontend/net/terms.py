@@ -59,9 +59,9 @@ def literal(value: Any) -> ast.Expr:
         case int():
             return ast.Number(value)
         case float():
-            if value == math.inf:
-                return ast.Name("inf")
-            if not math.isfinite(value):
+            if math.isinf(value):
+                return ast.Name("inf") if value > 0 else ast.Negate(ast.Name("inf"))
+            if math.isnan(value):
                 raise UnsupportedError(f"the language has no number {value}")
             return ast.Number(int(value) if value.is_integer() and abs(value) < 1e6 else value)
         case str():

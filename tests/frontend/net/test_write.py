@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -220,9 +221,17 @@ def test_what_has_no_text() -> None:
     x = b.input("x", f32[2, 8, 3, 3])
     with pytest.raises(UnsupportedError, match="no word for to_blocked"):
         write_net(b.graph("g", {"y": b.to_blocked(x)}))
-    check(b.graph("g", {"y": b.clip(x, low=0.0, high=float("inf"))}))
-    with pytest.raises(UnsupportedError, match="no number -inf"):
-        write_net(b.graph("g", {"y": b.clip(x, low=float("-inf"), high=0.0)}))
+    nothing = b.const(type=f32[()], value=math.nan)
+    with pytest.raises(UnsupportedError, match="no number nan"):
+        write_net(b.graph("g", {"y": b.maximum(x, nothing)}))
+
+
+def test_infinite_numbers() -> None:
+    b = Builder()
+    x = b.input("x", f32[2, 8, 3, 3])
+    low = b.const(type=f32[()], value=-math.inf)
+    y = b.maximum(b.clip(x, low=-math.inf, high=math.inf), low)
+    check(b.graph("g", {"y": b.pad(y, after=(0, 0, 1, 0), value=-math.inf)}))
 
 
 def test_weights_go_along(shared: Path) -> None:
