@@ -30,12 +30,6 @@ LABELLED: dict[str, dict[str, Any]] = {  # what the file leaves to the caller
     "caffe__mnist_autoencoder": {"stages": ["test-on-test"], "shapes": {"data": [2, 1, 28, 28]}},
     "caffe__mnist_siamese_train_test": {"shapes": {"pair_data": [2, 2, 28, 28], "sim": [2]}},
 }
-REFUSED = {  # layers that netc has not
-    "MobileNet-SSD__deploy",
-    "MobileNet-YOLO__mobilenet_yolov3_lite_deploy",
-    "caffe__models_intel_optimized_models_benchmark_ssd_deploy",
-    "py-faster-rcnn__test",
-}
 SMALL = {
     "MTCNN_face_detection_alignment__det2", "SqueezeNet__deploy", "caffe-tensorflow__lenet",
     "caffe__cifar10_quick", "caffe__discriminator", "caffe__linreg", "caffe__mnist_autoencoder",
@@ -114,21 +108,12 @@ def check(make: Any, name: str, strategy: str) -> None:
 
 
 needs_nets = pytest.mark.skipif(not NETS, reason="the shared folder with public nets is not here")
-COMPILED = sorted(NETS.keys() - REFUSED)
-
-
-@needs_nets
-def test_every_net_that_compiles_is_here() -> None:
-    for name in REFUSED:
-        with pytest.raises(netc.NetcError, match="not supported"):
-            netc.from_caffe(NETS[name])
-    assert len(COMPILED) == len(NETS) - len(REFUSED) >= 25
 
 
 @needs_nets
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in SMALL else pytest.mark.long) for n in COMPILED]
+    "name", [pytest.param(n, marks=() if n in SMALL else pytest.mark.long) for n in NETS]
 )
 def test_public_net(name: str, strategy: str) -> None:
     check(imported, name, strategy)
