@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from netc.codegen.cpu.anchors.access import Access, Args, plain_access
 from netc.codegen.cpu.anchors.formula import Tail
 from netc.codegen.cpu.anchors.points import (
@@ -14,9 +16,9 @@ from netc.codegen.cpu.anchors.points import (
     number,
     whole_number,
 )
-from netc.codegen.cpu.anchors.units import units
+from netc.codegen.cpu.anchors.units import share
 from netc.codegen.cpu.anchors.windows import AXIS_SLOTS
-from netc.codegen.cpu.emit import Function, Val
+from netc.codegen.cpu.emit import Function, Int, Val
 from netc.codegen.cpu.lowering import Lowering, rule
 from netc.codegen.operand import Call, Kernel, Operand, row_major
 from netc.errors import UnsupportedError
@@ -138,11 +140,11 @@ def lower_compact(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     calls = []
     for x, out in zip(tensors, k.outs, strict=False):
         args = _compact_args(ctx, selector, rows)
-        width = product(x.type.shape[1:]) * x.type.dtype.size
         args.add(plain_access(ctx, x, x.type.shape).arg)
         args.add(out.pointer())
-        args.size(width)
-        symbol = ctx.code(("compact",), _emit_compact)
+        args.size(product(x.type.shape[1:]))
+        size = x.type.dtype.size
+        symbol = ctx.code(("compact", size), partial(_emit_compact, size=size))
         calls.append(Call(symbol, tuple(args.items)))
     args = _compact_args(ctx, selector, rows)
     args.add(k.outs[-1].pointer())
@@ -162,33 +164,41 @@ def _kept(f: Function, selector: Val, row: Val) -> Val:
     return f.fcmp("une", value, f.f32(0.0))
 
 
+def _kept_of(f: Function, selector: Val, start: Int, stop: Val) -> Val:
+    """How many of these rows are kept."""
+    with f.loop(start, stop, carry=[f.const(0)]) as turn:
+        kept = f.zext(_kept(f, selector, turn.index))
+        turn.next([f.add(turn.values[0], kept)])
+    return turn.results[0]
+
+
 def _emit_count(f: Function) -> None:
     args, tid, _ = f.args
     selector, rows = f.slot(args, 0, "ptr"), f.slot(args, 1)
     with f.if_(f.icmp("eq", tid, 0)):
-        with f.loop(0, rows, carry=[f.const(0)]) as turn:
-            kept = f.zext(_kept(f, selector, turn.index))
-            turn.next([f.add(turn.values[0], kept)])
-        f.store(turn.results[0], f.slot(args, 2, "ptr"), 8)
+        f.store(_kept_of(f, selector, 0, rows), f.slot(args, 2, "ptr"), 8)
     f.ret()
 
 
-def _emit_compact(f: Function) -> None:
-    """Unit r looks for the r-th row that is kept."""
-    args = f.args[0]
+def _emit_compact(f: Function, size: int) -> None:
+    """A thread moves its share of the rows that are kept, then makes its share of the zeros."""
+    args, tid, nthreads = f.args
     selector, rows = f.slot(args, 0, "ptr"), f.slot(args, 1)
     source, target, width = f.slot(args, 2, "ptr"), f.slot(args, 3, "ptr"), f.slot(args, 4)
-    with units(f, [rows]) as (row,):
-        with f.loop(0, rows, carry=[f.const(0), f.const(-1)]) as turn:
-            seen, found = turn.values
-            kept = _kept(f, selector, turn.index)
-            here = f.and_(kept, f.icmp("eq", seen, row))
-            turn.next([f.add(seen, f.zext(kept)), f.select(here, turn.index, found)])
-        found = turn.results[1]
-        exists = f.icmp("sge", found, 0)
-        there = f.gep(source, f.mul(f.smax(found, 0), width))
-        out = f.gep(target, f.mul(row, width))
-        with f.loop(0, width) as byte:
-            value = f.load("i8", f.gep(there, byte.index), 1)
-            f.store(f.select(exists, value, f.const(0, "i8")), f.gep(out, byte.index), 1)
+    start, stop = share(f, rows, tid, nthreads)
+    element, row = f"i{8 * size}", f.mul(width, size)
+    with f.loop(start, stop, carry=[_kept_of(f, selector, 0, start)]) as turn:
+        (place,) = turn.values
+        kept = _kept(f, selector, turn.index)
+        with f.if_(kept):
+            here, there = f.gep(source, f.mul(turn.index, row)), f.gep(target, f.mul(place, row))
+            with f.loop(0, width) as each:
+                value = f.load(element, f.gep(here, each.index, size), size)
+                f.store(value, f.gep(there, each.index, size), size)
+        turn.next([f.add(place, f.zext(kept))])
+    total = f.add(turn.results[0], _kept_of(f, selector, stop, rows))
+    first, last = (f.mul(v, width) for v in share(f, f.sub(rows, total), tid, nthreads))
+    behind = f.gep(target, f.mul(total, row))
+    with f.loop(first, last) as each:
+        f.store(f.const(0, element), f.gep(behind, each.index, size), size)
     f.ret()
