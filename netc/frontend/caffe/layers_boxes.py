@@ -45,13 +45,13 @@ def joined(c: Layer, *parts: Value) -> Value:
 # ---- SSD ----------------------------------------------------------------------------------------
 
 
-@layer("DetectionOutput", bottoms=(3, 5))
+@layer("DetectionOutput", bottoms=(3, None))
 def detection_output(c: Layer) -> Value:
     """Rows (image, label, score, x0, y0, x1, y1) of the boxes of every class that no better one of
     the class overlaps, from the default boxes and what the net says of them (SSD's
     detection_output_layer.cpp): those of one image by label, then from the best score down."""
     if len(c.xs) > 3:
-        raise c.unsupported("it refines boxes twice (RefineDet)", "SSD's, of 3 bottoms, is")
+        raise c.unsupported(f"it has {len(c.xs)} bottoms", "SSD's, of 3 bottoms, is")
     p = c.param("detection_output_param")
     boxes, scores = _boxes(c, p), _scores(c, p)
     items, classes, priors = scores.type.shape

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import netc
-from netc.errors import NetcError
+from netc.errors import NetcError, UnsupportedError
 from netc.ir.graph import Graph
 from netc.ir.interpret import interpret
 
@@ -167,6 +167,13 @@ def test_detection_output_compiled_for_any_batch() -> None:
     for items in (1, 2, 5):
         ssd = Ssd(items, items)
         same_rows(exe(**ssd.draw())["found"], ssd.wanted(), items * ssd.keep)
+
+
+def test_other_forks_are_not_supported() -> None:
+    text = Ssd(0).text().replace('bottom: "prior" top', 'bottom: "prior" bottom: "loc" top')
+    with pytest.raises(UnsupportedError, match="it has 4 bottoms") as e:
+        read(text)
+    assert "SSD's, of 3 bottoms, is" in str(e.value)
 
 
 def test_equal_scores_go_by_the_order_of_the_default_boxes() -> None:
