@@ -108,6 +108,17 @@ class Kernel:
             return readers[0].results
         return self.anchor.results
 
+    def tail_reads(self) -> set[Value]:
+        """What the tail is made of beside the anchor's results; its operands may be among it."""
+        found: set[Value] = set()
+        stack = [*self.body.outputs.values()]
+        while stack:
+            value = stack.pop()
+            if value.node is not self.anchor and value not in found:
+                found.add(value)
+                stack += value.node.inputs
+        return found
+
     def operand(self, value: Value) -> Operand | None:
         """Where a value of the body lies, None when it exists in registers only."""
         for node, operand in zip(self.body.inputs, self.ins, strict=True):

@@ -124,3 +124,25 @@ def test_processors_beside_a_gpu_have_memory_of_their_own() -> None:
     got = interpreted(text, feed, **options)
     for name, want in netc.interpret(netc.parse(text), feed).items():
         np.testing.assert_allclose(got[name], want, atol=1e-5)
+
+
+AGAIN = (
+    "max_pool(x + conv(x, 16, 1, {init}), 2, stride=2)",
+    "relu(x + conv(x, 16, 1, {init})) |> conv(4, 1, {init})",
+    "sigmoid(conv(x, 16, 1, {init})) * x |> conv(4, 1, {init})",
+    "conv(relu(x), 16, 3, pad=1, groups=4, {init}) + relu(x) |> max_pool(2, stride=2)",
+    "argmax(x + conv(x, 16, 3, pad=1, {init}), axis=1)",
+    "conv_transpose(x, 16, 3, pad=1, {init}) * x |> max_pool(2, stride=2)",
+)
+CUT = """a = relu(x)  b = slice(a, axis=3, stop=5)
+    y = relu(b + conv(b, 16, 1, {init})) |> conv(4, 1, {init})"""
+
+
+@pytest.mark.parametrize("body", [*(f"y = {b}" for b in AGAIN), CUT])
+def test_what_a_product_reads_is_read_behind_it_too(body: str) -> None:
+    init = "init=gaussian(0, 0.3)"
+    text = f"net n(x: f32[N,16,9,7]) -> y {{ {body.replace('{init}', init)} }}"
+    x = np.random.default_rng(0).integers(-9, 9, (2, 16, 9, 7)).astype(np.float32)
+    want = netc.interpret(netc.parse(text), {"x": x})["y"]
+    got = interpreted(text, {"x": x}, precision="exact")["y"]
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)

@@ -404,10 +404,9 @@ class _Writer:
 
     def _read_beside(self) -> list[Operand]:
         """The operands of the epilogue that vary along the rows."""
-        assert self.k.anchor is not None
-        own = {*self.k.anchor.inputs, self.p.main}
+        read = self.k.tail_reads()
         pairs = zip(self.k.body.inputs, self.k.ins, strict=True)
-        return [o for n, o in pairs if n.out not in own and not self._per_channel(o)]
+        return [o for n, o in pairs if n.out in read and not self._per_channel(o)]
 
     def _per_channel(self, o: Operand) -> bool:
         place = self.p.channel_axis - len(self.p.axes) - 1
