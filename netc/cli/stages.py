@@ -165,7 +165,7 @@ def bisect_command(
     The graph after each pass is interpreted in float64 and compared with the net as it was read;
     then the compiled code is run and compared too.
     """
-    from netc.cli.bisection import BOUND, compiled, seeded_feed, tolerance, walk
+    from netc.cli.bisection import compiled, seeded_feed, walk
     from netc.cli.sources import read_source
     from netc.ir.graph import Stage
 
@@ -179,19 +179,19 @@ def bisect_command(
     with progress("interpreting the net") as step:
         for verdict in walk(graph, passes, feed, context):
             step(f"after {verdict.name}: {verdict.error:.1e}")
-            verdicts.append((verdict, verdict.error <= BOUND))
-            if not verdicts[-1][1]:
+            verdicts.append(verdict)
+            if not verdict.fine:
                 break
         else:
             step("running the compiled net")
             final = compiled(graph, feed, target=target, gpu=gpu, on_gpu_loss=on_gpu_loss)
-            verdicts.append((final, final.error <= tolerance(graph)))
+            verdicts.append(final)
     rows = [
-        (v.name, "" if v.changed else "no change", f"{v.error:.2e}", "ok" if fine else "DIFFERS")
-        for v, fine in verdicts
+        (v.name, "" if v.changed else "no change", f"{v.error:.2e}", "ok" if v.fine else "DIFFERS")
+        for v in verdicts
     ]
     table(("after", "", "error", ""), rows)
-    last, fine = verdicts[-1]
-    if not fine:
+    last = verdicts[-1]
+    if not last.fine:
         raise VerifyError(f"{last.name} changes output {clean(last.output)!r} by {last.error:.2e}")
     say("no pass changes results, nor does the compiled code")

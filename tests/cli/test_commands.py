@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -159,6 +160,14 @@ def test_every_level_is_compiled_and_verified(netc: Invoke) -> None:
 
 def test_bisect_finds_nothing_in_a_good_net(netc: Invoke) -> None:
     assert "no pass changes results" in netc("bisect", "small.net").output
+
+
+def test_bisect_knows_that_stored_parameters_are_rounded(netc: Invoke, folder: Path) -> None:
+    text = "net n(d: f32[N,3,9,9]) -> y { y = conv(d, 8, 3) |> batch_norm |> relu |> conv(4, 1) }"
+    (folder / "norm.net").write_text(text)
+    said = netc("bisect", "norm.net").output
+    assert re.search(r"fold_params +\d\.\d+e-0[789] +ok", said)
+    assert "no pass changes results" in said
 
 
 def test_devices(netc: Invoke) -> None:
