@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from netc.cli.images import upright
 from netc.errors import UsageError, clean
+from netc.frontend.preprocess import CUT
 from netc.runtime.atomic import write_file
 
 _LISTED = 10
@@ -25,10 +26,13 @@ _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 def is_found(array: NDArray[Any]) -> bool:
     """Whether an array is of such rows."""
-    if array.ndim != 4 or array.shape[:2] != (1, 1) or array.shape[3] != 7 or not array.size:
+    fits = array.ndim == 4 and array.shape[:2] == (1, 1) and array.shape[3] == 7 and array.size
+    if not fits or array.dtype.kind != "f":
         return False
-    numbers = array[0, 0, :, :2]
-    return bool((numbers == np.floor(numbers)).all() and (numbers >= -1).all())
+    numbers, rest = array[0, 0, :, :2], array[0, 0, :, 2:]
+    counts = np.isfinite(numbers) & (numbers == np.floor(numbers)) & (numbers >= -1)
+    nothing = (array == -1).all()
+    return bool(counts.all() and (nothing or (rest != np.floor(rest)).any()))
 
 
 def _rows(array: NDArray[Any]) -> NDArray[Any]:
@@ -61,26 +65,37 @@ def listed(array: NDArray[Any], labels: Sequence[str]) -> list[str]:
     return [*lines, f"  … and {more} more"] if more else lines
 
 
+def check_drawing(to: Path, pictures: Sequence[Path], notes: Sequence[str]) -> None:
+    """Refuse what cannot be drawn, before anything is run."""
+    if to.suffix.lower() not in _FORMATS:
+        raise UsageError(f"cannot draw {clean(to)}", help="a picture is .png or .jpg")
+    if len(pictures) != 1:
+        what = f"boxes are drawn onto one image, and {len(pictures)} are given"
+        raise UsageError(what, help="one image: --input data=street.jpg")
+    for note in notes:
+        if str(note).startswith(CUT):
+            help = "a net compiled with --resize alone sees all of it"
+            raise UsageError(f"boxes would be drawn beside their places: {clean(note)}", help=help)
+
+
 def draw(
-    pictures: Sequence[Path],
+    picture: Path,
     results: Mapping[str, NDArray[Any]],
     labels: Sequence[str],
     to: Path,
 ) -> int:
-    """Draw the boxes with a score of at least a half onto the one picture; how many they are."""
+    """Draw the boxes with a score of at least a half onto a picture; how many they are."""
     from PIL import ImageDraw, ImageFont
 
     found = [array for array in results.values() if is_found(array)]
-    if len(found) != 1 or len(pictures) != 1:
-        what = "no output has boxes" if not found else f"{len(pictures)} images are given"
-        help = "a net that ends in DetectionOutput, and one image: --input data=street.jpg"
+    if len(found) != 1:
+        what = f"{len(found) or 'no'} outputs have boxes"
+        help = "boxes are what DetectionOutput gives: [1, 1, K, 7]"
         raise UsageError(f"nothing to draw: {what}", help=help)
-    if to.suffix.lower() not in _FORMATS:
-        raise UsageError(f"cannot draw {clean(to.name)}", help="a picture is .png or .jpg")
-    image = upright(pictures[0], "RGB")
+    image = upright(picture, "RGB")
     line = max(1, min(image.size) // 200)
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(max(11, min(image.size) // 40))
-    rows = [row for row in _rows(found[0]) if row[2] >= _DRAWN]
+    rows = [row for row in _rows(found[0]) if row[2] >= _DRAWN and not np.isnan(row).any()]
     for _, label, score, *corners in reversed(rows):
         x0, y0, x1, y1 = (
             float(np.clip(c, 0, 1)) * side

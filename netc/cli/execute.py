@@ -66,12 +66,16 @@ def run_command(
     netc run ssd.bin --input data=street.jpg --draw found.png
     """
     from netc import api
+    from netc.cli.detections import check_drawing, draw
     from netc.cli.feeds import pictures_of, read_feed, write_arrays
     from netc.frontend.labels import read_labels
 
     given = read_labels(labels) if labels else None
     with progress(f"loading {clean(model.name)}"):
         exe = api.load(model, threads, trust, sha256, **gpu)
+    pictures = pictures_of(inputs, exe.inputs)
+    if draw_to is not None:
+        check_drawing(draw_to, pictures, exe.model.notes.get("notes", ()))
     feed = read_feed(inputs, exe.inputs)
     with progress("running"):
         if trace_to is None:
@@ -91,9 +95,7 @@ def run_command(
     else:
         outputs(got, names)
     if draw_to is not None:
-        from netc.cli.detections import draw
-
-        count = draw(pictures_of(inputs, exe.inputs), got, names, draw_to)
+        count = draw(pictures[0], got, names, draw_to)
         say(f"{clean(draw_to)}: {count} boxes with a score of at least 0.5")
 
 

@@ -26,6 +26,7 @@ Size = tuple[int, int]
 CHANNELS = ("RGB", "BGR")
 LAYOUTS = ("CHW", "HWC")
 MAX_SIDE = 1 << 16  # pixels
+CUT = "the net sees the middle of the image"  # how the remark on it begins
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,12 @@ class Preprocessing:
     def net_size(self) -> Size | None:
         """The height and width the net then sees, where they are fixed here."""
         return self.crop or self.resize
+
+    def notes(self) -> tuple[str, ...]:
+        """Remarks for people: which part of an image the net sees where it is not all of it."""
+        if not self.crop or self.crop == self.resize:
+            return ()
+        return (f"{CUT}: {self.crop[0]}×{self.crop[1]} pixels",)
 
     def _given(self, shape: Shape) -> Shape:
         """The input's shape: any height and width where the image is resized."""

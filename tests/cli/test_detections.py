@@ -10,7 +10,7 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
-from netc.cli.detections import is_found, listed
+from netc.cli.detections import draw, is_found, listed
 
 Invoke = Callable[..., Result]
 
@@ -66,13 +66,16 @@ def test_boxes_are_listed_and_drawn(detector: Path, netc: Invoke) -> None:
 
 
 def test_what_cannot_be_drawn(detector: Path, netc: Invoke) -> None:
-    words = ("run", "ssd.bin", "--input", "data=street.png", "--draw")
-    assert "a picture is .png or .jpg" in netc(*words, "found.txt", code=2).output
-    two = ("run", "ssd.bin", *("--input", "data=street.png") * 2, "--draw", "found.png")
-    assert "2 images are given" in netc(*two, code=2).output
+    words = ("--input", "data=street.png", "--draw", "found.png")
+    assert "a picture is .png or .jpg" in netc("run", "ssd.bin", *words[:3], ".", code=2).output
+    two = ("--input", "data=street.png", *words)
+    assert "onto one image, and 2 are given" in netc("run", "ssd.bin", *two, code=2).output
+    netc("compile", "ssd.prototxt", "--resize", "60x90", "--crop", "40x80", "-o", "cut.bin")
+    assert "the middle of the image: 40×80 pixels" in netc("run", "cut.bin", *words, code=2).output
+    assert "sees the middle of the image: 40×80" in netc("inspect", "cut.bin").output
     netc("compile", "small.net", "-o", "small.bin")
     none = ("run", "small.bin", "--input", "data=x.png", "--draw", "found.png")
-    assert "no output has boxes" in netc(*none, code=2).output
+    assert "no outputs have boxes" in netc(*none, code=2).output
     assert not (detector / "found.png").exists()
 
 
@@ -87,3 +90,14 @@ def test_lists() -> None:
     assert lines[-1] == "  … and 2 more"
     assert not is_found(rows[..., :6])
     assert not is_found(rows + 0.25)
+    mask = np.arange(14 * 7, dtype=np.float32).reshape(1, 1, 14, 7)
+    assert not is_found(mask)
+    assert not is_found(mask.astype(np.int32))
+
+
+def test_a_box_that_is_nowhere_is_not_drawn(detector: Path) -> None:
+    rows = np.full((1, 1, 2, 7), -1, np.float32)
+    rows[0, 0, 0] = [0, 1, 0.75, np.nan, 0, 1, 1]
+    assert draw(detector / "street.png", {"y": rows}, [], detector / "found.png") == 0
+    rows[0, 0, 0, 3:] = [-np.inf, -np.inf, np.inf, np.inf]
+    assert draw(detector / "street.png", {"y": rows}, [], detector / "found.png") == 1

@@ -87,7 +87,8 @@ def from_caffe(
         _report(_about_weights(graph, first.binder, unread), WeightsError, strict, tell)
     if outputs is not None:
         graph = graph.with_outputs([*outputs])
-    return replace(graph, labels=read_labels(labels))
+    notes = (*graph.notes, *(image.notes() if image is not None else ()))
+    return replace(graph, labels=read_labels(labels), notes=notes)
 
 
 def read_net(source: Source) -> Message:

@@ -18,11 +18,28 @@ from netc.ir.ops.indexing import Compact
 from netc.ir.types import DType
 
 LOWEST = -3.4028234663852886e38  # −FLT_MAX
+MOST = 2**24  # whole numbers that float32 has
 
 
 def ranked(c: Layer, scores: Value, count: int) -> Value:
     """The places of the largest numbers of the last axis, in falling order."""
     return c.b.argmax(scores, axis=scores.type.rank - 1, top_k=count, first=True)
+
+
+def above(c: Layer, scores: Value, least: float) -> Value:
+    """The scores that are larger than a number; −∞ for the others, and for NaN."""
+    return c.b.where(c.b.threshold(scores, level=least), scores, c.constant(-math.inf))
+
+
+def flags(c: Layer, kept: Value, scores: Value) -> Value:
+    """1 for each of the boxes that are kept whose score is one: not −∞."""
+    return c.b.mul(kept, c.b.threshold(scores, level=LOWEST))
+
+
+def countable(c: Layer, scores: int) -> None:
+    """Refuse more places than float32 has whole numbers for."""
+    if scores > MOST:
+        raise c.unsupported(f"it chooses among {scores:,} scores an image, at most {MOST:,} are")
 
 
 def rising(c: Layer, places: Value, count: int) -> Value:
@@ -49,9 +66,12 @@ def joined(c: Layer, *parts: Value) -> Value:
 def detection_output(c: Layer) -> Value:
     """Rows (image, label, score, x0, y0, x1, y1) of the boxes of every class that no better one of
     the class overlaps, from the default boxes and what the net says of them (SSD's
-    detection_output_layer.cpp): those of one image by label, then from the best score down."""
-    if len(c.xs) > 3:
-        raise c.unsupported(f"it has {len(c.xs)} bottoms", "SSD's, of 3 bottoms, is")
+    detection_output_layer.cpp): those of one image by label, then from the best score down.
+
+    A fourth bottom, on which Caffe draws the boxes, is not read.
+    """
+    if len(c.xs) > 4:
+        raise c.unsupported(f"it has {len(c.xs)} bottoms", "SSD's, of 3 or 4 bottoms, is")
     p = c.param("detection_output_param")
     boxes, scores = _boxes(c, p), _scores(c, p)
     items, classes, priors = scores.type.shape
@@ -61,7 +81,10 @@ def detection_output(c: Layer) -> Value:
     top = min(_limit(c, limits, "top_k"), priors)
     every = classes * top
     keep = min(_limit(c, p, "keep_top_k"), every)
+    countable(c, every)
 
+    least = p.real("confidence_threshold") if "confidence_threshold" in p else LOWEST
+    scores = above(c, scores, least)
     order = ranked(c, scores, top)
     best = c.b.gather(scores, order, axis=2, batch=2)
     own = boxes.type.rank - 2  # the axes before the boxes: images, or images and classes
@@ -69,8 +92,7 @@ def detection_output(c: Layer) -> Value:
     eta = limits.real("eta")
     c.check(0 < eta <= 1, "eta must be above 0 and at most 1", limits, "eta")
     kept = c.b.non_max_suppression(near, overlap=overlap_of(c, limits), eta=eta)
-    least = p.real("confidence_threshold") if "confidence_threshold" in p else LOWEST
-    good = c.b.mul(kept, c.b.threshold(best, level=least))
+    good = flags(c, kept, best)
 
     good, best = (c.reshape(x, (items, every)) for x in (good, best))
     place = c.b.iota(good, axis=1)
@@ -192,7 +214,7 @@ def _classes(c: Layer, p: Message) -> int:
 def _priors(c: Layer) -> int:
     """How many default boxes there are, when all bottoms fit."""
     p = c.param("detection_output_param")
-    loc, conf, prior = (x.type for x in c.xs)
+    loc, conf, prior = (x.type for x in c.xs[:3])
     count, classes = prior.count // 8, _classes(c, p)
     good = prior.rank >= 3 and prior.shape[1] == 2 and isinstance(count, int)
     c.check(good, f"bottom 2 is {prior}; default boxes of known number have 1x2x(4 boxes)")
@@ -248,7 +270,7 @@ def proposals(c: Layer) -> list[Value]:
     object_ = c.b.slice(scores, axis=1, start=len(anchors), stop=2 * len(anchors))
     object_ = c.reshape(c.b.transpose(object_, perm=(0, 2, 3, 1)), (items, every))
     large = c.reshape(large, (items, every))
-    object_ = c.b.where(large, object_, c.constant(-math.inf))
+    object_ = c.b.where(large, above(c, object_, LOWEST), c.constant(-math.inf))
     if not isinstance(every, int) or every < before:  # room for all, however small the image is
         object_ = c.b.pad(object_, before=(0, 0), after=(0, before), value=-math.inf)
     order = ranked(c, object_, before)
@@ -256,7 +278,7 @@ def proposals(c: Layer) -> list[Value]:
     boxes = c.reshape(joined(c, low, high), (items, every, 4))
     near = c.b.gather(boxes, order, axis=1, batch=1)
     kept = c.b.non_max_suppression(near, overlap=overlap, border=1.0)
-    good = c.b.mul(kept, c.b.threshold(best, level=LOWEST))
+    good = flags(c, kept, best)
     return _first(c, good, (near, c.reshape(best, (*best.type.shape, 1))), after)[: len(c.tops)]
 
 
@@ -329,7 +351,8 @@ def _of_ratio(ratio: float) -> tuple[float, float]:
 
 def _entries(c: Layer, p: Message) -> Iterator[tuple[str, list[float]]]:
     """The names and numbers of a param_str, as YAML or Python writes them."""
-    text = p.text("param_str").strip().removeprefix("{").removesuffix("}").strip()
+    lines = [line.partition("#")[0] for line in p.text("param_str").splitlines()]
+    text = "\n".join(lines).strip().removeprefix("{").removesuffix("}").strip()
     place = 0
     while place < len(text):
         found = _ENTRY.match(text, place)
@@ -340,7 +363,7 @@ def _entries(c: Layer, p: Message) -> Iterator[tuple[str, list[float]]]:
         if not found or value is None:
             raise c.unsupported("its param_str is no list of names and numbers")
         numbers = value if isinstance(value, list | tuple) else [value]
-        if not all(isinstance(x, int | float) for x in numbers):
-            raise c.unsupported(f"in its param_str, {found[1]!r} is no number")
+        if not all(type(x) in (int, float) and abs(x) < MOST for x in numbers):
+            raise c.unsupported(f"in its param_str, {found[1]!r} is no number of pixels")
         yield found[1], [float(x) for x in numbers]
         place = found.end()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from netc.frontend.caffe.layer import Layer, layer
 from netc.frontend.caffe.layers_boxes import (
+    above,
     boxes_around,
+    countable,
+    flags,
     in_front,
     joined,
     overlap_of,
@@ -36,13 +39,15 @@ def yolo_detection_output(c: Layer) -> Value:
     )
     items, every = scores.type.shape
     assert isinstance(every, int)
+    countable(c, every)
     room = min(ROOM, every)
+    scores = above(c, scores, p.real("confidence_threshold"))
     order = ranked(c, scores, room)
     best = c.b.gather(scores, order, axis=1, batch=1)
     box = c.b.formula(order, body=f"floor((x0 + 0.5) / {classes})")
     near = c.b.gather(boxes, box, axis=1, batch=1)
     kept = c.b.non_max_suppression(near, overlap=overlap_of(c, p))
-    good = c.b.mul(kept, c.b.threshold(best, level=p.real("confidence_threshold")))
+    good = flags(c, kept, best)
     label = c.b.formula(order, box, body=f"x0 - {classes} * x1 + 1")
     columns = (c.b.iota(order, axis=0), label, best)
     table = joined(c, *(c.reshape(x, (items, room, 1)) for x in columns), near)

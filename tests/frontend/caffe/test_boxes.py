@@ -170,10 +170,29 @@ def test_detection_output_compiled_for_any_batch() -> None:
 
 
 def test_other_forks_are_not_supported() -> None:
-    text = Ssd(0).text().replace('bottom: "prior" top', 'bottom: "prior" bottom: "loc" top')
-    with pytest.raises(UnsupportedError, match="it has 4 bottoms") as e:
-        read(text)
-    assert "SSD's, of 3 bottoms, is" in str(e.value)
+    text = Ssd(0).text()
+    more = 'bottom: "prior" bottom: "loc" bottom: "loc" top'
+    with pytest.raises(UnsupportedError, match="it has 5 bottoms") as e:
+        read(text.replace('bottom: "prior" top', more))
+    assert "SSD's, of 3 or 4 bottoms, is" in str(e.value)
+    read(text.replace('bottom: "prior" top', 'bottom: "prior" bottom: "loc" top'))
+
+
+def test_scores_that_are_no_numbers_are_passed_over() -> None:
+    ssd = Ssd(2)
+    feed = ssd.draw()
+    odd = ssd.rng.random(ssd.conf.shape) < 0.2
+    ssd.conf[odd] = np.nan
+    feed["conf"][odd.reshape(1, -1)] = np.nan
+    same_rows(interpret(read(ssd.text()), feed)["found"], ssd.wanted(), ssd.keep)
+    same_rows(netc.compile(read(ssd.text()))(**feed)["found"], ssd.wanted(), ssd.keep)
+
+
+def test_no_more_scores_than_float32_counts() -> None:
+    ssd = Ssd(0, classes=300, priors=60000)
+    vars(ssd).update(top=-1)
+    with pytest.raises(UnsupportedError, match="among 17,940,000 scores"):
+        read(ssd.text())
 
 
 def test_equal_scores_go_by_the_order_of_the_default_boxes() -> None:
@@ -252,7 +271,7 @@ def regions(feed: dict[str, Array], item: int, scales: list[float]) -> list[list
     [
         ("'feat_stride': 16", [8.0, 16.0, 32.0]),
         ("{'feat_stride': 16, 'scales': [2, 4]}", [2.0, 4.0]),
-        ("'feat_stride': 16 \\n'scales': !!python/tuple [1, 3]", [1.0, 3.0]),
+        ("'feat_stride': 16 # pixels\\n'scales': !!python/tuple [1, 3]", [1.0, 3.0]),
     ],
 )
 def test_proposals(param: str, scales: list[float], items: int) -> None:
@@ -309,6 +328,8 @@ def test_proposals_of_images_of_any_size() -> None:
         ("'feat_stride': sixteen", "no list of names and numbers"),
         ("'feat_stride': [__import__('os')]", "no list of names and numbers"),
         ("'feat_stride': ['a']", "'feat_stride' is no number"),
+        ("'feat_stride': True", "'feat_stride' is no number"),
+        (f"'feat_stride': 1{'0' * 400}", "'feat_stride' is no number"),
         ("'scales': [8, 16, 32]", "param_str needs 'feat_stride'"),
         ("'feat_stride': 0", "numbers above 0"),
         ("'feat_stride': 16, 'scales': [8]", "bottom 0 is f32[1,18,5,7]; 3 anchors need 6"),
