@@ -258,6 +258,21 @@ def _binary(g: Growth) -> Value | None:
     return g.add(name, x, g.param(small))
 
 
+def _residual(g: Growth) -> Value | None:
+    """A value joined with a convolution of itself, which what follows reads."""
+    x = g.some(4)
+    if x is None or not isinstance(c := x.type.shape[1], int):
+        return None
+    k, groups = g.one_of(1, 1, 3), g.one_of(1, 1, c)
+    weights = g.param((c, c // groups, k, k), scale=1 / math.sqrt(max(1, c // groups) * k * k))
+    y = g.add("conv", x, weights, groups=groups, pad=(k // 2, k // 2))
+    y = y and g.add(g.one_of("relu", "sigmoid", "abs"), y) if g.pick(2) else y
+    y = y and g.add(g.one_of("add", "mul", "maximum"), *((x, y) if g.pick(2) else (y, x)))
+    if y is None or g.pick(2):
+        return y
+    return g.add("max_pool", y, kernel=(2, 2), stride=(2, 2))
+
+
 def _norm(g: Growth) -> Value | None:
     """BatchNorm, Scale and ReLU as Caffe nets chain them."""
     x = g.some(4)
@@ -348,7 +363,7 @@ def _ints(t: TensorType) -> tuple[int, ...]:
 
 
 MOVES: tuple[Callable[[Growth], Value | None], ...] = (
-    _unary, _conv, _conv, _pool, _binary, _binary, _norm, _concat, _slice, _shape, _fc,
+    _unary, _conv, _conv, _pool, _binary, _binary, _norm, _residual, _concat, _slice, _shape, _fc,
     _conv_transpose, _sample, _sample, _sample,
 )  # fmt: skip
 
