@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from netc.errors import clean
-from netc.ir.dims import Dim
+from netc.ir.dims import Dim, lowest
 from netc.ir.graph import Graph, Node
 from netc.ir.ops.convolution import Conv, ConvTranspose
 from netc.ir.ops.fused import Fused
@@ -21,11 +21,12 @@ from netc.ir.plan import Condition
 def conditions(graph: Graph) -> tuple[Condition, ...]:
     """The conditions of every node, each demand once; where they hold, the reference has a result.
 
-    Sizes that are numbers were checked when the node was made.
+    Sizes that are numbers were checked when the node was made; what holds for all is left out.
     """
     found: dict[tuple[Dim, int], Condition] = {}
     for condition in chain.from_iterable(map(_of, graph.nodes)):
-        if not isinstance(condition.size, int):
+        size, least = condition.size, lowest(condition.size)
+        if not isinstance(size, int) and (least is None or least < condition.minimum):
             found.setdefault((condition.size, condition.minimum), condition)
     return tuple(found.values())
 

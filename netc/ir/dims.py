@@ -236,6 +236,20 @@ def _substitute_atom(atom: Atom, sizes: Mapping[str, Dim]) -> Dim:
     return least(a, b) if atom.kind == "min" else most(a, b)
 
 
+def lowest(d: Dim) -> int | None:
+    """What a size is at least, all symbols being 0 or more; None where it takes something off."""
+    return evaluate(d, dict.fromkeys(symbols(d), 0)) if _only_adds(d) else None
+
+
+def _only_adds(d: Dim) -> bool:
+    if isinstance(d, int):
+        return d >= 0
+    calls = [a for atoms, _ in d.terms for a in atoms if isinstance(a, Call)]
+    divides = (isinstance(a.b, int) and a.b > 0 for a in calls if _divides(a))
+    parts = all(_only_adds(a.a) and _only_adds(a.b) for a in calls)
+    return all(c > 0 for _, c in d.terms) and all(divides) and parts
+
+
 def symbols(d: Dim) -> frozenset[str]:
     """The names of the symbols in `d`."""
     if isinstance(d, int):

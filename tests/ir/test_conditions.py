@@ -7,7 +7,7 @@ import pytest
 
 from netc.errors import GraphError
 from netc.ir.conditions import conditions
-from netc.ir.dims import evaluate
+from netc.ir.dims import evaluate, lowest, parse_dim
 from netc.ir.interpret import interpret
 from netc.ir.text import parse
 
@@ -56,3 +56,23 @@ def test_known_sizes_have_no_conditions() -> None:
         "  return %y\n}"
     )
     assert conditions(graph) == ()
+
+
+@pytest.mark.parametrize(
+    ("size", "least"),
+    [
+        ("N", 0), ("2*N+3", 3), ("(H+5)//2*((W+1)//2)+7", 7), ("max(N,3)+min(H,4)", 3),
+        ("H-1", None), ("(H-1)//2", None), ("8//(N+1)", None), ("N*H-N", None),
+    ],
+)  # fmt: skip
+def test_what_a_size_is_at_least(size: str, least: int | None) -> None:
+    assert lowest(parse_dim(size)) == least
+
+
+def test_conditions_that_always_hold_are_left_out() -> None:
+    graph = parse(
+        "graph @g(input %x: f32[N,H]) {\n  %p = pad(%x, before=(0, 0), after=(0, 5)) : f32[N,H+5]\n"
+        "  %y = argmax(%p, axis=1, top_k=5) : f32[N,5]\n"
+        "  %z = argmax(%p, axis=1, top_k=6) : f32[N,6]\n  return %y, %z\n}"
+    )
+    assert [(str(c.size), c.minimum) for c in conditions(graph)] == [("H+5", 6)]
