@@ -159,11 +159,10 @@ def cache_of(cache: Any) -> Path | None:
         return default_directory()
     if cache is False:
         return None
-    try:
-        return Path(cache)
-    except TypeError:
+    if not isinstance(cache, str | os.PathLike) or cache == "":
         help = "a folder, or False for none"
-        raise UsageError(f"cache is {clean(repr(cache))}", help=help) from None
+        raise UsageError(f"cache is {clean(repr(cache))}", help=help)
+    return Path(cache)
 
 
 def machine_of(given: Any) -> Machine | None:

@@ -1,7 +1,7 @@
 """Which variant of a kernel is fastest here: measured once, remembered, and kept in a folder.
 
 What was measured for one GPU and driver is not used for another. A folder that cannot be read
-or written is as good as none.
+or written, or that is not the user's own, is as good as none.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from netc.errors import NetcError
+from netc.folder import open_folder, read_file, write_file
 from netc.ir.gpu_code import KernelText
-from netc.runtime.atomic import write_file
 from netc.runtime.driver import DeviceLost
 
 FILE = "variants.json"
@@ -36,8 +36,9 @@ class Tuner:
     """The choices for one GPU."""
 
     def __init__(self, gpu: str, folder: Path | None) -> None:
-        self._gpu, self._path = gpu, folder / FILE if folder else None
-        self._known: dict[str, int] = self._read().get(gpu, {})
+        self._gpu, self._folder = gpu, folder
+        with open_folder(folder) as opened:
+            self._known: dict[str, int] = _read(opened).get(gpu, {})
         self._fresh: dict[str, int] = {}
         self._end = 0.0
 
@@ -69,30 +70,30 @@ class Tuner:
 
     def keep(self) -> None:
         """Write what is new to the folder."""
-        if not self._fresh or self._path is None:
+        if not self._fresh:
             return
-        whole = self._read()  # another process may have written meanwhile
-        mine = whole.setdefault(self._gpu, {})
-        mine.update(self._fresh)
-        if sum(map(len, whole.values())) > _MOST:
-            whole = {self._gpu: self._fresh}
-        with suppress(NetcError, OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(self._path, [json.dumps(whole, sort_keys=True).encode()])
+        with open_folder(self._folder, make=True) as opened:
+            whole = _read(opened)  # another process may have written meanwhile
+            mine = whole.setdefault(self._gpu, {})
+            mine.update(self._fresh)
+            if sum(map(len, whole.values())) > _MOST:
+                whole = {self._gpu: self._fresh}
+            if opened is not None:
+                with suppress(OSError):
+                    write_file(opened, FILE, json.dumps(whole, sort_keys=True).encode())
         self._fresh = {}
 
-    def _read(self) -> dict[str, dict[str, int]]:
-        """What the file holds; nothing where it is not one of ours."""
-        if self._path is None:
-            return {}
-        try:
-            if self._path.stat().st_size > _MOST_BYTES:
-                return {}
-            value = json.loads(self._path.read_bytes())
-        except (OSError, ValueError, RecursionError):
-            return {}
-        fits = isinstance(value, dict) and all(
-            isinstance(held, dict) and all(type(v) is int for v in held.values())
-            for held in value.values()
-        )
-        return value if fits else {}
+
+def _read(folder: int | None) -> dict[str, dict[str, int]]:
+    """What the file holds; nothing where it is not one of ours."""
+    if folder is None:
+        return {}
+    try:
+        value = json.loads(read_file(folder, FILE, _MOST_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    fits = isinstance(value, dict) and all(
+        isinstance(held, dict) and all(type(v) is int for v in held.values())
+        for held in value.values()
+    )
+    return value if fits else {}

@@ -271,6 +271,7 @@ def test_a_file_is_rebuilt_byte_by_byte(
         (UsageError, {"gpu": "yes"}, "gpu is 'yes'", "auto, cuda, interpret fit"),
         (UsageError, {"on_gpu_loss": "go on"}, "on_gpu_loss is 'go on'", "error, cpu fit"),
         (UsageError, {"cache": 3}, "cache is 3", "a folder, or False"),
+        (UsageError, {"cache": ""}, "cache is ''", "a folder, or False"),
         (UsageError, {"devices": ["cpu:0"]}, "the target is cuda, and the devices are cpu:0", ""),
         (UsageError, {"target": ()}, "no target is named", "cpu, cuda"),
         (UnsupportedError, {"target": "gpu"}, "no back end for 'gpu'", "cpu, cuda"),

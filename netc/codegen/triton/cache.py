@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import stat
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,10 +18,12 @@ from pathlib import Path
 import platformdirs
 
 from netc.codegen.triton.job import Compiled, receive, send
+from netc.folder import TEMPORARY, open_folder, read_file, write_file
 
 LIMIT = 1 << 30  # bytes
 _MAGIC = b"netc gpu code 2\n"
 _DIGEST = hashlib.sha256().digest_size
+_KEY = re.compile(r"[0-9a-f]{64}")
 _STALE = 3600.0  # seconds after which no one is still writing a file
 
 
@@ -34,12 +36,10 @@ def default_directory() -> Path:
 @contextmanager
 def open_cache(folder: Path | None, limit: int = LIMIT) -> Iterator[Cache]:
     """The cache in `folder`; it stays empty where the folder is None or not the user's own."""
-    cache = Cache(_open_folder(folder) if folder else None)
-    try:
+    with open_folder(folder, make=True) as opened:
+        cache = Cache(opened)
         yield cache
         cache.trim(limit)
-    finally:
-        cache.close()
 
 
 def _head(key: str, body: bytes) -> bytes:
@@ -73,71 +73,37 @@ class Cache:
         body = io.BytesIO()
         send(body, code.head(), code.blob)
         data = body.getvalue()
-        temp = f".{os.urandom(8).hex()}.tmp"
-        try:
-            self._write(temp, _head(key, data) + data)
-            os.replace(temp, key, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        with suppress(OSError):
+            write_file(self._folder, key, _head(key, data) + data)
             self._grown = True
-        except OSError:  # a full or read-only disk
-            with suppress(OSError):
-                os.unlink(temp, dir_fd=self._folder)
 
     def trim(self, limit: int) -> None:
-        """Remove what was not used for longest until at most `limit` bytes are left."""
+        """Remove what was not used for longest until at most `limit` bytes are left.
+
+        Files of other names are not the cache's, and stay.
+        """
         if self._folder is None or not self._grown:
             return
         files = []
         for name in os.listdir(self._folder):
+            if not (_KEY.fullmatch(name) or TEMPORARY.fullmatch(name)):
+                continue
             with suppress(OSError):  # gone meanwhile
                 files.append((name, os.stat(name, dir_fd=self._folder, follow_symlinks=False)))
         total = sum(status.st_size for _, status in files)
         for name, status in sorted(files, key=lambda f: (f[1].st_mtime_ns, f[0])):
-            left_over = name.endswith(".tmp") and time.time() - status.st_mtime > _STALE
+            left_over = not _KEY.fullmatch(name) and time.time() - status.st_mtime > _STALE
             if total <= limit and not left_over:
                 continue
             with suppress(OSError):
                 os.unlink(name, dir_fd=self._folder)
                 total -= status.st_size
 
-    def close(self) -> None:
-        """Let go of the folder."""
-        if self._folder is not None:
-            os.close(self._folder)
-            self._folder = None
-
     def _read(self, key: str) -> bytes:
         if self._folder is None:
             return b""
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with os.fdopen(os.open(key, flags, dir_fd=self._folder), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not _own(status) or not stat.S_ISREG(status.st_mode):
-                return b""
+        data = read_file(self._folder, key, LIMIT)
+        if data:
             with suppress(OSError):
-                os.utime(file.fileno())
-            return file.read()
-
-    def _write(self, name: str, data: bytes) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with os.fdopen(os.open(name, flags, 0o600, dir_fd=self._folder), "wb") as file:
-            file.write(data)
-
-
-def _own(status: os.stat_result) -> bool:
-    """Whether the user, and no one else, may write there."""
-    return status.st_uid == os.geteuid() and not status.st_mode & 0o022
-
-
-def _open_folder(folder: Path) -> int | None:
-    """A descriptor of the folder, made where it is not there; None where it is not to be used."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        opened = os.open(folder, flags)
-    except (OSError, ValueError):
-        return None
-    if _own(os.fstat(opened)):
-        return opened
-    os.close(opened)
-    return None
+                os.utime(key, dir_fd=self._folder, follow_symlinks=False)
+        return data

@@ -13,6 +13,7 @@ from tests.codegen.triton.texts import job, scale
 
 CODE = Compiled(b"machine code" * 9, "kernel", 4, 1024, 32, 0)
 KEY, OTHER, THIRD = ("a" * 64, "b" * 64, "c" * 64)
+LEFT = f".{'d' * 16}.tmp"  # by a writer that was killed
 
 
 def kept(folder: Path | None, *keys: str) -> list[Compiled | None]:
@@ -91,12 +92,21 @@ def test_a_full_disk_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
     keep(tmp_path, KEY, OTHER)
     size = (tmp_path / KEY).stat().st_size
-    for name, age in ((KEY, 2000), (OTHER, 1000), ("left.tmp", 9000)):
+    for name, age in ((KEY, 2000), (OTHER, 1000), (LEFT, 9000)):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (age, age))
     kept(tmp_path, KEY)
     keep(tmp_path, THIRD, limit=2 * size)
     assert sorted(p.name for p in tmp_path.iterdir()) == [KEY, THIRD]
+
+
+def test_files_of_other_names_stay(tmp_path: Path) -> None:
+    names = ["draft.tmp", "photos.tar", "variants.json"]
+    for name in names:
+        (tmp_path / name).write_bytes(bytes(9000))
+        os.utime(tmp_path / name, (1000, 1000))
+    keep(tmp_path, KEY, limit=5000)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [KEY, *names]
 
 
 def test_the_folder_is_named_by_the_environment(
