@@ -71,10 +71,12 @@ def _read(data: memoryview) -> Cubin:
         raise ArtifactError("the GPU code is damaged: its sections have no names")
     names = sections[names_at].bytes()
     named = {s.label(names): s for s in sections}
+    symbols = [section for section in sections if section.kind == _SYMTAB]
+    if len(symbols) > 1:  # several that overlap would take long to read
+        raise ArtifactError("the GPU code is damaged: it has more than one table of symbols")
     functions = {
         index: name
-        for section in sections
-        if section.kind == _SYMTAB
+        for section in symbols
         for index, name in _functions(section, sections)
         if f".text.{name}" in named
     }

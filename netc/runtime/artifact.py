@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from netc.errors import ArtifactError, ResourceError, UsageError, clean
@@ -156,7 +157,7 @@ class ArtifactFile:
         """Options, sizes, reasons."""
         return dict(self._json("notes", dict))
 
-    @property
+    @cached_property
     def gpu(self) -> GpuImage | None:
         """The GPU kernels and their code, where there are some. Only for a file that is trusted."""
         if gpu_json.SECTION not in self.container.sections:

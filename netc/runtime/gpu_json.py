@@ -97,11 +97,15 @@ def _some(value: Any, most: int) -> list[Any]:
 
 
 class _Reading:
-    """One image being read; code that several variants share is looked at once."""
+    """One image being read; code that several variants share is looked at once.
+
+    Other codes do not overlap: no byte is looked at twice.
+    """
 
     def __init__(self, sections: Sections) -> None:
         self.sections = sections
         self.used: set[str] = set()
+        self._left = {arch: len(code) for arch, code in sections.items()}  # bytes
         self._seen: set[tuple[str, int, int, str]] = set()
 
     def kernel(self, name: str, value: Any) -> GpuKernel:
@@ -144,6 +148,9 @@ class _Reading:
         self.used.add(arch)
         place = arch, offset, size, entry
         if place not in self._seen:
+            self._left[arch] -= size
+            if self._left[arch] < 0:
+                raise ArtifactError(f"GPU codes for {arch} overlap")
             _check_code(arch, memoryview(self.sections[arch])[offset : offset + size], entry)
             self._seen.add(place)
         return Code(offset, size, entry, warps, shared, registers, local)

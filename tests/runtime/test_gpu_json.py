@@ -71,6 +71,7 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     save_artifact(add_artifact(gpu=full()), tmp_path / "m")
     file = open_artifact(tmp_path / "m")
     assert file.gpu == full()
+    assert file.gpu is file.gpu
     assert file.artifact().gpu == full()
     names = {name for name in file.container.sections if "gpu" in name or "cuda" in name}
     assert names == {"gpu", "gpu.ptx", "gpu.sm_90", "plan.cuda", "code.cuda"}
@@ -187,6 +188,7 @@ WRONG: dict[str, Edit] = {
     "shared huge": code(4, (232 << 10) + 1),
     "registers 256": code(5, 256),
     "local negative": code(6, -1),
+    "codes that overlap": at("codes", 1, "sm_90", value=[0, 2 * SIZE + 8, "kernel", 4, 0, 0, 0]),
     "ptx of no kernel": at("codes", 0, "ptx", 2, value="other"),
     "ptx cut off": at("codes", 0, "ptx", 1, value=20),
 }

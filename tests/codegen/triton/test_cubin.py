@@ -59,6 +59,14 @@ def test_what_is_not_a_cubin() -> None:
             read_cubin(blob)
 
 
+def test_tables_of_symbols_that_overlap_are_refused() -> None:
+    whole = bytearray(cubin(0x5A0D5A, 7))
+    symbols = bytes(whole[-3 * 64 : -2 * 64])
+    struct.pack_into("<H", whole, 60, 5 + 1)  # sections
+    with pytest.raises(ArtifactError, match="more than one table of symbols"):
+        read_cubin(whole + symbols)
+
+
 def test_no_cut_is_taken_for_whole() -> None:
     whole = cubin(0x5A0D5A, 7)
     for size in range(len(whole)):
