@@ -112,6 +112,7 @@ class GpuPlan:
     def layout(self, known: Mapping[str, int]) -> Places:
         """Where buffers lie for these sizes: the host's arena, and an arena of each device."""
         sizes = buffer_sizes(self.plan, known)
+        self._check_sizes(sizes, known)
         for i, (size, home) in enumerate(zip(sizes, self.homes, strict=True)):
             most = MOST_ELEMENTS * self.elements.get(i, size)  # any size where no kernel is
             if home is not None and size > most:
@@ -130,6 +131,14 @@ class GpuPlan:
             offsets |= found
             arenas[home] = max(total, ALIGN) + ALIGN
         return Places(sizes, offsets, arenas)
+
+    def _check_sizes(self, sizes: Sequence[int], known: Mapping[str, int]) -> None:
+        """What the caller gives and gets has as many bytes as its buffer."""
+        for port in (*self.plan.inputs, *self.plan.outputs):
+            size, held = value_of(port.type.count * port.type.dtype.size, known), sizes[port.buffer]
+            if size != held:
+                what = f"{clean(port.name)} has {size} bytes and its buffer {held}"
+                raise ArtifactError(f"the plan is damaged: {what}")
 
     def _life(self, buffer: int) -> tuple[int, int]:
         """What the caller gives and gets lies on a device for the whole run."""

@@ -151,6 +151,8 @@ CRAFTED: dict[str, Change] = {
     "a pointer far away": size(1 << 50, "offsets", 2),
     "a buffer of 2^46": size(1 << 46, "buffers", 2, 1),
     "a buffer of -1": size(-1, "buffers", 2, 1),
+    "a buffer smaller than its input": size(64, "buffers", 0, 1),
+    "a buffer larger than its output": size(4096, "buffers", 3, 1),
     "a buffer of no device": put(["", 0], "queues", 2, 2),
     "a buffer of another device": put(["cuda:1", 0], "queues", 2, 2),
     "a buffer of the host": put(["cpu:0", 0], "queues", 2, 2),
