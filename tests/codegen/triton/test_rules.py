@@ -67,9 +67,12 @@ def test_values_of_16_bits(text: str, sizes: dict[str, int]) -> None:
     judge(graph, feed, run(graph, feed, precision="low"), share=3e-2)
 
 
-@pytest.mark.parametrize("rows", [1, 30, 1500])
-def test_compact(rows: int) -> None:
-    graph = netc.parse(COMPACT, warn=lambda *_: None)
+@pytest.mark.parametrize(
+    ("rows", "known"), [(1, False), (30, False), (1500, False), (1, True), (30, True)]
+)
+def test_compact(rows: int, known: bool) -> None:
+    text = COMPACT.replace("N", str(rows)) if known else COMPACT
+    graph = netc.parse(text, warn=lambda *_: None)
     feed = feed_of(graph, {"N": rows})
     feed["i"] = np.random.default_rng(0).integers(0, 2, rows).astype(np.float32)
     judge(graph, feed, run(graph, feed))

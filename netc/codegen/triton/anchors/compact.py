@@ -36,7 +36,12 @@ def _kept(body: Body, selector: Operand, count: str, start: str) -> tuple[str, s
     index = src.let(f"{start} + tl.arange(0, {WIDE})[None, :]")
     tile = Tile({"col": f"{index} < {count}"}, index)
     value = body.read(selector, _row(selector, index, "col"), tile)
-    return index, src.let(f"(({value} != 0) & ({index} < {count})).to(tl.int32)")
+    return index, src.let(f"({_chosen(index, value)} & ({index} < {count})).to(tl.int32)")
+
+
+def _chosen(index: str, value: str) -> str:
+    """Whether rows are kept: a tile like `index`, also where the selector has one row."""
+    return f"({index} * 0 + {value} != 0)"
 
 
 def _row(selector: Operand, index: str, part: str) -> list[Coord]:
@@ -69,7 +74,7 @@ def _move(ctx: Lowering, k: Kernel, selector: Operand, x: Operand, out: Operand)
     src.line("total = tl.sum(total, 1, keep_dims=True)")
     src.line("before = tl.sum(before, 1, keep_dims=True)")
     own = rows.body.read(selector, _row(selector, row, "row"), rows.tile)
-    own = src.let(f"({row} >= 0) & ({own} != 0)")
+    own = src.let(f"({row} >= 0) & {_chosen(row, own)}")
     target = Coord(src.let(f"tl.where({own}, before, total + {row} - before)"), "row")
     zero = "0.0" if x.type.dtype is DType.F32 else "0"
     with rows.chunks() as chunk:
