@@ -63,9 +63,9 @@ class Product:
     groups: int
     weights: BufferArg | WeightArg
     element: str  # of the weights
-    row: int  # elements from one column's weights to the next
-    tap: int  # elements from tap to tap
-    lane: int  # elements from channel to channel
+    row: Dim  # elements from one column's weights to the next
+    tap: Dim  # elements from tap to tap
+    lane: Dim  # elements from channel to channel
     channel_axis: int  # of the result
     flat: int  # channels that a tap takes where the depth is walked in one go; 0: tap by tap
     bias: Value | None

@@ -46,6 +46,10 @@ NETS = (
     ("(x: f32[N,24,6,6]) -> x |> affine(shift=0.5) |> prelu |> conv(16, 1) |> relu", 2),
     ("(x: f32[N,24,6,6]) -> add(x |> relu |> conv(16, 1), x |> conv(16, 3, pad=1)) |> relu", 2),
     ("(x: f32[N,24,6,6]) -> concat(x |> conv(10, 1), x |> relu |> conv(6, 3, pad=1)) |> fc(9)", 2),
+    ("(x: f32[N,24,9,7], w: f32[20,24,3,3]) -> conv(x, relu(w), pad=1) |> relu", 2),
+    ("(x: f32[N,24,9,7], w: f32[8,30,3,1]) -> conv(x, slice(relu(w), 1, 9, 21), groups=2)", 2),
+    ("(x: f32[N,24,5,5], w: f32[24,12,3,3]) -> conv_transpose(x, relu(w), stride=2)", 1),
+    ("(x: f32[N,24], w: f32[8,30]) -> fc(x, slice(relu(w), start=5, stop=29))", 3),
 )
 # How far a result may be from the float64 one, as a share of the largest: three tf32 products and
 # float32 sums of at most 432 terms; one rounding to bf16 (2⁻⁹) of operands and of each value kept.

@@ -105,7 +105,7 @@ def _main(k: Kernel, x: Value) -> Value:
 
 def _weights(
     ctx: Lowering, k: Kernel, value: Value, w: Operand, layout: Layout
-) -> tuple[BufferArg | WeightArg, tuple[int, int, int], str]:
+) -> tuple[BufferArg | WeightArg, tuple[Dim, Dim, Dim], str]:
     """The address of the weights, their strides from column, tap and channel, and how stored."""
     assert k.anchor is not None
     if w.buffer == WEIGHTS and w.array is not None:
@@ -122,12 +122,14 @@ def _weights(
         )
     pointer = w.pointer()
     assert isinstance(pointer, BufferArg)
-    if not w.is_row_major:
-        raise _unfit(k, "reads weights that have gaps")
-    count = int(np.prod(layout.taps)) if layout.taps else 1
-    if layout.transposed:
-        return pointer, (count, 1, layout.columns * count), w.element
-    return pointer, (layout.channels * count, 1, count), w.element
+    taps = w.type.sizes({})[2:]
+    order = [axis for axis, size in enumerate(taps) if size != 1]
+    runs = _runs(taps, w.strides[2:], order)
+    if len(runs) > 1:
+        raise _unfit(k, "reads weights whose windows have gaps")
+    tap = runs[0][1] if runs else 1
+    column, lane = w.strides[1::-1] if layout.transposed else w.strides[:2]
+    return pointer, (column, tap, lane), w.element
 
 
 @rule(Fc)
