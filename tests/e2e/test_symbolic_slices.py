@@ -74,9 +74,12 @@ def test_a_start_before_the_axis_is_refused_when_it_is_known() -> None:
     x = b.input("x", f32["N", 3])
     y = b.relu(b.slice(x, axis=0, start=N - 3))
     z = b.relu(b.slice(x, axis=0, start=N // 2, stop=3))
-    exe = netc.compile(b.graph("g", {"y": y, "z": z}))
+    graph = b.graph("g", {"y": y, "z": z})
+    exe = netc.compile(graph)
     assert exe(x=np.ones((5, 3), np.float32))["y"].shape == (3, 3)
     with pytest.raises(InputError, match="where it starts"):
         exe(x=np.ones((2, 3), np.float32))
+    with pytest.raises(GraphError, match="-1 to 2 of 2"):
+        netc.interpret(graph, {"x": np.ones((2, 3))})
     with pytest.raises(InputError, match=r"where it ends|its length"):
         exe(x=np.ones((8, 3), np.float32))

@@ -230,8 +230,9 @@ class Slice(Op, name="slice"):
 
     def reference(self, x: Array) -> Array:
         axis = axis_of(self.axis, x.ndim)
-        start, stop = known((self.start, x.shape[axis] if self.stop is None else self.stop), "ends")
-        require(stop <= x.shape[axis], f"{stop} of {x.shape[axis]}: it ends beyond")
+        size = x.shape[axis]
+        start, stop = known((self.start, size if self.stop is None else self.stop), "ends")
+        require(0 <= start <= stop <= size, f"{start} to {stop} of {size}: it does not fit")
         return x[(*(slice(None),) * axis, slice(start, stop))].copy()
 
     def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
