@@ -23,18 +23,17 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from netc.codegen.triton.interpreter_bounds import Bounds
 from netc.codegen.triton.interpreter_patches import patch
+from netc.codegen.triton.scratch import scratch
 from netc.ir.gpu_code import ENTRY
 
 _WATCH = 0.5  # seconds between two looks at the parent
@@ -196,8 +195,8 @@ class Kernel:
 
 def _function(text: str) -> Any:
     """The interpreted function `kernel` of a text; the file it comes from is gone again."""
-    with tempfile.TemporaryDirectory(prefix="netc-interpret-") as folder:
-        path = Path(folder) / "kernels.py"
+    with scratch("netc-interpret-") as folder:
+        path = folder / "kernels.py"
         path.write_text(text, encoding="utf-8")
         spec = importlib.util.spec_from_file_location(f"netc_kernels_{os.urandom(8).hex()}", path)
         assert spec is not None

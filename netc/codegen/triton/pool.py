@@ -15,16 +15,16 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
 from typing import IO, Any, cast
 
 from netc.codegen.triton.job import Compiled, Failed, Job, receive, send
+from netc.codegen.triton.scratch import scratch
 from netc.errors import ResourceError, UnsupportedError, clean
 
 _START_SECONDS = 60.0  # an import of Triton takes 0.3 s on an idle machine
@@ -48,12 +48,11 @@ class Compilers:
         self._idle: list[Worker] = []
         self._all: list[Worker] = []
         self._closed = False
+        self._held = ExitStack()
 
     def __enter__(self) -> Compilers:
         try:
-            self._folder = tempfile.TemporaryDirectory(
-                prefix="netc-gpu-", ignore_cleanup_errors=True
-            )
+            self._folder = self._held.enter_context(scratch("netc-gpu-"))
         except OSError as error:
             reason = error.strerror or clean(error)
             raise ResourceError(f"no room for the compiler's temporary files: {reason}") from error
@@ -73,7 +72,7 @@ class Compilers:
         self._threads.shutdown(cancel_futures=True)
         for worker in self._all:
             worker.close()
-        self._folder.cleanup()
+        self._held.close()
 
     def answers(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Compiled | Failed]]:
         """Each job with its code or the reason why there is none, as they get ready."""
@@ -95,7 +94,7 @@ class Compilers:
                 return self._idle.pop()
             if self._closed:
                 raise UnsupportedError("the compilation was stopped")
-            folder = Path(self._folder.name) / str(len(self._all))
+            folder = self._folder / str(len(self._all))
             try:
                 worker = Worker(folder)
             except OSError as error:
