@@ -11,7 +11,14 @@ import click
 
 from netc.cli.gpus import chosen, for_gpus, show_kernels, total_lines
 from netc.cli.gpus import compile_options as gpu_options
-from netc.cli.options import EXISTING, WRITTEN, prepare_options, source_options
+from netc.cli.options import (
+    EXISTING,
+    WRITTEN,
+    beside,
+    prepare_options,
+    source_options,
+    spare_inputs,
+)
 from netc.cli.places import Places, place_options
 from netc.cli.show import counting, progress, say, size, table
 from netc.errors import ArtifactError, UsageError, clean
@@ -55,12 +62,13 @@ def compile_command(
 
     if is_model(source):
         raise UsageError(f"{clean(source.name)} is compiled already")
+    out = out or beside(source, ".bin")
+    spare_inputs(out)
     gpu = {"arch": arch, "precision": precision, "cache": cache}
     places = Places.taken(options)
     wanted = chosen(not no_optimize, cpu, places, target, **gpu)
     with progress(f"reading {clean(source.name)}"):
         graph = read_source(source, options)
-        out = out or source.with_suffix(".bin")
         made = places.arranged(graph, wanted)
         graph, wanted = made.graph, for_gpus(made.graph, made.options, arch)
     began = time.perf_counter()
@@ -90,6 +98,8 @@ def convert_command(source: Path, out: Path, **options: Any) -> None:
     from netc.cli.sources import read_source
     from netc.runtime.atomic import write_file
 
+    arrays = beside(out, ".npz")
+    spare_inputs(out, arrays)
     graph = read_source(source, options)
     if out.suffix == ".net":
         from netc.frontend.net.write import write_net
@@ -104,9 +114,8 @@ def convert_command(source: Path, out: Path, **options: Any) -> None:
     write_file(out, [text.encode()])
     say(f"{clean(out)}: {len(text.splitlines())} lines, {len(graph.nodes)} nodes")
     if graph.weights:
-        beside = out.with_suffix(".npz")
-        write_arrays(beside, graph.weights)
-        say(f"{clean(beside)}: {len(graph.weights)} arrays")
+        write_arrays(arrays, graph.weights)
+        say(f"{clean(arrays)}: {len(graph.weights)} arrays")
 
 
 @click.command("verify")

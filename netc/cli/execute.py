@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from netc.cli.gpus import run_options
-from netc.cli.options import EXISTING, WRITTEN, SecondsType, threads_option
+from netc.cli.options import EXISTING, WRITTEN, SecondsType, spare_inputs, threads_option
 from netc.cli.show import milliseconds, outputs, progress, say, table
 from netc.errors import clean
 
@@ -70,6 +70,7 @@ def run_command(
     from netc.cli.feeds import pictures_of, read_feed, write_arrays
     from netc.frontend.labels import read_labels
 
+    spare_inputs(out, draw_to, trace_to)
     given = read_labels(labels) if labels else None
     with progress(f"loading {clean(model.name)}"):
         exe = api.load(model, threads, trust, sha256, **gpu)

@@ -9,7 +9,14 @@ from typing import Any
 import click
 
 from netc.cli.gpus import show_kernels, target_option
-from netc.cli.options import EXISTING, WRITTEN, prepare_options, source_options
+from netc.cli.options import (
+    EXISTING,
+    WRITTEN,
+    beside,
+    prepare_options,
+    source_options,
+    spare_inputs,
+)
 from netc.cli.places import Places, place_options, place_options_only
 from netc.cli.show import progress, say, size, table
 from netc.errors import UsageError, clean
@@ -86,6 +93,7 @@ def explain_command(
 
     if is_model(source):
         raise UsageError("a compiled model has no journal", help="explain the net it was made from")
+    spare_inputs(trace_to)
     places = Places.taken(options)
     wanted = api.compile_options(True, "native", None, places.devices, target, places.sharding)
     made = places.arranged(read_source(source, options), wanted)
@@ -140,9 +148,10 @@ def draw_command(
 
     if out is not None and out.suffix.lower() != ".svg":
         raise UsageError(f"cannot write {clean(out.name)}", help="a drawing is a .svg file")
+    out = out or beside(source, ".svg")
+    spare_inputs(out)
     places = Places.taken(options)
     graph = places.shown(read_source(source, options))
-    out = out or source.with_suffix(".svg")
     if after:
         from netc.cli.stages import graph_after
 

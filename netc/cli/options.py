@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import click
 
-from netc.errors import clean
+from netc.errors import UsageError, clean
 from netc.runtime.limits import DEFAULT
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -22,6 +24,43 @@ else:
 
 EXISTING = click.Path(path_type=Path)
 WRITTEN = click.Path(path_type=Path)
+_NAMING = ("inputs", "machine")  # options whose words may name files: `data=x.npy`
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """The file of the same name with another suffix; a folder's own name has none."""
+    return path.with_suffix(suffix) if path.name else path
+
+
+def spare_inputs(*written: Path | None) -> None:
+    """Refuse to write over a file that the command being run reads."""
+    context = click.get_current_context()
+    given = {
+        p.name: context.params[p.name] for p in context.command.params if p.type is not WRITTEN
+    }
+    read = [path for name, value in given.items() for path in _paths(value, name in _NAMING)]
+    for out in written:
+        if out is not None and any(_same(out, path) for path in read):
+            message = f"the output {clean(out)} is also an input"
+            raise UsageError(message, help="write to another file")
+
+
+def _paths(value: Any, naming: bool) -> Iterator[Path]:
+    """The files that the value of an option may mean."""
+    if isinstance(value, Path):
+        yield value
+    elif isinstance(value, tuple):
+        for each in value:
+            yield from _paths(each, naming)
+    elif isinstance(value, str) and naming:
+        words = value.split("=")
+        yield from (Path("=".join(words[i:])) for i in range(len(words)))
+
+
+def _same(a: Path, b: Path) -> bool:
+    with suppress(OSError, ValueError):
+        return os.path.samefile(a, b)
+    return False
 
 
 class ShapeType(ParamType):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from netc.cli.gpus import run_options, target_option
-from netc.cli.options import EXISTING, WRITTEN, source_options
+from netc.cli.options import EXISTING, WRITTEN, source_options, spare_inputs
 from netc.cli.show import progress, say, table
 from netc.errors import UsageError, VerifyError, clean
 
@@ -81,6 +81,7 @@ def dump_command(
     if listing:
         say("\n".join(p.name for p in standard_passes(not no_optimize, target)))
         return
+    spare_inputs(out)
     graph = read_source(source, options)
     _give(graph_after(graph, after, not no_optimize, target) if after else graph, out)
 
@@ -121,6 +122,7 @@ def opt_command(source: Path, wanted: tuple[str, ...], out: Path | None, **optio
     from netc.cli.sources import read_source
     from netc.passes.base import run_passes
 
+    spare_inputs(out)
     standard = standard_passes()
     chosen = passes_named(",".join(wanted), standard) if wanted else standard
     graph, context = prepared(read_source(source, options))

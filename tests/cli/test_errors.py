@@ -202,6 +202,37 @@ def test_unknown_target_is_unsupported(netc: Invoke) -> None:
     netc("compile", "small.net", "--target", "abacus", code=5)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["compile", "small.net", "-o", "small.net"],
+        ["compile", "small.net", "-o", "link.net"],
+        ["compile", "small.net", "--labels", "labels.txt", "-o", "../{here}/labels.txt"],
+        ["compile", "small.net", "--weights", "x.npz", "-o", "x.npz"],
+        ["compile", "small.net", "--weights", "small.bin"],
+        ["convert", "small.prototxt", "-o", "small.prototxt"],
+        ["convert", "small.prototxt", "--weights", "x.npz", "-o", "x.net"],
+        ["dump", "small.net", "-o", "small.net"],
+        ["opt", "small.net", "-o", "small.net"],
+        ["explain", "small.net", "--machine", "m.json", "--trace", "m.json"],
+        ["draw", "drawn.svg"],
+        ["run", "small.bin", "-i", "data=x.npy", "--trace", "small.bin"],
+        ["run", "small.bin", "-i", "data=x.npy", "--output", "x.npy"],
+        ["run", "small.bin", "-i", "x.png", "--draw", "x.png"],
+        ["run", "small.bin", "-i", "x.npy", "--labels", "labels.txt", "-o", "labels.txt"],
+    ],
+)
+def test_an_output_is_no_input(folder: Path, netc: Invoke, words: list[str]) -> None:
+    (folder / "small.bin").write_bytes((folder / "small.net").read_bytes())
+    (folder / "drawn.svg").write_bytes((folder / "small.net").read_bytes())
+    (folder / "m.json").write_text("{}")
+    (folder / "link.net").symlink_to("small.net")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    result = netc(*(word.format(here=folder.name) for word in words), code=2)
+    assert "is also an input" in result.output
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
 def test_an_unwritable_place(netc: Invoke, model: Path) -> None:
     for place in ("nowhere/out.npz", "/proc/out.npz"):
         result = netc("run", model, "-i", "x.npy", "--output", place, code=2)
