@@ -64,6 +64,8 @@ def _target(path: str | os.PathLike[str]) -> Path:
         raise _typed(error, path) from error
     except ValueError as error:
         raise UsageError(f"cannot write {clean(path)}: {clean(error)}") from error
+    if os.fsdecode(path).endswith(os.sep):
+        raise UsageError(f"cannot write {clean(path)}: that names a folder")
     if os.path.lexists(target) and not target.is_file():
         raise UsageError(f"cannot write {clean(path)}: it is not a regular file")
     return target

@@ -124,6 +124,13 @@ def test_what_is_not_a_file_is_refused(tmp_path: Path) -> None:
     assert Path("/dev/full").is_char_device()
 
 
+@pytest.mark.parametrize("kind", [str, os.fsencode])
+def test_the_name_of_a_folder_is_refused(tmp_path: Path, kind: type) -> None:
+    with pytest.raises(UsageError, match="that names a folder"):
+        write_file(kind(f"{tmp_path}/f/"), [b"x"])
+    assert listing(tmp_path) == []
+
+
 def test_the_working_folder_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
