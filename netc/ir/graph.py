@@ -161,7 +161,7 @@ class Graph:
         for name in names:
             v = self.outputs.get(name) or self.by_name.get(name)
             if v is None:
-                near = difflib.get_close_matches(name, [*self.outputs, *self.by_name], 3)
+                near = difflib.get_close_matches(name, {**self.outputs, **self.by_name}, 3)
                 fits = f"did you mean {', '.join(map(clean, near))}?" if near else ""
                 raise GraphError(f"the net gives no {clean(name)!r}", help=fits)
             found[name] = v

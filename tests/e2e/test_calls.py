@@ -164,6 +164,13 @@ def test_outputs_are_names_of_any_kind_of_collection(graph: netc.Graph) -> None:
         netc.compile(graph, outputs=[])
 
 
+def test_a_near_name_is_told_once() -> None:
+    graph = netc.parse("net n(x: f32[2]) -> prob { prob = tanh(x, name='prob') }".replace("'", '"'))
+    with pytest.raises(GraphError) as e:
+        graph.with_outputs(["prod"])
+    assert e.value.diagnostics[0].help == "did you mean prob?"
+
+
 def test_outputs_leave_no_weights_behind(tmp_path: Path) -> None:
     np.savez(tmp_path / "w.npz", **{"conv.w": np.ones((3, 2, 3, 3)), "conv.b": np.ones(3)})
     graph = netc.parse(TEXT, weights=tmp_path / "w.npz")
