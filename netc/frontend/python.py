@@ -15,7 +15,10 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
+from traceback import walk_tb
 from typing import Annotated, Any, TypeAlias, cast, get_origin
+
+import numpy as np
 
 from netc.errors import NOWHERE, Diagnostic, GraphError, NetcError, Source, Span, UsageError, clean
 from netc.frontend.net import arithmetic
@@ -47,7 +50,7 @@ Devices: TypeAlias = str | Sequence[str]
 _MAKER: ContextVar[Maker | None] = ContextVar("netc.maker", default=None)
 _DEVICE: ContextVar[Device | None] = ContextVar("netc.device", default=None)
 _SHARDS: ContextVar[tuple[Shard, ...]] = ContextVar("netc.shards", default=())
-_OURS = str(Path(__file__).parent.parent) + os.sep
+_OURS = tuple(str(f) + os.sep for f in (Path(__file__).parent.parent, Path(np.__file__).parent))
 _RENAMED = {"max": "maximum", "min": "minimum"}
 
 
@@ -55,7 +58,7 @@ class Tensor:
     """A value of the net being built; `+ - * /` make nodes."""
 
     __slots__ = ("maker", "value")
-    __array_ufunc__ = None  # numpy must not take over `array * tensor`
+    __hash__ = object.__hash__  # by identity, though `==` is refused
 
     def __init__(self, value: Value, maker: Maker) -> None:
         self.value, self.maker = value, maker
@@ -77,9 +80,6 @@ class Tensor:
 
     def __repr__(self) -> str:
         return f"<Tensor {clean(self.name)}: {self.type}>"
-
-    def __bool__(self) -> bool:
-        raise UsageError("a tensor has no value while the net is being built", _caller())
 
     def __add__(self, other: Any) -> Tensor:
         return _join("+", self, other)
@@ -108,20 +108,50 @@ class Tensor:
     def __neg__(self) -> Tensor:
         return _join("*", self, -1.0)
 
+    def __pos__(self) -> Tensor:
+        return self
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *given: Any, **more: Any) -> Tensor:
+        """`array * tensor`, which numpy asks for as `np.multiply(array, tensor)`."""
+        name = ufunc.__name__
+        if name in _UFUNCS and method == "__call__" and not more:
+            return _join(_UFUNCS[name], *given)
+        fits = method == "__call__" and name in words()
+        help = f"such as netc.{name}({', '.join('xy'[: ufunc.nin])})" if fits else ""
+        raise UsageError(f"a tensor has no np.{clean(name)}", _caller(), help)
+
 
 def _refusing(sign: str, call: str) -> Callable[..., Any]:
-    def refuse(*_: Any) -> Any:
+    def refuse(*_: Any, **__: Any) -> Any:
         raise UsageError(f"a tensor has no {sign}", _caller(), f"such as {call}")
 
     return refuse
 
 
+_UFUNCS = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
 _NO_SIGNS = {
+    "x == y": ("netc.equal(x, y)", "eq"),
+    "x != y": ("1 - netc.equal(x, y)", "ne"),
     "x ** y": ("netc.pow(x, 2)", "pow", "rpow"),
-    "x // y or x % y": ("netc.floor(x / 2)", "floordiv", "rfloordiv", "mod", "rmod"),
+    "x // y or x % y": (
+        "netc.floor(x / 2)",
+        *("floordiv", "rfloordiv", "mod", "rmod", "divmod", "rdivmod"),
+    ),
+    "x & y, x | y or x ^ y": (
+        "netc.mul(x, y) or netc.maximum(x, y), where both are 0 or 1",
+        *("and", "rand", "or", "ror", "xor", "rxor"),
+    ),
+    "~x": ("1 - x, where x is 0 or 1", "invert"),
     "x @ y": ("netc.fc(x, 10)", "matmul", "rmatmul"),
     "x > y": ("netc.threshold(x, 0)", "gt", "lt", "ge", "le"),
     "x[…]": ("netc.slice(x, axis=1, start=0, stop=1), or netc.split(x, 2)", "getitem", "iter"),
+    "x[…] = y": ("netc.concat(x, y, axis=1)", "setitem", "delitem"),
+    "len(x)": ("x.shape[0]", "len"),
+    "value while the net is being built": (
+        "x.shape[1], which may have one",
+        *("bool", "float", "int", "complex", "index", "array"),
+    ),
+    "round(x)": ("netc.floor(x + 0.5)", "round"),
     "abs(x)": ("netc.abs(x)", "abs"),
 }
 for _sign, (_call, *_methods) in _NO_SIGNS.items():
@@ -138,10 +168,16 @@ def net(function: Callable[..., Any]) -> Graph:
     if not (callable(function) and hasattr(inspect.unwrap(function), "__code__")):
         what = getattr(function, "__name__", f"a {type(function).__name__}")
         raise UsageError(f"{clean(what)} is no function that describes a net")
+    if inspect.iscoroutinefunction(function):
+        help = "a net is described by an ordinary `def`"
+        message = f"`{clean(function.__name__)}` is `async`"
+        raise UsageError(message, _definition(function), help)
     maker = Maker()
     token = _MAKER.set(maker)
     try:
         given = function(**dict(_inputs(function, maker)))
+    except GraphError as e:
+        raise _at_line(e, function) from None
     finally:
         _MAKER.reset(token)
     return maker.b.graph(function.__name__, _outputs(given, function))
@@ -160,7 +196,8 @@ def _inputs(function: Callable[..., Any], maker: Maker) -> Iterator[tuple[str, T
             with maker.b.at(_definition(function)):
                 yield p.name, Tensor(maker.b.input(p.name, type_), maker)
         elif p.default is p.empty:
-            help = f'such as `{p.name}: netc.f32["N", 3, 224, 224]`'
+            quoted = " without quotes" if isinstance(type_, str) else ""
+            help = f'such as `{p.name}: netc.f32["N", 3, 224, 224]`{quoted}'
             message = f"input `{clean(p.name)}` of `{clean(function.__name__)}` has no type"
             raise UsageError(message, _definition(function), help)
 
@@ -182,14 +219,32 @@ def _annotations(function: Callable[..., Any]) -> Mapping[str, Any]:
 
 def _outputs(given: Any, function: Callable[..., Any]) -> dict[str, Value]:
     several = given if isinstance(given, tuple | list) else (given,)
-    if all(isinstance(t, Tensor) for t in several):
+    if several and all(isinstance(t, Tensor) for t in several):
         given = {t.name: t for t in several}
-    fits = isinstance(given, Mapping) and given
-    if not fits or not all(isinstance(t, Tensor) and isinstance(k, str) for k, t in given.items()):
-        message = f"`{clean(function.__name__)}` returns {clean(type(given).__name__)}"
+    if wrong := _no_outputs(given):
         help = 'return a tensor, several, or `{"prob": x}`'
-        raise UsageError(message, _definition(function), help)
+        raise UsageError(f"`{clean(function.__name__)}` {wrong}", _definition(function), help)
     return {name: t.value for name, t in given.items()}
+
+
+def _no_outputs(given: Any) -> str:
+    """Why what a function returns is no dict from names to tensors; nothing where it is one."""
+    kind = clean(type(given).__name__)
+    if isinstance(given, Mapping | tuple | list) and not given:
+        return f"returns an empty {kind}"
+    if not isinstance(given, Mapping):
+        return f"returns {kind}"
+    for name, t in given.items():
+        if not _is_name(name):
+            return f"returns {kind} with {clean(repr(name))} for a name"
+        if not isinstance(t, Tensor):
+            return f"returns {kind} with {clean(type(t).__name__)} as {clean(repr(name))}"
+    return ""
+
+
+def _is_name(name: Any) -> bool:
+    """Whether it is a text, not empty, that a file can hold: one without half characters."""
+    return isinstance(name, str) and 0 < len(name) == len(name.encode(errors="ignore").decode())
 
 
 def device(name: str) -> AbstractContextManager[None]:
@@ -266,7 +321,7 @@ def word(name: str) -> Callable[..., Any]:
 
     def apply(*args: Any, name: str | None = None, params: Any = None, **keywords: Any) -> Any:
         for what, given in (("name", name), ("params", params)):
-            if not isinstance(given, str | Tensor | None):
+            if not (_is_name(given) or isinstance(given, Tensor | None)):
                 raise UsageError(f"`{what}` takes a text, not {clean(repr(given))}", _caller())
         return _apply(word.name, args, keywords, name, params)
 
@@ -357,8 +412,20 @@ def _plain(x: Any, maker: Maker) -> Any:
 
 
 def _at_caller(e: NetcError) -> NetcError:
+    return _at(e, _caller())
+
+
+def _at(e: NetcError, place: Span) -> NetcError:
+    """The error with a place, where it has none."""
     d = e.diagnostics[0]
-    return type(e)(d) if d.span != NOWHERE else GraphError(Diagnostic(d.message, _caller(), d.help))
+    return e if d.span != NOWHERE else GraphError(Diagnostic(d.message, place, d.help))
+
+
+def _at_line(e: NetcError, function: Callable[..., Any]) -> NetcError:
+    """The error at the line of the net that raised it, such as `x.shape[0] > 3`."""
+    ran = [(f.f_code.co_filename, line) for f, line in walk_tb(e.__traceback__)]
+    theirs = [_span(*place) for place in ran if not place[0].startswith(_OURS)]
+    return _at(e, theirs[-1] if theirs else _definition(function))
 
 
 def _caller() -> Span:

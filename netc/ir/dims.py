@@ -12,10 +12,11 @@ from __future__ import annotations
 import ast
 import keyword
 import math
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 from netc.errors import GraphError, clean
 
@@ -114,7 +115,35 @@ class Expr:
     def __mod__(self, other: int) -> Dim:
         return self - (self // other) * other
 
+    def __truediv__(self, other: Dim) -> NoReturn:
+        raise GraphError(f"{self} / {other} may not come out even", help="`//` divides sizes")
+
+    def __rtruediv__(self, other: Dim) -> NoReturn:
+        raise GraphError(f"{other} / {self} may not come out even", help="`//` divides sizes")
+
+    def _gap(self, sign: str, other: Dim) -> int:
+        """self − other, where that is a number."""
+        gap = self - other
+        if isinstance(gap, int):
+            return gap
+        raise GraphError(f"{self} {sign} {other} is not known when compiling")
+
+    def __lt__(self, other: Dim) -> bool:
+        return self._gap("<", other) < 0
+
+    def __le__(self, other: Dim) -> bool:
+        return self._gap("<=", other) <= 0
+
+    def __gt__(self, other: Dim) -> bool:
+        return self._gap(">", other) > 0
+
+    def __ge__(self, other: Dim) -> bool:
+        return self._gap(">=", other) >= 0
+
     def __bool__(self) -> bool:
+        raise GraphError(f"the size {self} is not known here")
+
+    def __index__(self) -> int:
         raise GraphError(f"the size {self} is not known here")
 
     @cached_property
@@ -143,7 +172,12 @@ def _key(atoms: Iterable[Atom]) -> Monomial:
 
 
 def _terms(d: Dim) -> Iterable[tuple[Monomial, int]]:
-    return d.terms if isinstance(d, Expr) else ((((), d),) if d else ())
+    if isinstance(d, Expr):
+        return d.terms
+    try:
+        return (((), operator.index(d)),) if d else ()
+    except TypeError:
+        raise GraphError(f"a size meets {clean(repr(d))}, which is no whole number") from None
 
 
 def _make(terms: Iterable[tuple[Monomial, int]]) -> Dim:

@@ -132,11 +132,21 @@ def test_shapes_that_do_not_fit() -> None:
 
 @pytest.mark.parametrize(
     ("result", "why"),
-    [(3, "returns int"), (None, "returns NoneType"), ({}, "returns dict"), ([1], "returns list")],
+    [
+        (lambda x: 3, "returns int"),
+        (lambda x: None, "returns NoneType"),
+        (lambda x: [1], "returns list"),
+        (lambda x: {}, "returns an empty dict"),
+        (lambda x: (), "returns an empty tuple"),
+        (lambda x: {1: x}, "returns dict with 1 for a name"),
+        (lambda x: {"": x}, "returns dict with '' for a name"),
+        (lambda x: {"\ud800": x}, r"returns dict with '\\ud800' for a name"),
+        (lambda x: {"a": x, "b": 1}, "returns dict with int as 'b'"),
+    ],
 )
-def test_what_a_net_must_return(result: object, why: str) -> None:
+def test_what_a_net_must_return(result: Callable[[Tensor], object], why: str) -> None:
     def n(x: netc.f32[2]):
-        return result
+        return result(x)
 
     with pytest.raises(NetcError, match=why):
         netc.net(n)
@@ -221,6 +231,14 @@ def test_a_method_may_describe_a_net() -> None:
     assert [n.name for n in graph.inputs] == ["x"]
 
 
+def test_a_coroutine_describes_no_net() -> None:
+    async def n(x: netc.f32[2, 3]):  # type: ignore[no-untyped-def,valid-type]
+        return netc.relu(x)
+
+    with pytest.raises(UsageError, match="`n` is `async`"):
+        netc.net(n)
+
+
 def test_inputs_have_names() -> None:
     def first(x: netc.f32[2, 3], /):  # type: ignore[no-untyped-def,valid-type]
         return netc.relu(x)
@@ -233,13 +251,16 @@ def test_inputs_have_names() -> None:
             netc.net(function)
 
 
-@pytest.mark.parametrize("keywords", [{"name": 3}, {"params": 5}])
+@pytest.mark.parametrize(
+    "keywords", [{"name": 3}, {"params": 5}, {"name": ""}, {"name": "\ud800"}, {"params": "\udfff"}]
+)
 def test_names_are_texts(keywords: dict[str, Any]) -> None:
     def n(x: netc.f32[2, 3]):  # type: ignore[no-untyped-def,valid-type]
         return netc.fc(x, 4, **keywords)
 
-    with pytest.raises(UsageError, match="takes a text, not"):
+    with pytest.raises(UsageError, match="takes a text, not") as e:
         netc.net(n)
+    assert said(e)[1] == "return netc.fc(x, 4, **keywords)"
 
 
 @pytest.mark.parametrize("size", [1.5, None, b"N"])
@@ -345,6 +366,99 @@ def test_an_annotation_that_type_checkers_take() -> None:
     assert str(n.inputs[0].types[0]) == "f32[N,3]"
 
 
+def test_an_annotation_in_quotes_too_many() -> None:
+    def n(x: "netc.f32['N', 3]"):
+        return netc.relu(x)
+
+    with pytest.raises(UsageError) as e:
+        netc.net(n)
+    assert said(e)[2] == 'such as `x: netc.f32["N", 3, 224, 224]` without quotes'
+
+
+def test_numpy_meets_tensors() -> None:
+    @netc.net
+    def n(x: netc.f32["N", 3]):
+        y = np.ones(3) * x - np.float32(2)
+        return {"y": np.float32(1) / np.add(y, x)}
+
+    assert netc.interpret(n, {"x": np.full((1, 3), 3.0)})["y"].tolist() == [[0.25] * 3]
+
+
+def test_tensors_are_keys() -> None:
+    @netc.net
+    def n(x: netc.f32[2], y: netc.f32[2]):
+        return {x: y, y: x}[x]
+
+    assert list(n.outputs) == ["y"]
+
+
+def returned(build: Callable[[Tensor], Any]) -> pytest.ExceptionInfo[NetcError]:
+    """What a net that returns `build(x)` is refused with, at a line of this file."""
+
+    def n(x: netc.f32["N", 3]):
+        return build(x)
+
+    with pytest.raises(NetcError) as e:
+        netc.net(n)
+    assert e.value.span.file == "test_python.py"
+    return e
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda n: n > 3, "N > 3 is not known when compiling"),
+        (lambda n: 2 * n <= n, "N*2 <= N is not known when compiling"),
+        (lambda n: n / 2, "N / 2 may not come out even"),
+        (lambda n: n * 0.5, "a size meets 0.5, which is no whole number"),
+        (lambda n: range(n), "the size N is not known here"),
+        (lambda n: int(n), "the size N is not known here"),
+    ],
+)
+def test_what_an_open_size_has_not(build: Callable[[Any], Any], message: str) -> None:
+    e = returned(lambda x: netc.reshape(x, (build(x.shape[0]), -1)))
+    assert e.value.diagnostics[0].message == message
+
+
+def test_sizes_that_compare() -> None:
+    @netc.net
+    def n(x: netc.f32["N", 3]):
+        assert x.shape[0] + 1 > x.shape[0] >= x.shape[0]
+        return x
+
+    assert list(n.outputs) == ["x"]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda x: x if x == 0 else -x,
+        lambda x: x != 0,
+        lambda x: x in [-x],
+        lambda x: ~x,
+        lambda x: x & 1,
+        lambda x: 1 | x,
+        lambda x: x ^ x,
+        lambda x: round(x),
+        lambda x: divmod(x, 2),
+        lambda x: len(x),
+        lambda x: [float(x), int(x)],
+        lambda x: range(x),
+        lambda x: x.__setitem__(0, 1),
+        lambda x: np.maximum(x, 0),
+        lambda x: np.exp(x),
+        lambda x: np.sum(x),
+        lambda x: np.array(x),
+        lambda x: np.clip(x, 0, 1),
+        lambda x: np.ones(3) > x,
+    ],
+)
+def test_what_a_tensor_has_not(build: Callable[[Tensor], Any]) -> None:
+    e = returned(build)
+    assert e.type is UsageError
+    assert e.value.diagnostics[0].message.startswith("a tensor has no ")
+
+
 @pytest.mark.parametrize(
     ("build", "help"),
     [
@@ -354,14 +468,10 @@ def test_an_annotation_that_type_checkers_take() -> None:
         (lambda x: x[:, 0], "such as netc.slice(x, axis=1, start=0, stop=1), or netc.split(x, 2)"),
         (lambda x: list(x), "such as netc.slice(x, axis=1, start=0, stop=1), or netc.split(x, 2)"),
         (lambda x: abs(x), "such as netc.abs(x)"),
+        (lambda x: x == 0, "such as netc.equal(x, y)"),
+        (lambda x: np.maximum(x, 0), "such as netc.maximum(x, y)"),
         (lambda x: netc.concat([x, x]), "concat(…, axis=1)"),
     ],
 )
 def test_what_is_a_call_and_no_sign(build: Callable[[Tensor], Any], help: str) -> None:
-    def n(x: netc.f32[2, 3]):
-        return build(x)
-
-    with pytest.raises(NetcError) as e:
-        netc.net(n)
-    assert e.value.diagnostics[0].help == help
-    assert e.value.span.file == "test_python.py"
+    assert returned(build).value.diagnostics[0].help == help

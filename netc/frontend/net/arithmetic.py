@@ -58,7 +58,7 @@ def constants(sign: str, a: Any, b: Any) -> Any:
             raise GraphError(f"`{sign}` joins numbers and tensors, not {show(x)}")
     symbolic = isinstance(a, Expr) or isinstance(b, Expr)
     try:
-        out = _quotient(a, b, symbolic) if sign == "/" else _sized(sign, a, b, symbolic)
+        out = _quotient(a, b) if sign == "/" else _sized(sign, a, b, symbolic)
     except ZeroDivisionError:
         raise GraphError(f"{show(a)} {sign} {show(b)} divides by zero") from None
     except OverflowError:
@@ -77,10 +77,8 @@ def checked(out: Any) -> Any:
     return out
 
 
-def _quotient(a: Any, b: Any, symbolic: bool) -> Any:
+def _quotient(a: Any, b: Any) -> Any:
     """6 / 2 is the int 3; 1 / 2 is 0.5."""
-    if symbolic:
-        raise GraphError(f"{a} / {b} may not come out even", help="`//` divides sizes")
     even = isinstance(a, int) and isinstance(b, int) and b and a % b == 0
     return a // b if even else a / b
 
@@ -90,11 +88,6 @@ def _sized(sign: str, a: Any, b: Any, symbolic: bool) -> Any:
         return _NUMBERS[sign](a, b)
     if isinstance(a, float) or isinstance(b, float):
         raise GraphError(f"the size {a if isinstance(a, Expr) else b} meets a fraction")
-    if sign in ("<", "<=", ">", ">="):
-        gap = _NUMBERS["-"](a, b)
-        if not isinstance(gap, int):
-            raise GraphError(f"{a} {sign} {b} is not known when compiling")
-        return _NUMBERS[sign](gap, 0)
     if sign == "%" and not (isinstance(b, int) and b > 0):
         raise GraphError(f"{a} % {b} is not known when compiling")
     return _NUMBERS[sign](a, b)
