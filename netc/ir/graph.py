@@ -186,6 +186,7 @@ class Builder:
         self.inputs: list[Node] = []
         self.weights: dict[str, Array] = {}
         self._count = 0
+        self._tried: dict[str, int] = {}  # how far the numbers behind a name are used up
 
     def __call__(self, op: Op, *inputs: Value, name: str = "") -> Node:
         try:
@@ -210,9 +211,11 @@ class Builder:
 
     def unique(self, name: str) -> str:
         """`name`, or `name_1`, `name_2`, … where it is taken."""
-        base, n = name, 1
+        base, n = name, self._tried.get(name, 0)
         while name in self.names:
-            name, n = f"{base}_{n}", n + 1
+            n += 1
+            name = f"{base}_{n}"
+        self._tried[base] = n
         self.names.add(name)
         return name
 

@@ -23,6 +23,7 @@ class Convexity:
         self.of = of
         self.bits: dict[Group, int] = {}  # the group's own bit, or bits once it has joined others
         self.ancestors: dict[Group, int] = {}
+        self.readers: dict[Node, list[Node]] = {}
         self._count = 0
 
     def feeding(self, group: Group) -> list[Group]:
@@ -35,6 +36,9 @@ class Convexity:
         self.bits[group] = 1 << self._count
         self._count += 1
         self.ancestors[group] = self._above(group)
+        for node in group.nodes:
+            for v in node.inputs:
+                self.readers.setdefault(v.node, []).append(node)
 
     def _above(self, group: Group) -> int:
         mask = 0
@@ -66,6 +70,13 @@ class Convexity:
         self.ancestors[union] = above
         if all(above & ~k == 0 for k in known):
             return  # whatever follows one of the parts has all these ancestors already
-        for g, mask in self.ancestors.items():
-            if mask & own:
-                self.ancestors[g] = mask | above | own
+        todo = [union]
+        while todo:
+            for g in self._reading(todo.pop()):
+                if (above | own) & ~self.ancestors[g]:  # else what follows g knows them too
+                    self.ancestors[g] |= above | own
+                    todo.append(g)
+
+    def _reading(self, group: Group) -> set[Group]:
+        """The groups that read what a group makes."""
+        return {self.of[r] for n in group.nodes for r in self.readers.get(n, ())} - {group}

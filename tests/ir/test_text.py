@@ -102,6 +102,24 @@ def test_any_name_survives(one: str, other: str) -> None:
     assert list(again.outputs) == list(g.outputs)
 
 
+class Asked(set[str]):
+    """A set that counts how often it is asked for a member."""
+
+    count = 0
+
+    def __contains__(self, name: object) -> bool:
+        self.count += 1
+        return super().__contains__(name)
+
+
+def test_many_nodes_of_one_name() -> None:
+    names = Asked({"y", "y_2"})
+    b = Builder(names)
+    assert [b.unique("y") for _ in range(1000)] == ["y_1", *(f"y_{i}" for i in range(3, 1002))]
+    assert b.unique("y_1") == "y_1_1"
+    assert names.count < 3000
+
+
 @given(st.floats(width=64))
 @settings(max_examples=300, deadline=None)
 def test_any_float_survives(value: float) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from strategies import graphs
 
 from netc.ir.graph import Graph
 from netc.ir.interpret import interpret
 from netc.ir.verify import verify
 from netc.passes.base import Context, run_passes
 from netc.passes.checking import difference, feed_for
-from netc.passes.fuse import Accepts, Fuse, everything
+from netc.passes.fuse import SOURCES, Accepts, Fuse, Grouping, everything
 from netc.passes.place import Place
 from tests.passes.rule import graph
 
@@ -189,3 +191,20 @@ def test_a_kernel_that_grows_gives_its_readers_new_ancestors() -> None:
     ))  # fmt: skip
     assert "conv_relu_add" in kernels(g)
     assert any("%y stays apart from %k" in str(r) for r in ctx.refusals)
+
+
+@given(graphs())
+@settings(max_examples=50, deadline=None)
+def test_kernels_know_their_ancestors(net: Graph) -> None:
+    net = run_passes(net, (Place(),), Context())
+    groups = Grouping(net, Fuse(), Context())
+    known = groups.convexity
+    for node in net.nodes:
+        if isinstance(node.op, SOURCES):
+            continue
+        groups.add(node)
+        every = set(groups.of.values())
+        above = {g: {h for h in every if known.bits[h] & known.ancestors[g]} for g in every}
+        for group in every:
+            feeding = known.feeding(group)
+            assert above[group] == {*feeding}.union(*(above[f] for f in feeding))
