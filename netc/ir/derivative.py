@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, cast
 
+from netc.ir.dims import Dim
 from netc.ir.formula import Apply, Number, Operand, Tree, show
 from netc.ir.scalar import Elementwise, S
 from netc.ir.types import TensorType
@@ -162,10 +163,17 @@ def summed(b: Builder, v: Value, type: TensorType) -> Value:
     if not axes:
         return v
     total = b.reduce_sum(v, axes=axes)
-    return total if total.type.shape == type.shape else b.reshape(total, shape=type.shape)
+    return total if total.type.shape == type.shape else reshaped(b, total, type.shape)
+
+
+def reshaped(b: Builder, v: Value, shape: tuple[Dim, ...]) -> Value:
+    """v in another shape; without elements, a constant: a 0 in `reshape` copies a size."""
+    if 0 in shape:
+        return b.const(type=v.type.with_shape(shape), value=0.0)
+    return b.reshape(v, shape=shape)
 
 
 def spread(b: Builder, v: Value, type: TensorType, axes: tuple[int, ...]) -> Value:
     """The reverse of a sum over `axes` (dropped or kept): v repeated to the shape of `type`."""
     kept = tuple(1 if i in axes else d for i, d in enumerate(type.shape))
-    return b.mul(b.reshape(v, shape=kept), b.const(type=type, value=1.0))
+    return b.mul(reshaped(b, v, kept), b.const(type=type, value=1.0))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from netc.ir.derivative import reshaped
 from netc.ir.dims import Dim, product
 from netc.ir.op import Array, Grads, Op, case, require
 from netc.ir.ops.windows import (
@@ -227,10 +228,10 @@ class Fc(Op, name="fc"):
     def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
         x, w, *bias = xs
         outer = product(x.type.shape[: axis_of(self.axis, x.type.rank)])
-        dy = b.reshape(dy, shape=(outer, w.type.shape[0]))
-        flat = b.reshape(x, shape=(outer, w.type.shape[1]))
+        dy = reshaped(b, dy, (outer, w.type.shape[0]))
+        flat = reshaped(b, x, (outer, w.type.shape[1]))
         turned = [b.transpose(v, perm=(1, 0)) for v in (w, dy, flat)]
-        dx = b.reshape(b.fc(dy, turned[0]), shape=x.type.shape)
+        dx = reshaped(b, b.fc(dy, turned[0]), x.type.shape)
         return (dx, b.fc(turned[1], turned[2]), *(b.reduce_sum(dy, axes=(0,)) for _ in bias))
 
     def result_layout(self, *xs: TensorType) -> Layout:

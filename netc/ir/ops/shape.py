@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from netc.ir.derivative import reshaped
 from netc.ir.dims import Dim, Expr, product
 from netc.ir.op import Array, Grads, Op, case, require
 from netc.ir.ops.windows import Ints, axis_of, known, per_axis
@@ -60,7 +61,7 @@ class Reshape(Op, name="reshape"):
         return x.reshape(known(_resolved(x.shape, shape), "sizes"))
 
     def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
-        return (b.reshape(dy, shape=xs[0].type.shape),)
+        return (reshaped(b, dy, xs[0].type.shape),)
 
     samples = (
         case(f32[2, 12], shape=(0, 3, 4)),
@@ -118,7 +119,7 @@ class Flatten(Op, name="flatten"):
         return x.reshape(*x.shape[:first], middle, *x.shape[last + 1 :])
 
     def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
-        return (b.reshape(dy, shape=xs[0].type.shape),)
+        return (reshaped(b, dy, xs[0].type.shape),)
 
     samples = (
         case(f32[2, 3, 4, 5]),
@@ -317,7 +318,7 @@ class Tile(Op, name="tile"):
 
     def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
         shape, axis = xs[0].type.shape, axis_of(self.axis, xs[0].type.rank)
-        parts = b.reshape(dy, shape=(*shape[:axis], self.times, *shape[axis:]))
+        parts = reshaped(b, dy, (*shape[:axis], self.times, *shape[axis:]))
         return (b.reduce_sum(parts, axes=(axis,)),)
 
     samples = (
