@@ -191,7 +191,8 @@ def parse(text: str, names: Sequence[str] | None = None) -> Tree:
     return _parse(text, None if names is None else tuple(names))
 
 
-_LEVEL = {"+": 1, "-": 1, "*": 2, "/": 2, "neg": 3}
+LEVEL = {"+": 1, "-": 1, "*": 2, "/": 2, "neg": 3}  # what binds closer has a higher one
+ATOM = 4
 
 
 def show(tree: Tree) -> str:
@@ -204,16 +205,16 @@ def show(tree: Tree) -> str:
         case Operand(i):
             return f"x{i}"
         case Apply("neg", (x,)):
-            return "-" + _within(x, 4)
-        case Apply(fn, (a, b)) if fn in _LEVEL:
-            return f"{_within(a, _LEVEL[fn])} {fn} {_within(b, _LEVEL[fn] + 1)}"
+            return "-" + _within(x, ATOM)
+        case Apply(fn, (a, b)) if fn in LEVEL:
+            return f"{_within(a, LEVEL[fn])} {fn} {_within(b, LEVEL[fn] + 1)}"
         case Apply(fn, (a, b)) if fn in COMPARE:
             return f"{show(a)} {fn} {show(b)}"
     return f"{tree.fn}({', '.join(map(show, tree.parts))})"
 
 
 def _within(tree: Tree, level: int) -> str:
-    low = isinstance(tree, Apply) and _LEVEL.get(tree.fn, 4) < level
+    low = isinstance(tree, Apply) and LEVEL.get(tree.fn, ATOM) < level
     return f"({show(tree)})" if low else show(tree)
 
 

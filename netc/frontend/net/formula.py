@@ -7,14 +7,14 @@ that it calls (the user's and the built-in element-wise ones) are put in its pla
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, get_type_hints
 
 from netc.errors import NOWHERE, Diagnostic, GraphError, Span, clean
 from netc.frontend.net import arithmetic, ast
 from netc.frontend.net.scope import BUILT_IN, bind
 from netc.frontend.net.words import coerce, near
-from netc.ir.formula import FUNCTIONS, parse, show
+from netc.ir.formula import ATOM, FUNCTIONS, LEVEL, parse, show
 from netc.ir.op import REGISTRY
 from netc.ir.scalar import Elementwise, S
 
@@ -22,33 +22,50 @@ MAX_LENGTH = 4000  # of a formula's text
 _MAX_DEPTH = 150  # of brackets, through all ops that call each other
 
 
+@dataclass(frozen=True)
+class Text:
+    """A part of a formula, and how closely its last operator binds."""
+
+    text: str
+    level: int = ATOM
+
+    def __post_init__(self) -> None:
+        if len(self.text) > MAX_LENGTH:
+            raise GraphError(f"the formula is longer than {MAX_LENGTH} characters")
+
+    def __str__(self) -> str:
+        return self.text
+
+    def within(self, level: int) -> str:
+        """In brackets where what is around it binds closer."""
+        return f"({self})" if self.level < level else self.text
+
+
 class Texts:
     """Reads a formula as text (see `netc.ir.scalar.Scalars`)."""
 
-    def const(self, c: float) -> str:
+    def const(self, c: float) -> Text:
         """The shortest text that reads back as the same number."""
-        return f"({c!r})" if c < 0 else repr(c)
+        return Text(f"({c!r})" if c < 0 else repr(c))
 
-    def unary(self, fn: str, a: str) -> str:
+    def unary(self, fn: str, a: Text) -> Text:
         """-a, or fn(a)."""
-        return self._short(f"(-{a})" if fn == "neg" else f"{fn}({a})")
+        return Text(f"-{a.within(ATOM)}", LEVEL[fn]) if fn == "neg" else Text(f"{fn}({a})")
 
-    def binary(self, fn: str, a: str, b: str) -> str:
-        """An operator in brackets, or a function."""
-        return self._short(f"{fn}({a}, {b})" if fn.isalpha() else f"({a} {fn} {b})")
+    def binary(self, fn: str, a: Text, b: Text) -> Text:
+        """An operator, which joins from the left, or a function."""
+        if fn.isalpha():
+            return Text(f"{fn}({a}, {b})")
+        level = LEVEL[fn]
+        return Text(f"{a.within(level)} {fn} {b.within(level + 1)}", level)
 
-    def compare(self, fn: str, a: str, b: str) -> str:
+    def compare(self, fn: str, a: Text, b: Text) -> Text:
         """A comparison: only `select` takes it."""
-        return self._short(f"{a} {fn} {b}")
+        return Text(f"{a} {fn} {b}")
 
-    def select(self, mask: str, a: str, b: str) -> str:
+    def select(self, mask: Text, a: Text, b: Text) -> Text:
         """select(mask, a, b)."""
-        return self._short(f"select({mask}, {a}, {b})")
-
-    def _short(self, text: str) -> str:
-        if len(text) > MAX_LENGTH:
-            raise GraphError(f"the formula is longer than {MAX_LENGTH} characters")
-        return text
+        return Text(f"select({mask}, {a}, {b})")
 
 
 class Mask(S):
@@ -65,12 +82,12 @@ class Formula:
 
     def body(self, op: ast.OpDef, given: Mapping[str, Any]) -> str:
         """The text of `op` over x0, x1, …; `given` holds a number or the text of each parameter."""
-        lifted = {k: S(self.texts, v) if isinstance(v, str) else v for k, v in given.items()}
+        lifted = {k: S(self.texts, Text(v)) if isinstance(v, str) else v for k, v in given.items()}
         out = self._inline(op, lifted, op.span)
         if isinstance(out, Mask | bool):
             raise GraphError(f"`{clean(op.name)}` gives a comparison", op.span, "use `select`")
         text = out.h if isinstance(out, S) else self.texts.const(float(out))
-        return show(parse(text))
+        return show(parse(str(text)))
 
     def bound(
         self, op: ast.OpDef, args: Sequence[Any], keywords: Mapping[str, Any]

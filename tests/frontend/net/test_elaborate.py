@@ -169,6 +169,28 @@ def test_a_comparison_of_numbers_selects_when_compiling(body: str, wanted: float
     assert interpret(g, {"x": np.array([2.0])})["z"] == [wanted]
 
 
+@pytest.mark.parametrize("term", [" + x", " - 2.0 / x", " * x", " / (x + 1)"])
+def test_a_chain_is_not_nested(term: str) -> None:
+    g = read(f"op o(x) = x{term * 60}\nnet n(x: f32[2]) -> y {{ y = o(x) }}")
+    body = g.outputs["y"].op.body  # type: ignore[attr-defined]
+    assert body == ("x" + term * 60).replace("x", "x0").replace(".0", "")
+
+
+def test_brackets_of_a_user_op() -> None:
+    g = read("""
+    op p(a, b=-1.5) = a - (b - a) - (a / (a * b)) / (a - 1) * (-(-a))
+    op o(x) = p(-x) * p(x + 1) - p(select(x < 1, x - (2 - x), x))
+    net n(x: f32[2]) -> y { y = o(x) }
+    """)
+    x = np.array([0.25, 3.0])
+
+    def p(a: np.ndarray, b: float = -1.5) -> np.ndarray:
+        return a - (b - a) - (a / (a * b)) / (a - 1) * a
+
+    want = p(-x) * p(x + 1) - p(np.where(x < 1, x - (2 - x), x))
+    np.testing.assert_allclose(interpret(g, {"x": x})["y"], want, rtol=1e-6)
+
+
 def test_a_user_op_is_one_formula() -> None:
     check(
         """
