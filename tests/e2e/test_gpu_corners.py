@@ -26,6 +26,8 @@ def interpreted(text: str, feed: dict[str, np.ndarray], **options: object) -> di
     ("type_", "body"),
     [
         ("f32[1,4,6,6]", "global_avg_pool(x) |> conv(8, 1, groups=2, {})"),
+        ("f32[1,6,1,1]", "conv(x, 6, 3, pad=1, groups=6, {})"),
+        ("f32[2,6,1,7]", "conv(x, 12, (3, 5), pad=(1, 2), groups=6, {})"),
         ("f32[1,5,7]", "conv(x, 12, 3, stride=3, dilation=2, {})"),
         ("f32[1,33,4,4]", "conv(x, 12, 3, stride=2, {})"),
         ("f32[1,3,2,2]", "conv(x, 12, 1, stride=2, {})"),

@@ -37,7 +37,7 @@ def depthwise(ctx: Lowering, k: Kernel, op: Windowed, x: Operand, w: Operand) ->
     assert w.array is not None
     flat = Flat(ctx, k)
     src = flat.src
-    batch, channel, *places = flat.coords
+    batch, channel, *_ = flat.coords
     sizes = w.type.sizes({})
     taps = sizes[2:]
     stride, pad, dilation = op.window(len(taps))
@@ -46,8 +46,8 @@ def depthwise(ctx: Lowering, k: Kernel, op: Windowed, x: Operand, w: Operand) ->
     each = sizes[0] // op.groups
     source = channel if each == 1 else Coord(src.let(f"{channel.text} // {each}"), channel.part)
     starts = [
-        src.let(f"{at.text} * {s} - {p}" if at.text != "0" else f"0 - {p}")
-        for at, s, p in zip(places, stride, pad, strict=True)
+        src.let(f"{flat.index(axis)} * {s} - {p}")
+        for axis, (s, p) in enumerate(zip(stride, pad, strict=True), start=2)
     ]
 
     def tap(spot: Sequence[str], number: str) -> None:
