@@ -261,11 +261,11 @@ def _sharded(
     given: tuple[Device, ...],
 ) -> Arranged:
     """The graph after all its shardings; `given` are the devices that a user names."""
-    from netc.compiler import check_stage
+    from netc.compiler import check_net
     from netc.passes.base import Context, run_passes
     from netc.passes.shardings import Shardings, annotated, sharding_devices
 
-    check_stage(graph)
+    check_net(graph)
     graph = graph if said is None else annotated(graph, said)
     named = sharding_devices(graph)
     choices.check_devices(given, named)
@@ -399,6 +399,7 @@ def interpret(graph: Graph, feed: Mapping[str, Any], **options: Any) -> dict[str
     """
     import numpy as np
 
+    from netc.ir.conditions import check_symbols
     from netc.ir.interpret import interpret as run
     from netc.ir.plan import Port
     from netc.runtime.ports import collect, intakes
@@ -406,6 +407,7 @@ def interpret(graph: Graph, feed: Mapping[str, Any], **options: Any) -> dict[str
     if not isinstance(feed, Mapping):
         raise InputError("inputs go by name: give a mapping")
     net, known = _graph(graph, {}), _known(options, ("dtype", "seed"))
+    check_symbols(net)
     wanted = [
         replace(i, dtype=np.dtype(np.float64)) if i.dtype.kind == "f" else i
         for i in intakes([Port(n.name, n.types[0], 0) for n in net.inputs])

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netc.errors import GraphError, UnsupportedError, clean
+from netc.ir.conditions import check_symbols
 from netc.ir.device import Device
 from netc.ir.dims import evaluate
 from netc.ir.graph import Graph, Node, Stage
@@ -88,7 +89,7 @@ def lower(graph: Graph, options: Options = Options()) -> Lowered:
     from netc.passes.pipelines import INFERENCE, MINIMAL, for_back_end
     from netc.passes.place import default_device
 
-    check_stage(graph)
+    check_net(graph)
     _check_size(graph)
     default = default_device(graph, options.devices, "cuda" if "cuda" in options.targets else "")
     graph = replace(graph, weights=initial_weights(graph, options.seed))
@@ -263,10 +264,11 @@ def finish(lowered: Lowered, options: Options) -> Artifact:
     return emit(lowered.graph, lowered.order, replace(options, precisions=lowered.precisions))
 
 
-def check_stage(graph: Graph) -> None:
-    """Refuse a graph that is no longer as it was read."""
+def check_net(graph: Graph) -> None:
+    """Refuse a graph that is no longer as it was read, or whose sizes no run can know."""
     if graph.stage is not Stage.NET:
         raise GraphError(f"{graph!r} has had its passes", help="compile the net it was made from")
+    check_symbols(graph)
 
 
 def _check_size(graph: Graph) -> None:

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, cast
 
 from netc.errors import clean
-from netc.ir.dims import Dim, Expr, evaluate, substitute
+from netc.ir.dims import Dim, Expr, evaluate, substitute, symbols
 from netc.ir.op import Op, attributes
 
 
@@ -69,6 +69,18 @@ def bound(op: Op, sizes: Mapping[str, int]) -> Op:
 def renamed(op: Op, sizes: Mapping[str, Dim]) -> Op:
     """The op with some symbols in its attributes replaced by other sizes."""
     return _mapped(op, lambda d: substitute(d, sizes))
+
+
+def symbols_of(op: Op) -> frozenset[str]:
+    """The symbols in the op's attributes."""
+    found: set[str] = set()
+
+    def seen(d: Dim) -> Dim:
+        found.update(symbols(d))
+        return d
+
+    _mapped(op, seen)
+    return frozenset(found)
 
 
 def _mapped(op: Op, change: typing.Callable[[Dim], Dim]) -> Op:

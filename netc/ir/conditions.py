@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
-from netc.errors import clean
+from netc.errors import Diagnostic, GraphError, clean
+from netc.ir.attributes import symbols_of
 from netc.ir.dims import Dim, lowest
 from netc.ir.graph import Graph, Node
 from netc.ir.ops.convolution import Conv, ConvTranspose
@@ -29,6 +30,17 @@ def conditions(graph: Graph) -> tuple[Condition, ...]:
         if not isinstance(size, int) and (least is None or least < condition.minimum):
             found.setdefault((condition.size, condition.minimum), condition)
     return tuple(found.values())
+
+
+def check_symbols(graph: Graph) -> None:
+    """Refuse a size that no input has, since no run would know it."""
+    known = {s for n in graph.inputs for s in n.types[0].symbols}
+    for node in graph.nodes:
+        named = symbols_of(node.op).union(*(t.symbols for t in node.types))
+        for name in sorted(named - known):
+            message = f"%{clean(node.name)}: no input says what {clean(name)} is"
+            help = f"an input with it as a size, such as f32[{clean(name)}]"
+            raise GraphError(Diagnostic(message, node.loc, help))
 
 
 def _of(node: Node) -> Iterator[Condition]:

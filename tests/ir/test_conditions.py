@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import netc
 from netc.errors import GraphError
 from netc.ir.conditions import conditions
 from netc.ir.dims import evaluate, lowest, parse_dim
@@ -76,3 +77,15 @@ def test_conditions_that_always_hold_are_left_out() -> None:
         "  %z = argmax(%p, axis=1, top_k=6) : f32[N,6]\n  return %y, %z\n}"
     )
     assert [(str(c.size), c.minimum) for c in conditions(graph)] == [("H+5", 6)]
+
+
+@pytest.mark.parametrize("stop", ["6", "<N+2>"])
+def test_sizes_that_no_input_has(stop: str) -> None:
+    start, size = ("<N>", "6-N") if stop == "6" else ("<N>", "2")
+    text = (
+        f"graph @g(input %x: f32[6,4]) {{\n  %y = slice(%x, axis=0, start={start}, stop={stop})"
+        f" : f32[{size},4]\n  return %y\n}}"
+    )
+    for run in (netc.compile, lambda g: netc.interpret(g, {"x": np.zeros((6, 4), np.float32)})):
+        with pytest.raises(GraphError, match="%y: no input says what N is"):
+            run(parse(text))
