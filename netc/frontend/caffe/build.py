@@ -10,14 +10,14 @@ from difflib import get_close_matches
 
 from netc.errors import Diagnostic, GraphError, UnsupportedError, WeightsError, clean
 from netc.frontend.caffe import (
-    layers_boxes,
     layers_common,
-    layers_detection,
     layers_forks,
     layers_loss,
     layers_neuron,
     layers_norm,
+    layers_rcnn,
     layers_recurrent,
+    layers_ssd,
     layers_vision,
     layers_yolo,
 )
@@ -43,14 +43,14 @@ from netc.ir.ops.elementwise import Affine
 from netc.ir.types import DType, TensorType
 
 FAMILIES = (
-    layers_boxes,
     layers_common,
-    layers_detection,
     layers_forks,
     layers_loss,
     layers_neuron,
     layers_norm,
+    layers_rcnn,
     layers_recurrent,
+    layers_ssd,
     layers_vision,
     layers_yolo,
 )

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from netc.frontend.caffe.layer import Layer, Result, layer
-from netc.frontend.caffe.layers_boxes import proposals
 from netc.frontend.caffe.layers_loss import euclidean_loss
+from netc.frontend.caffe.layers_rcnn import proposals
 from netc.frontend.caffe.message import Message
 from netc.ir.graph import Value
 

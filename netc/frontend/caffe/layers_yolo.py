@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from netc.frontend.caffe.layer import Layer, layer
-from netc.frontend.caffe.layers_boxes import (
+from netc.frontend.caffe.boxes import (
     above,
     boxes_around,
     countable,
@@ -15,6 +14,7 @@ from netc.frontend.caffe.layers_boxes import (
     pairs,
     ranked,
 )
+from netc.frontend.caffe.layer import Layer, layer
 from netc.frontend.caffe.message import Message
 from netc.ir.graph import Value
 

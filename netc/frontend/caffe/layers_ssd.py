@@ -1,0 +1,158 @@
+"""SSD's DetectionOutput: the boxes of every class that no better one overlaps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from netc.frontend.caffe.boxes import (
+    LOWEST,
+    above,
+    countable,
+    flags,
+    in_front,
+    joined,
+    moved_boxes,
+    overlap_of,
+    pair,
+    ranked,
+    rising,
+)
+from netc.frontend.caffe.layer import Layer, layer
+from netc.frontend.caffe.message import Message
+from netc.ir.graph import Value
+
+
+@layer("DetectionOutput", bottoms=(3, None))
+def detection_output(c: Layer) -> Value:
+    """Rows (image, label, score, x0, y0, x1, y1) of the boxes of every class that no better one of
+    the class overlaps, from the default boxes and what the net says of them (SSD's
+    detection_output_layer.cpp): those of one image by label, then from the best score down.
+
+    A fourth bottom, on which Caffe draws the boxes, is not read.
+    """
+    if len(c.xs) > 4:
+        raise c.unsupported(f"it has {len(c.xs)} bottoms", "SSD's, of 3 or 4 bottoms, is")
+    p = c.param("detection_output_param")
+    boxes, scores = _boxes(c, p), _scores(c, p)
+    items, classes, priors = scores.type.shape
+    assert isinstance(classes, int)
+    assert isinstance(priors, int)
+    limits = p.sub("nms_param")
+    top = min(_limit(c, limits, "top_k"), priors)
+    every = classes * top
+    keep = min(_limit(c, p, "keep_top_k"), every)
+    countable(c, every)
+
+    least = p.real("confidence_threshold") if "confidence_threshold" in p else LOWEST
+    scores = above(c, scores, least)
+    order = ranked(c, scores, top)
+    best = c.b.gather(scores, order, axis=2, batch=2)
+    own = boxes.type.rank - 2  # the axes before the boxes: images, or images and classes
+    near = c.b.gather(boxes, order, axis=own, batch=own)
+    eta = limits.real("eta")
+    c.check(0 < eta <= 1, "eta must be above 0 and at most 1", limits, "eta")
+    kept = c.b.non_max_suppression(near, overlap=overlap_of(c, limits), eta=eta)
+    good = flags(c, kept, best)
+
+    good, best = (c.reshape(x, (items, every)) for x in (good, best))
+    place = c.b.iota(good, axis=1)
+    if keep < every:
+        chosen = ranked(c, c.b.where(good, best, c.constant(-math.inf)), keep)
+        good = c.b.gather(good, chosen, axis=1, batch=1)
+        place = rising(c, c.b.where(good, chosen, c.constant(every)), keep)
+        good = c.b.formula(place, body=f"select(x0 < {every}, 1, 0)")
+    label = c.b.formula(place, body=f"floor((x0 + 0.5) / {top})")
+    background = p.whole("background_label_id")
+    if 0 <= background <= classes:  # one that is left out
+        label = c.b.formula(label, body=f"x0 + select(x0 < {background}, 0, 1)")
+    columns = (c.b.iota(place, axis=0), label, c.b.gather(best, place, axis=1, batch=1))
+    where = c.b.gather(c.reshape(near, (items, every, 4)), place, axis=1, batch=1)
+    table = joined(c, *(c.reshape(x, (items, keep, 1)) for x in columns), where)
+    return in_front(c, table, good)
+
+
+def _limit(c: Layer, p: Message, field: str) -> int:
+    """How many are kept at most; −1 is no limit."""
+    limit = p.whole(field) if field in p else -1
+    c.check(limit >= -1 and limit != 0, f"{field} must be at least 1, or -1 for all", p, field)
+    return limit if limit > 0 else 2**31
+
+
+def _scores(c: Layer, p: Message) -> Value:
+    """[items, classes, boxes], without the background."""
+    classes = _classes(c, p)
+    conf = c.xs[1]
+    x = c.reshape(conf, (conf.type.shape[0], _priors(c), classes))
+    return _without(c, p, c.b.transpose(x, perm=(0, 2, 1)))
+
+
+def _boxes(c: Layer, p: Message) -> Value:
+    """[items, boxes, 4], or [items, classes, boxes, 4] where each class has boxes of its own."""
+    loc, prior = c.xs[0], c.xs[2]
+    items, priors = loc.type.shape[0], _priors(c)
+    default, variance = (
+        c.reshape(c.b.slice(prior, axis=1, start=i, stop=i + 1), (1, priors, 4)) for i in (0, 1)
+    )
+    if p.flag("share_location"):
+        moves = c.reshape(loc, (items, priors, 4))
+    else:
+        moves = c.reshape(loc, (items, priors, _classes(c, p), 4))
+        moves = _without(c, p, c.b.transpose(moves, perm=(0, 2, 1, 3)))
+    if not p.flag("variance_encoded_in_target"):
+        moves = c.b.mul(moves, variance)
+    return _CODES[p.text("code_type")](c, moves, default)
+
+
+def _by_corner(c: Layer, moves: Value, default: Value) -> Value:
+    return c.b.add(default, moves)
+
+
+def _by_corner_and_size(c: Layer, moves: Value, default: Value) -> Value:
+    size = c.b.sub(pair(c, default, 1), pair(c, default, 0))
+    return c.b.add(default, c.b.mul(moves, joined(c, size, size)))
+
+
+def _by_middle_and_size(c: Layer, moves: Value, default: Value) -> Value:
+    low, high = (pair(c, default, i) for i in (0, 1))
+    return moved_boxes(c, moves, c.b.formula(low, high, body="(x0 + x1) / 2"), c.b.sub(high, low))
+
+
+_CODES: dict[str, Callable[[Layer, Value, Value], Value]] = {
+    "CORNER": _by_corner,
+    "CORNER_SIZE": _by_corner_and_size,
+    "CENTER_SIZE": _by_middle_and_size,
+}
+
+
+def _without(c: Layer, p: Message, x: Value) -> Value:
+    """x without the background along axis 1."""
+    classes, background = _classes(c, p), p.whole("background_label_id")
+    if not 0 <= background < classes:
+        return x
+    c.check(classes > 1, "there is no class but the background", p, "num_classes")
+    ends = [(0, background), (background + 1, classes)]
+    parts = [c.b.slice(x, axis=1, start=a, stop=b) for a, b in ends if a < b]
+    return parts[0] if len(parts) == 1 else c.b.concat(*parts, axis=1)
+
+
+def _classes(c: Layer, p: Message) -> int:
+    c.check("num_classes" in p, "num_classes is missing", p)
+    c.check(p.whole("num_classes") > 0, "num_classes must be at least 1", p, "num_classes")
+    return p.whole("num_classes")
+
+
+def _priors(c: Layer) -> int:
+    """How many default boxes there are, when all bottoms fit."""
+    p = c.param("detection_output_param")
+    loc, conf, prior = (x.type for x in c.xs[:3])
+    count, classes = prior.count // 8, _classes(c, p)
+    good = prior.rank >= 3 and prior.shape[1] == 2 and isinstance(count, int)
+    c.check(good, f"bottom 2 is {prior}; default boxes of known number have 1x2x(4 boxes)")
+    assert isinstance(count, int)
+    own = 1 if p.flag("share_location") else classes
+    for i, x, each, of in ((0, loc, 4 * own, "locations"), (1, conf, classes, "scores")):
+        fits = x.rank > 0 and x.count == x.shape[0] * (count * each)
+        c.check(fits, f"bottom {i} is {x}; {count} default boxes have {count * each} {of} an image")
+    c.check(loc.shape[0] == conf.shape[0], f"bottom 0 is {loc}, bottom 1 is {conf}")
+    return count
