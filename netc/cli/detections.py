@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from netc.cli.images import upright
 from netc.errors import UsageError, clean
-from netc.frontend.preprocess import CUT
 from netc.runtime.atomic import write_file
 
 _LISTED = 10
@@ -67,6 +66,8 @@ def listed(array: NDArray[Any], labels: Sequence[str]) -> list[str]:
 
 def check_drawing(to: Path, pictures: Sequence[Path], notes: Sequence[str]) -> None:
     """Refuse what cannot be drawn, before anything is run."""
+    from netc.frontend.preprocess import CUT
+
     if to.suffix.lower() not in _FORMATS:
         raise UsageError(f"cannot draw {clean(to)}", help="a picture is .png or .jpg")
     if len(pictures) != 1:

@@ -66,7 +66,6 @@ def run_command(
     netc run ssd.bin --input data=street.jpg --draw found.png
     """
     from netc import api
-    from netc.cli.detections import check_drawing, draw
     from netc.cli.feeds import pictures_of, read_feed, write_arrays
     from netc.frontend.labels import read_labels
 
@@ -74,8 +73,10 @@ def run_command(
     given = read_labels(labels) if labels else None
     with progress(f"loading {clean(model.name)}"):
         exe = api.load(model, threads, trust, sha256, **gpu)
-    pictures = pictures_of(inputs, exe.inputs)
     if draw_to is not None:
+        from netc.cli.detections import check_drawing, draw
+
+        pictures = pictures_of(inputs, exe.inputs)
         check_drawing(draw_to, pictures, exe.model.notes.get("notes", ()))
     feed = read_feed(inputs, exe.inputs)
     with progress("running"):

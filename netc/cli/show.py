@@ -144,13 +144,13 @@ def outputs(results: Mapping[str, NDArray[Any]], labels: Sequence[str]) -> None:
 
     tables = {name: _rows(array) for name, array in results.items()}
     widths = {rows.shape[1] for rows in tables.values()}
-    found = any(map(is_found, results.values()))
+    found = {name for name, array in results.items() if is_found(array)}
     if labels and len(labels) not in widths and not found:
         logging.getLogger("netc").warning("warning: no output has %d classes", len(labels))
     for name, array in results.items():
         rows, named = tables[name], tables[name].shape[1] == len(labels)
         say(f"{clean(name)}  {array.dtype}{list(array.shape)}")
-        if is_found(array):
+        if name in found:
             say("\n".join(listed(array, labels)))
             continue
         few = 0 < len(rows) <= 16

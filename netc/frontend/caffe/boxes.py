@@ -52,9 +52,9 @@ def pair(c: Layer, boxes: Value, place: int) -> Value:
     return c.b.slice(boxes, axis=boxes.type.rank - 1, start=2 * place, stop=2 * place + 2)
 
 
-def joined(c: Layer, *parts: Value) -> Value:
-    """Parts one behind the other along the last axis."""
-    return c.b.concat(*parts, axis=parts[0].type.rank - 1)
+def joined(c: Layer, *parts: Value, axis: int = -1) -> Value:
+    """Parts one behind the other along an axis; one part as it is."""
+    return parts[0] if len(parts) == 1 else c.b.concat(*parts, axis=axis % parts[0].type.rank)
 
 
 def moved_boxes(c: Layer, moves: Value, middle: Value, size: Value) -> Value:

@@ -100,20 +100,21 @@ def _regions(
     _, moves, info = c.xs
     items, _, height, width = moves.type.shape
     every = height * width * len(anchors)
-    image = [c.reshape(_columns(c, info, i), (info.type.shape[0], 1, 1, 1, -1)) for i in (0, 1)]
+    high, wide, scale = (_column(c, info, i) for i in range(3))
+    sides = joined(c, wide, high)
     moves = c.reshape(moves, (items, len(anchors), 4, height, width))
     moves = c.b.transpose(moves, perm=(0, 3, 4, 1, 2))
     cell = c.b.slice(moves, axis=4, stop=1)
     shift = joined(c, *(c.b.iota(cell, axis=a) for a in (2, 1)))
     middle = c.b.affine(shift, scale=stride, shift=_BASE / 2)
     boxes = moved_boxes(c, moves, middle, pairs(c, anchors))
-    low, high = (
-        c.b.formula(pair(c, boxes, i), image[0], body="max(min(x0, x1 - 1), 0)") for i in (0, 1)
+    near, far = (
+        c.b.formula(pair(c, boxes, i), sides, body="max(min(x0, x1 - 1), 0)") for i in (0, 1)
     )
     body = f"select(x1 - x0 + 1 >= x2 * {least:g}, 1, 0)"
-    enough = c.b.formula(low, high, image[1], body=body)
+    enough = c.b.formula(near, far, scale, body=body)
     large = c.b.mul(*(c.b.slice(enough, axis=4, start=i, stop=i + 1) for i in (0, 1)))
-    return c.reshape(joined(c, low, high), (items, every, 4)), c.reshape(large, (items, every))
+    return c.reshape(joined(c, near, far), (items, every, 4)), c.reshape(large, (items, every))
 
 
 def _first(c: Layer, good: Value, of: tuple[Value, Value], count: int) -> list[Value]:
@@ -144,11 +145,10 @@ def _fit(c: Layer, anchors: int) -> None:
     c.check(fits, f"bottom 2 is {info}; height, width and scale of each image are needed")
 
 
-def _columns(c: Layer, info: Value, kind: int) -> Value:
-    """Of each image its width and height, or its scale."""
-    starts: Sequence[int] = (1, 0) if kind == 0 else (2,)
-    parts = [c.b.slice(info, axis=1, start=i, stop=i + 1) for i in starts]
-    return parts[0] if len(parts) == 1 else joined(c, *parts)
+def _column(c: Layer, info: Value, index: int) -> Value:
+    """A number of each image, [items, 1, 1, 1, 1]."""
+    numbers = c.b.slice(info, axis=1, start=index, stop=index + 1)
+    return c.reshape(numbers, (info.type.shape[0], 1, 1, 1, 1))
 
 
 def _parameters(c: Layer) -> tuple[float, list[tuple[float, float]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from netc.frontend.caffe.boxes import (
     LOWEST,
@@ -23,6 +24,49 @@ from netc.frontend.caffe.message import Message
 from netc.ir.graph import Value
 
 
+@dataclass(frozen=True)
+class _Head:
+    """How many classes and default boxes there are, and which class is the background, if any."""
+
+    classes: int
+    priors: int
+    background: int
+
+    @classmethod
+    def of(cls, c: Layer, p: Message) -> _Head:
+        """What the layer says, when all bottoms fit."""
+        c.check("num_classes" in p, "num_classes is missing", p)
+        classes = p.whole("num_classes")
+        c.check(classes > 0, "num_classes must be at least 1", p, "num_classes")
+        loc, conf, prior = (x.type for x in c.xs[:3])
+        count = prior.count // 8
+        good = prior.rank >= 3 and prior.shape[1] == 2 and isinstance(count, int)
+        c.check(good, f"bottom 2 is {prior}; default boxes of known number have 1x2x(4 boxes)")
+        assert isinstance(count, int)
+        own = 1 if p.flag("share_location") else classes
+        for i, x, each, of in ((0, loc, 4 * own, "locations"), (1, conf, classes, "scores")):
+            fits = x.rank > 0 and x.count == x.shape[0] * (count * each)
+            what = f"bottom {i} is {x}; {count} default boxes have {count * each} {of} an image"
+            c.check(fits, what)
+        c.check(loc.shape[0] == conf.shape[0], f"bottom 0 is {loc}, bottom 1 is {conf}")
+        head = cls(classes, count, p.whole("background_label_id"))
+        what = "there is no class but the background"
+        c.check(head.objects > 0, what, p, "num_classes")
+        return head
+
+    @property
+    def objects(self) -> int:
+        """How many classes there are but the background."""
+        return self.classes - (0 <= self.background < self.classes)
+
+    def foreground(self, c: Layer, x: Value) -> Value:
+        """x without the background along axis 1."""
+        if self.objects == self.classes:
+            return x
+        ends = [(0, self.background), (self.background + 1, self.classes)]
+        return joined(c, *(c.b.slice(x, axis=1, start=a, stop=b) for a, b in ends if a < b), axis=1)
+
+
 @layer("DetectionOutput", bottoms=(3, None))
 def detection_output(c: Layer) -> Value:
     """Rows (image, label, score, x0, y0, x1, y1) of the boxes of every class that no better one of
@@ -34,13 +78,11 @@ def detection_output(c: Layer) -> Value:
     if len(c.xs) > 4:
         raise c.unsupported(f"it has {len(c.xs)} bottoms", "SSD's, of 3 or 4 bottoms, is")
     p = c.param("detection_output_param")
-    boxes, scores = _boxes(c, p), _scores(c, p)
-    items, classes, priors = scores.type.shape
-    assert isinstance(classes, int)
-    assert isinstance(priors, int)
-    limits = p.sub("nms_param")
-    top = min(_limit(c, limits, "top_k"), priors)
-    every = classes * top
+    head = _Head.of(c, p)
+    boxes, scores = _boxes(c, p, head), _scores(c, head)
+    items, limits = scores.type.shape[0], p.sub("nms_param")
+    top = min(_limit(c, limits, "top_k"), head.priors)
+    every = head.objects * top
     keep = min(_limit(c, p, "keep_top_k"), every)
     countable(c, every)
 
@@ -63,9 +105,8 @@ def detection_output(c: Layer) -> Value:
         place = rising(c, c.b.where(good, chosen, c.constant(every)), keep)
         good = c.b.formula(place, body=f"select(x0 < {every}, 1, 0)")
     label = c.b.formula(place, body=f"floor((x0 + 0.5) / {top})")
-    background = p.whole("background_label_id")
-    if 0 <= background <= classes:  # one that is left out
-        label = c.b.formula(label, body=f"x0 + select(x0 < {background}, 0, 1)")
+    if head.objects < head.classes:  # the background is left out
+        label = c.b.formula(label, body=f"x0 + select(x0 < {head.background}, 0, 1)")
     columns = (c.b.iota(place, axis=0), label, c.b.gather(best, place, axis=1, batch=1))
     where = c.b.gather(c.reshape(near, (items, every, 4)), place, axis=1, batch=1)
     table = joined(c, *(c.reshape(x, (items, keep, 1)) for x in columns), where)
@@ -79,26 +120,25 @@ def _limit(c: Layer, p: Message, field: str) -> int:
     return limit if limit > 0 else 2**31
 
 
-def _scores(c: Layer, p: Message) -> Value:
+def _scores(c: Layer, head: _Head) -> Value:
     """[items, classes, boxes], without the background."""
-    classes = _classes(c, p)
     conf = c.xs[1]
-    x = c.reshape(conf, (conf.type.shape[0], _priors(c), classes))
-    return _without(c, p, c.b.transpose(x, perm=(0, 2, 1)))
+    x = c.reshape(conf, (conf.type.shape[0], head.priors, head.classes))
+    return head.foreground(c, c.b.transpose(x, perm=(0, 2, 1)))
 
 
-def _boxes(c: Layer, p: Message) -> Value:
+def _boxes(c: Layer, p: Message, head: _Head) -> Value:
     """[items, boxes, 4], or [items, classes, boxes, 4] where each class has boxes of its own."""
     loc, prior = c.xs[0], c.xs[2]
-    items, priors = loc.type.shape[0], _priors(c)
+    items, priors = loc.type.shape[0], head.priors
     default, variance = (
         c.reshape(c.b.slice(prior, axis=1, start=i, stop=i + 1), (1, priors, 4)) for i in (0, 1)
     )
     if p.flag("share_location"):
         moves = c.reshape(loc, (items, priors, 4))
     else:
-        moves = c.reshape(loc, (items, priors, _classes(c, p), 4))
-        moves = _without(c, p, c.b.transpose(moves, perm=(0, 2, 1, 3)))
+        moves = c.reshape(loc, (items, priors, head.classes, 4))
+        moves = head.foreground(c, c.b.transpose(moves, perm=(0, 2, 1, 3)))
     if not p.flag("variance_encoded_in_target"):
         moves = c.b.mul(moves, variance)
     return _CODES[p.text("code_type")](c, moves, default)
@@ -123,36 +163,3 @@ _CODES: dict[str, Callable[[Layer, Value, Value], Value]] = {
     "CORNER_SIZE": _by_corner_and_size,
     "CENTER_SIZE": _by_middle_and_size,
 }
-
-
-def _without(c: Layer, p: Message, x: Value) -> Value:
-    """x without the background along axis 1."""
-    classes, background = _classes(c, p), p.whole("background_label_id")
-    if not 0 <= background < classes:
-        return x
-    c.check(classes > 1, "there is no class but the background", p, "num_classes")
-    ends = [(0, background), (background + 1, classes)]
-    parts = [c.b.slice(x, axis=1, start=a, stop=b) for a, b in ends if a < b]
-    return parts[0] if len(parts) == 1 else c.b.concat(*parts, axis=1)
-
-
-def _classes(c: Layer, p: Message) -> int:
-    c.check("num_classes" in p, "num_classes is missing", p)
-    c.check(p.whole("num_classes") > 0, "num_classes must be at least 1", p, "num_classes")
-    return p.whole("num_classes")
-
-
-def _priors(c: Layer) -> int:
-    """How many default boxes there are, when all bottoms fit."""
-    p = c.param("detection_output_param")
-    loc, conf, prior = (x.type for x in c.xs[:3])
-    count, classes = prior.count // 8, _classes(c, p)
-    good = prior.rank >= 3 and prior.shape[1] == 2 and isinstance(count, int)
-    c.check(good, f"bottom 2 is {prior}; default boxes of known number have 1x2x(4 boxes)")
-    assert isinstance(count, int)
-    own = 1 if p.flag("share_location") else classes
-    for i, x, each, of in ((0, loc, 4 * own, "locations"), (1, conf, classes, "scores")):
-        fits = x.rank > 0 and x.count == x.shape[0] * (count * each)
-        c.check(fits, f"bottom {i} is {x}; {count} default boxes have {count * each} {of} an image")
-    c.check(loc.shape[0] == conf.shape[0], f"bottom 0 is {loc}, bottom 1 is {conf}")
-    return count

@@ -33,10 +33,7 @@ def yolo_detection_output(c: Layer) -> Value:
     classes = p.whole("num_classes")
     c.check(classes >= 1, "num_classes must be at least 1", p, "num_classes")
     found = [_of_bottom(c, p, i, anchors) for i, anchors in enumerate(_anchors(c, p))]
-    boxes, scores = (
-        parts[0] if len(parts) == 1 else c.b.concat(*parts, axis=1)
-        for parts in zip(*found, strict=True)
-    )
+    boxes, scores = (joined(c, *parts, axis=1) for parts in zip(*found, strict=True))
     items, every = scores.type.shape
     assert isinstance(every, int)
     countable(c, every)
