@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,6 +144,7 @@ def compile(
     pipeline: str | Sequence[str] | None = None,
     micro_batches: int | None = None,
     machine: str | os.PathLike[str] | None = None,
+    hosts: Mapping[str, str | Sequence[str]] | None = None,
     **options: Any,
 ) -> Executable:
     """A net made ready to run; `source` is a graph or the path of a net.
@@ -156,7 +158,9 @@ def compile(
     the nodes, `micro_batches` following one another, beside what the net itself says of its
     nodes (`replicate over cpu:0, cpu:1 { … }`): docs/DEVICES.md. What strategies and
     pipelines know of the devices is `machine`: a table's file, or "two cpus", "eight gpus", "two
-    hosts"; without it, what is typical. Further options are those of `read`.
+    hosts"; without it, what is typical. Where devices are on other hosts (`cuda:0@node1`), `hosts`
+    maps each to the command that starts its worker, as in `load`. Further options are those of
+    `read`.
 
     `precision` says how exactly products are computed, "exact" or "high" ("medium", "low", "fp16"
     too on GPUs), and `precisions` maps layers to other ones. For GPUs, all in docs/GPU.md: `arch`
@@ -176,7 +180,7 @@ def compile(
     known = choices.machine_of(machine)
     made = arranged(graph, chosen, devices, place or {}, strategy, sharding, known)
     chosen = choices.for_gpus(made.graph, made.options, arch, runs.gpu)
-    return executable(build(made.graph, chosen), threads, gpu=runs)
+    return executable(build(made.graph, chosen), threads, gpu=runs, hosts=hosts)
 
 
 def _graph(
@@ -352,6 +356,7 @@ def load(
     *,
     gpu: str | None = None,
     on_gpu_loss: str = "error",
+    hosts: Mapping[str, str | Sequence[str]] | None = None,
 ) -> Executable:
     """A saved net, every byte of it checked, ready to run.
 
@@ -363,11 +368,25 @@ def load(
     tests), or "auto", which is cuda, or the processor where there is no GPU and the file has code
     for it; NETC_GPU where it is not given. With `on_gpu_loss` "cpu" the processor takes over where
     there is no GPU, or none any more; the file's code for it is made where it has none.
+
+    A net on several hosts needs to know how to start the worker of each: `hosts` maps its name to
+    a command, such as {"node1": "ssh node1 netc worker"}; NETC_HOSTS has those not given.
     """
     if not isinstance(path, str | bytes | os.PathLike):
         raise UsageError(f"a {type(path).__name__} is no path")
     runs = gpu_options(gpu, on_gpu_loss)
-    return _load(path, threads, trust, sha256, lambda file: _recompile(file, runs), gpu=runs)
+    remake = partial(_recompile, runs=runs)
+    return _load(path, threads, trust, sha256, remake, gpu=runs, hosts=hosts)
+
+
+def load_part(
+    data: Any, trusted: bool, threads: int | None, gpu: str | None, on_gpu_loss: str
+) -> Executable:
+    """A part of a net that another host has sent, ready to run: for its worker."""
+    from netc.runtime.session import load_part as load_it
+
+    runs = gpu_options(gpu, on_gpu_loss)
+    return load_it(data, trusted, threads, runs, partial(_recompile, runs=runs))
 
 
 def _recompile(file: Any, runs: GpuOptions) -> Any:

@@ -136,7 +136,8 @@ def for_gpus(
     for name in options.precisions:
         layer(graph, name, "to compute")
     if "cuda" in options.targets or _on_gpu(graph, options.devices):
-        return replace(options, archs=archs_of(arch, gpu, usual))
+        elsewhere = any(n.device.host for n in graph.nodes if n.device) and gpu != "interpret"
+        return replace(options, archs=archs_of(arch, gpu, usual or ARCHS * elsewhere))
     others = {options.precision, *options.precisions.values()} - {"high", "exact"}
     if arch is not None or others:
         what = "a precision" if arch is None else "an architecture"

@@ -23,7 +23,7 @@ from netc.ir.device import Device
 from netc.ir.dims import evaluate
 from netc.ir.graph import Graph, Node, Stage
 from netc.ir.interpret import initial_weights
-from netc.runtime.artifact import ON_GPU, Artifact, Level
+from netc.runtime.artifact import HOSTS, MAX_PARTS, ON_GPU, Artifact, Level
 from netc.version import __version__
 
 if TYPE_CHECKING:
@@ -256,7 +256,56 @@ def _gpu_image(gpu: GpuBackEnd, options: Options) -> GpuImage:
 
 def build(graph: Graph, options: Options = Options()) -> Artifact:
     """A whole compilation of one graph."""
+    from netc.passes.hosts import on_hosts
+
+    if on_hosts(graph, options.devices[:1]):
+        return build_parts(graph, options)
     return finish(lower(graph, options), options)
+
+
+def build_parts(graph: Graph, options: Options) -> Artifact:
+    """A compilation of a net on several hosts: a plan that calls parts, each a net of its own."""
+    from netc.ir.text import show
+    from netc.passes.base import Context, run_passes
+    from netc.passes.hosts import cut_by_host
+    from netc.passes.hosts_plan import plan_of_parts
+    from netc.passes.place import default_device
+    from netc.passes.shardings import Shardings
+
+    check_net(graph)
+    _check_size(graph)
+    default = default_device(graph, options.devices, "cuda" if "cuda" in options.targets else "")
+    graph = replace(graph, weights=initial_weights(graph, options.seed))
+    graph = run_passes(graph, (Shardings(),), Context(check=options.check))
+    programs, plan = plan_of_parts(*cut_by_host(graph, default))
+    if len(programs) > MAX_PARTS:
+        help = "place neighbouring layers on one host"
+        raise UnsupportedError(f"the net is in {len(programs)} parts; {MAX_PARTS} fit", help=help)
+    level = Level(name=HOSTS, features=frozenset(), plan=plan, code=b"", symbols={})
+    return Artifact(
+        ir=show(graph),
+        weights=b"",
+        levels=[level],
+        locs=_places(graph),
+        labels=graph.labels,
+        notes={"notes": list(graph.notes), "usual": dict(graph.usual)},
+        compiler=__version__,
+        parts=[build(part, _of_part(part, graph, options)) for part in programs],
+    )
+
+
+def _of_part(part: Graph, whole: Graph, options: Options) -> Options:
+    """The options for a part of a net: every node has its device, and its precision by name."""
+    from netc.passes.layers import layer
+
+    said: dict[str, str] = {}
+    for name, precision in options.precisions.items():
+        said |= dict.fromkeys((n.name for n in layer(whole, name, "to compute")), precision)
+    here = {n.name for n in part.nodes} & set(said)
+    on_gpus = any(n.device is not None and n.device.kind == "cuda" for n in part.nodes)
+    targets = ("cuda",) if on_gpus else ("cpu",)
+    precisions = {name: said[name] for name in sorted(here, key=len)}
+    return replace(options, devices=(), targets=targets, precisions=precisions)
 
 
 def finish(lowered: Lowered, options: Options) -> Artifact:

@@ -33,6 +33,7 @@ COMMANDS = {  # name -> (module, what it does in a line)
     "verify": ("build", "Rebuild a model and compare it byte by byte."),
     "diff": ("compare", "Compare two models of one net, value by value."),
     "bisect": ("stages", "Find the pass that first changes results."),
+    "worker": ("hosts", "Run parts of nets for another host."),
 }
 
 

@@ -125,14 +125,18 @@ def verify_command(model: Path) -> None:
 
     GPU code is compared where this machine has the Triton that made it; the kernels' texts always.
     """
-    from netc.cli.rebuild import DIFFERS, compared, rebuild, why_no_code
+    from netc.cli.rebuild import DIFFERS, compared, nets_in, rebuild, why_no_code
     from netc.runtime.artifact import open_artifact
 
     file = open_artifact(model)
-    without = why_no_code(file)
-    with counting(f"rebuilding {clean(model.name)}", "kernels") as count:
-        rebuilt = rebuild(file, not without, count)
-    rows = compared(file, rebuilt, without)
+    rows, without = [], ""
+    for label, each in nets_in(file):
+        why = why_no_code(each)
+        with counting(f"rebuilding {label or clean(model.name)}", "kernels") as count:
+            rebuilt = rebuild(each, not why, count)
+        found = compared(each, rebuilt, why)
+        rows += [(f"{label}{name}", length, said) for name, length, said in found]
+        without = without or why
     table(
         ("section", "size", "rebuilt"), [(name, size(length), said) for name, length, said in rows]
     )

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from netc.cli.gpus import run_options
+from netc.cli.hosts import host_options, named_hosts
 from netc.cli.options import EXISTING, WRITTEN, SecondsType, spare_inputs, threads_option
 from netc.cli.show import milliseconds, outputs, progress, say, table
 from netc.errors import clean
@@ -23,7 +24,7 @@ _trust_options = (
 def _loading(command: Any) -> Any:
     for option in reversed(_trust_options):
         command = option(command)
-    return threads_option(run_options(command))
+    return threads_option(host_options(run_options(command)))
 
 
 @click.command("run")
@@ -53,6 +54,7 @@ def run_command(
     threads: int | None,
     sha256: str | None,
     trust: bool | None,
+    hosts: tuple[str, ...],
     **gpu: Any,
 ) -> None:
     """Run MODEL once and print what it gives: the best five classes, or the boxes found.
@@ -72,7 +74,7 @@ def run_command(
     spare_inputs(out, draw_to, trace_to)
     given = read_labels(labels) if labels else None
     with progress(f"loading {clean(model.name)}"):
-        exe = api.load(model, threads, trust, sha256, **gpu)
+        exe = api.load(model, threads, trust, sha256, hosts=named_hosts(hosts), **gpu)
     if draw_to is not None:
         from netc.cli.detections import check_drawing, draw
 
@@ -115,6 +117,7 @@ def time_command(
     threads: int | None,
     sha256: str | None,
     trust: bool | None,
+    hosts: tuple[str, ...],
     **gpu: Any,
 ) -> None:
     """Time MODEL on random inputs: the median run, and where it goes.
@@ -125,7 +128,7 @@ def time_command(
     from netc.cli.timing import batch_of, gpu_said, measure, random_feed, step_rows
 
     with progress(f"loading {clean(model.name)}"):
-        exe = api.load(model, threads, trust, sha256, **gpu)
+        exe = api.load(model, threads, trust, sha256, hosts=named_hosts(hosts), **gpu)
     batch = batch_of(exe, batch)
     feed = random_feed(exe, batch)
     with progress("timing") as step:

@@ -13,8 +13,9 @@ from netc.errors import NetcError, clean
 from netc.ir.dims import evaluate
 from netc.ir.graph import Graph, Node
 from netc.ir.ops.sources import Const, Input, Param
+from netc.ir.plan import PART
 from netc.runtime import host
-from netc.runtime.artifact import ArtifactFile
+from netc.runtime.artifact import HOSTS, ArtifactFile
 
 if TYPE_CHECKING:
     from netc.ir.plan import Plan
@@ -99,6 +100,9 @@ def model_lines(file: ArtifactFile, graph: Graph, sizes: Mapping[str, int]) -> l
             lines.append(f"  {info.name}: for ABI {info.abi}, not {ABI}: made again at load")
             continue
         level = file.level(info.name)
+        if info.name == HOSTS:
+            lines.append(f"  hosts: {len(level.plan.steps)} calls of {len(file.parts)} parts")
+            continue
         made = level.plan.made_size
         weights = f", {size(made)} of weights made at load" if made else ""
         tuned = f", tuned for {clean(info.tuning)}" if info.tuning else ""
@@ -108,14 +112,31 @@ def model_lines(file: ArtifactFile, graph: Graph, sizes: Mapping[str, int]) -> l
         )
     if file.gpu is not None:
         lines += [f"  gpu     {line}" for line in total_lines(file.gpu)]
-    lines.append(f"  precision {_precision(file, graph)}")
-    lines.append(f"  weights {size(len(file.weights))}")
+    if file.on_hosts:
+        lines += _part_lines(file)
+    else:
+        lines.append(f"  precision {_precision(file, graph)}")
+        lines.append(f"  weights {size(len(file.weights))}")
     conditions = file.level(readable[0].name).plan.conditions if readable else ()
     for condition in (c for c in conditions if c.minimum > 0):
         lines.append(f"  needs   {condition.size} ≥ {condition.minimum}: {clean(condition.why)}")
     verdict = judge(file, None, None)
     trusted = "trusted" if verdict.trusted else f"made again at load: {clean(verdict.why)}"
     return [*lines, f"  code    {trusted}"]
+
+
+def _part_lines(file: ArtifactFile) -> list[str]:
+    """The parts of a net on several hosts, as a run calls them."""
+    steps = file.level(HOSTS).plan.steps
+    lines = []
+    for number, part in enumerate(file.parts):
+        calls = [step for step in steps if step.kernel == f"{PART}{number}"]
+        times = f", {len(calls)} times a run" if len(calls) > 1 else ""
+        levels = ", ".join(info.name for info in part.levels)
+        what = f"{size(len(part.weights))} of weights, code for {levels}"
+        where = clean(", ".join(dict.fromkeys(step.device for step in calls)))
+        lines.append(f"  {PART}{number}  on {where}: {clean(calls[0].name)}, {what}{times}")
+    return lines
 
 
 def _memory(plan: Plan, sizes: Mapping[str, int]) -> str:

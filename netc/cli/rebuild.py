@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from netc.compiler import Options
 from netc.errors import UsageError
+from netc.ir.plan import PART
 from netc.recompile import recompile
 from netc.runtime.artifact import ARCHITECTURES, ArtifactFile, read_artifact
 from netc.runtime.gpu_json import SECTION
@@ -13,6 +14,13 @@ from netc.runtime.gpu_json import SECTION
 DIFFERS, SAME, UNKNOWN = "DIFFERS", "same", "not compared"
 _WRITTEN = ("labels", "locs", "notes")  # sections that the compiler does not derive
 Row = tuple[str, int, str]
+
+
+def nets_in(file: ArtifactFile) -> list[tuple[str, ArtifactFile]]:
+    """What a file has code of, with what goes before its names: the net, or each part of it."""
+    if not file.on_hosts:
+        return [("", file)]
+    return [(f"{PART}{number} ", part) for number, part in enumerate(file.parts)]
 
 
 def archs_in(file: ArtifactFile) -> tuple[str, ...]:

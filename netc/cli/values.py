@@ -58,6 +58,9 @@ class Apart:
 
 def model_of(file: ArtifactFile, runs: GpuOptions) -> Model:
     """A file's kernels: those for GPUs where they would run, else those for the processor."""
+    if file.on_hosts:
+        help = "compile the net for one host, with the same options but for places"
+        raise UsageError(f"{file.name} is on several hosts: its values are in parts", help=help)
     said = noted(file)
     on_gpus = "targets" in said
     if on_gpus and probe().count == 0 and runs.gpu != "interpret":

@@ -63,12 +63,12 @@ def misfit(op: Op) -> str:
 
 def bound(op: Op, sizes: Mapping[str, int]) -> Op:
     """The op with the symbols in its attributes replaced by sizes; itself where there are none."""
-    return _mapped(op, lambda d: evaluate(d, sizes))
+    return mapped(op, lambda d: evaluate(d, sizes))
 
 
 def renamed(op: Op, sizes: Mapping[str, Dim]) -> Op:
     """The op with some symbols in its attributes replaced by other sizes."""
-    return _mapped(op, lambda d: substitute(d, sizes))
+    return mapped(op, lambda d: substitute(d, sizes))
 
 
 def symbols_of(op: Op) -> frozenset[str]:
@@ -79,11 +79,12 @@ def symbols_of(op: Op) -> frozenset[str]:
         found.update(symbols(d))
         return d
 
-    _mapped(op, seen)
+    mapped(op, seen)
     return frozenset(found)
 
 
-def _mapped(op: Op, change: typing.Callable[[Dim], Dim]) -> Op:
+def mapped(op: Op, change: typing.Callable[[Dim], Dim]) -> Op:
+    """The op with other sizes in its attributes, where these are not numbers."""
     changed: dict[str, Any] = {}
     for name, value in attributes(op):
         if isinstance(value, Expr):

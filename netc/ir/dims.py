@@ -22,6 +22,7 @@ from netc.errors import GraphError, clean
 
 MAX_DIM = 2**31 - 1
 IMAGE = 224  # what an open height or width is taken for where nothing says more
+BATCH = "N"  # the usual name of a batch that may have any size
 _MAX_DEPTH = 64  # nesting of a printed expression
 _MAX_TERMS = 100  # of one polynomial; real nets have a handful
 

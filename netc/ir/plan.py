@@ -20,6 +20,7 @@ from netc.ir.dims import Dim, evaluate
 from netc.ir.types import TensorType
 
 ALIGN = 64  # bytes; a cache line, and the widest vector
+PART = "part."  # the kernel of a step that calls a part of a net on several hosts, by its number
 
 
 class Space(Enum):

@@ -17,7 +17,7 @@ from typing import Any
 
 from netc.errors import ArtifactError, ResourceError, UsageError, clean
 from netc.ir.gpu_code import GpuImage
-from netc.ir.plan import Plan
+from netc.ir.plan import PART, Plan
 from netc.runtime import digest, gpu_json
 from netc.runtime.atomic import Buffer, write_file
 from netc.runtime.container import (
@@ -41,8 +41,9 @@ ARCHITECTURES = {
     "x86-64-v4": "x86_64",
     "aarch64": "aarch64",
 }
-ON_GPU, ANY = "cuda", "any"  # the level of a plan without host code, and what it fits
-LEVELS = {**ARCHITECTURES, ON_GPU: ANY}
+ON_GPU, HOSTS, ANY = "cuda", "hosts", "any"  # levels of plans without code; what they fit
+LEVELS = {**ARCHITECTURES, ON_GPU: ANY, HOSTS: ANY}
+MAX_PARTS = 256  # of a net on several hosts
 _WEIGHT_ALIGN = 64  # bytes; one cache line, and the widest vector
 
 
@@ -83,6 +84,7 @@ class Artifact:
     notes: Json = field(default_factory=dict)  # options, sizes, reasons: for `inspect`
     compiler: str = ""  # netc's version
     gpu: GpuImage | None = None  # the kernels of steps on cuda devices
+    parts: Sequence[Artifact] = ()  # of a net on several hosts: what the steps of its plan call
 
     def pieces(self, key: bytes | None = None) -> list[Buffer]:
         """The file, in pieces. Equal artifacts and keys give equal bytes."""
@@ -98,6 +100,8 @@ class Artifact:
             payloads.append(Payload(f"plan.{level.name}", [canonical(plan)]))
             payloads.append(Payload(f"code.{level.name}", [level.code], _WEIGHT_ALIGN))
         payloads += _gpu_payloads(self.gpu)
+        for number, part in enumerate(self.parts):
+            payloads.append(Payload(f"{PART}{number}", part.pieces(), _WEIGHT_ALIGN))
         payloads.append(Payload("weights", [self.weights], _WEIGHT_ALIGN))
         meta: Json = {"compiler": self.compiler, "levels": {}}
         for level in self.levels:
@@ -166,6 +170,21 @@ class ArtifactFile:
         held = {a: self.container.view(s) for a, s in named.items() if s in self.container.sections}
         return gpu_json.image_from_json(self._json(gpu_json.SECTION, dict), held)
 
+    @cached_property
+    def parts(self) -> tuple[ArtifactFile, ...]:
+        """The parts of a net on several hosts, every byte of each checked."""
+        views = [self.container.view(f"{PART}{n}") for n in range(_count_parts(self.container))]
+        named = [(view, f"{self.name}, part {n}") for n, view in enumerate(views)]
+        parts = tuple(read_artifact(view, name, self.limits) for view, name in named)
+        if any(part.on_hosts for part in parts):
+            raise ArtifactError("model.bin is damaged: a part is itself on several hosts")
+        return parts
+
+    @property
+    def on_hosts(self) -> bool:
+        """Whether the net is on several hosts, in parts."""
+        return any(info.name == HOSTS for info in self.levels)
+
     def level(self, name: str) -> Level:
         """A level's plan and code. Only for a file that is trusted."""
         info = next(info for info in self.levels if info.name == name)
@@ -190,6 +209,7 @@ class ArtifactFile:
             notes=self.notes,
             compiler=self.compiler,
             gpu=self.gpu,
+            parts=[part.artifact() for part in self.parts],
         )
 
     def sha256(self) -> str:
@@ -216,6 +236,7 @@ def section_caps(limits: Limits) -> dict[str, int]:
     for name in LEVELS:
         caps |= {f"plan.{name}": limits.plan_bytes, f"code.{name}": limits.code_bytes}
     caps |= {gpu_json.section_of(arch): limits.code_bytes for arch in gpu_json.ARCHS}
+    caps |= {f"{PART}{number}": limits.file_bytes for number in range(MAX_PARTS)}
     return caps | {gpu_json.SECTION: limits.plan_bytes}
 
 
@@ -283,7 +304,17 @@ def _infos(container: Container, limits: Limits) -> tuple[LevelInfo, ...]:
     codes = [name for name in container.sections if name.startswith(f"{gpu_json.SECTION}.")]
     if codes and gpu_json.SECTION not in container.sections:
         raise ArtifactError("model.bin is damaged: GPU code without GPU kernels")
+    if (_count_parts(container) > 0) != (HOSTS in meta["levels"]):
+        raise ArtifactError("model.bin is damaged: a net on several hosts has parts, others none")
     return infos
+
+
+def _count_parts(container: Container) -> int:
+    """How many parts a file has; they are numbered from 0 without gaps."""
+    named = {name for name in container.sections if name.startswith(PART)}
+    if named != {f"{PART}{number}" for number in range(len(named))}:
+        raise ArtifactError("model.bin is damaged: the numbers of its parts have gaps")
+    return len(named)
 
 
 def _info(name: str, value: Any, limits: Limits) -> LevelInfo:

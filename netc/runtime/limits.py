@@ -18,7 +18,7 @@ class Limits:
     meta_bytes: int = 16 << 20  # labels, preprocessing
     code_bytes: int = 256 << 20
     file_bytes: int = 1 << 44
-    sections: int = 64
+    sections: int = 320
     features: int = 256  # processor features one code image may list
     dim: int = 2**31 - 1
     rank: int = 8

@@ -9,15 +9,23 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 
-from netc.errors import NetcError, ResourceError, UsageError, clean
+from netc.errors import ArtifactError, NetcError, ResourceError, UsageError, clean
 from netc.ir.plan import Plan
 from netc.runtime import host
-from netc.runtime.artifact import Artifact, ArtifactFile, Level, open_artifact
+from netc.runtime.artifact import (
+    HOSTS,
+    Artifact,
+    ArtifactFile,
+    Level,
+    open_artifact,
+    read_artifact,
+)
 from netc.runtime.binding import Binder, Binding
 from netc.runtime.driver import GpuOptions
 from netc.runtime.faults import fault
@@ -31,12 +39,22 @@ from netc.runtime.memory import Bytes, address, aligned, aligned_copy, poison
 from netc.runtime.pool import WorkerPool
 from netc.runtime.ports import Array, TensorSpec, collect, intakes, match_sizes, spec_of
 from netc.runtime.team import Team
-from netc.runtime.trust import Recompile, level_of, usable
+from netc.runtime.trust import Recompile, hosts_level, judge, level_of, usable
 from netc.runtime.workers import WORKERS
 
 _LONG_RUN = 0.05  # seconds; a longer run leaves the main thread free to see an interrupt
 
 Watch: TypeAlias = Callable[[Binding], AbstractContextManager[object]]  # a run is within it
+Commands: TypeAlias = Mapping[str, str | Sequence[str]]  # host -> what starts its worker
+
+
+@dataclass(frozen=True)
+class HostOptions:
+    """How a net on several hosts is run: their commands, and whose code is trusted."""
+
+    commands: Commands | None = None
+    trusted: bool = True
+    recompile: Recompile | None = None
 
 
 class Executable:
@@ -51,7 +69,7 @@ class Executable:
     ) -> None:
         self.threads = host.thread_count(threads)
         self.model = model
-        self.devices = check_runnable(level.plan)
+        self.devices = self._devices_of(level.plan)
         self._level, self._limits = level, limits
         self._load_code(level, aligned_copy(model.weights, "weights"))
         self._bindings: OrderedDict[tuple[tuple[int, ...], ...], Binding] = OrderedDict()
@@ -60,6 +78,9 @@ class Executable:
         self._lock = threading.Lock()
         self._owner = 0  # the thread whose run is in progress
         _EXECUTABLES.add(self)
+
+    def _devices_of(self, plan: Plan) -> tuple[str, ...]:
+        return check_runnable(plan)
 
     def _load_code(self, level: Level, weights: Bytes) -> None:
         self.image = Image(level, weights)
@@ -290,6 +311,7 @@ def load(
     gpu: GpuOptions | str = "auto",
     on_gpu_loss: str = "error",
     gpu_cache: Path | None = None,
+    hosts: Commands | None = None,
 ) -> Executable:
     """A saved net, every byte of it checked, ready to run.
 
@@ -300,9 +322,34 @@ def load(
     "auto" for cuda, or for the processor where there is no GPU and the file has code for it.
     Without a usable GPU `on_gpu_loss` is "error", or "cpu" for CPU code. `gpu_cache` is a folder
     to keep in which variants of kernels were fastest.
+
+    A net on several hosts reaches each by its command in `hosts`, or in NETC_HOSTS.
     """
-    model, level = usable(open_artifact(path, limits), trust, sha256, recompile)
-    made = _ready(model, level, threads, limits, (gpu, on_gpu_loss, gpu_cache))
+    file = open_artifact(path, limits)
+    options = gpu_options(gpu, on_gpu_loss, gpu_cache)
+    if file.on_hosts:
+        said = HostOptions(hosts, judge(file, trust, sha256).trusted, recompile)
+        made = ready(file, hosts_level(file), threads, limits, options, said)
+    elif hosts is not None:
+        raise UsageError("hosts are given, and the net is on this one alone")
+    else:
+        made = ready(*usable(file, trust, sha256, recompile), threads, limits, options)
+    made.start()
+    return made
+
+
+def load_part(
+    data: Bytes,
+    trusted: bool,
+    threads: int | str | None,
+    gpu: GpuOptions,
+    recompile: Recompile | None = None,
+) -> Executable:
+    """A part of a net that another host has sent, ready to run here."""
+    file = read_artifact(data.data, "a part of the net")
+    if file.on_hosts:
+        raise ArtifactError("a part of a net is itself on several hosts")
+    made = ready(*usable(file, trusted, None, recompile), threads, DEFAULT, gpu)
     made.start()
     return made
 
@@ -314,28 +361,42 @@ def executable(
     gpu: GpuOptions | str = "auto",
     on_gpu_loss: str = "error",
     gpu_cache: Path | None = None,
+    hosts: Commands | None = None,
 ) -> Executable:
     """A net just compiled, ready to run; for `gpu` and the rest see `load`.
 
-    No GPU is asked for before the first run, so that machines without one compile for it too.
+    No GPU is asked for, and no host reached, before the first run, so that machines without one
+    compile for it too.
     """
-    return _ready(made, level_of(made), threads, limits, (gpu, on_gpu_loss, gpu_cache))
+    options = gpu_options(gpu, on_gpu_loss, gpu_cache)
+    if hosts is not None and not made.parts:
+        raise UsageError("hosts are given, and the net is on this one alone")
+    return ready(made, level_of(made), threads, limits, options, HostOptions(hosts))
 
 
-def _ready(
+def gpu_options(gpu: GpuOptions | str, on_loss: str, cache: Path | None) -> GpuOptions:
+    """What is said of GPUs, in one."""
+    return gpu if isinstance(gpu, GpuOptions) else GpuOptions(gpu, on_loss, cache)
+
+
+def ready(
     model: Artifact | ArtifactFile,
     level: Level,
     threads: int | str | None,
     limits: Limits,
-    gpu: tuple[GpuOptions | str, str, Path | None],
+    gpu: GpuOptions,
+    hosts: HostOptions = HostOptions(),
 ) -> Executable:
-    wanted, on_loss, cache = gpu
-    options = wanted if isinstance(wanted, GpuOptions) else GpuOptions(wanted, on_loss, cache)
+    """The executable of a level of a model, by where it runs."""
+    if level.name == HOSTS:
+        from netc.runtime.hosts_run import HostsExecutable
+
+        return HostsExecutable(model, level, threads, limits, gpu, hosts)
     if not on_gpu(level.plan):
         return Executable(model, level, threads, limits)
     from netc.runtime.device_run import GpuExecutable
 
-    return GpuExecutable(model, level, threads, limits, options)
+    return GpuExecutable(model, level, threads, limits, gpu)
 
 
 def save_artifact(made: Artifact, path: str | os.PathLike[str]) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from netc.ir.dims import evaluate
 from netc.ir.machine import Machine
 from netc.ir.plan import Plan
+from netc.runtime.artifact import HOSTS
 from netc.runtime.binding import Binding
 from netc.runtime.ports import Array
 from netc.runtime.session import Executable
@@ -43,8 +44,8 @@ def timed(exe: Executable, arrays: Sequence[Array]) -> tuple[dict[str, Array], l
     The processor's cycle counter is read before each step, which costs some 10 ns; the run's
     length on the clock gives the counter's unit.
     """
-    if exe.gpu:
-        return _timed_on_gpu(exe, arrays)
+    if exe.gpu or exe.level == HOSTS:
+        return _timed_elsewhere(exe, arrays)
     if len(exe.devices) > 1 and all(d.startswith("cpu:") for d in exe.devices):
         return _watched(exe, arrays, exe.team)
     return _watched(exe, arrays, lambda binding: binding)
@@ -81,13 +82,14 @@ def _watched(
     return outputs, _made(exe.plan, binding.known, spans)
 
 
-def _timed_on_gpu(
+def _timed_elsewhere(
     exe: Executable, arrays: Sequence[Array]
 ) -> tuple[dict[str, Array], list[StepTime]]:
-    """The same where steps are on GPUs: each alone, on its device's clock."""
+    """The same where steps are on GPUs, each alone on its device's clock, or on other hosts."""
     from netc.runtime.device_run import GpuExecutable
+    from netc.runtime.hosts_run import HostsExecutable
 
-    assert isinstance(exe, GpuExecutable)
+    assert isinstance(exe, GpuExecutable | HostsExecutable)
     outputs, spans, known = exe.timed_steps(arrays)
     return outputs, _made(exe.plan, known, spans)
 

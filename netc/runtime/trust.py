@@ -9,7 +9,7 @@ from typing import TypeAlias, TypeVar
 
 from netc.errors import ArtifactError, UnsupportedCPU, UsageError, clean
 from netc.runtime import host
-from netc.runtime.artifact import ABI, ANY, ON_GPU, Artifact, ArtifactFile, Level, LevelInfo
+from netc.runtime.artifact import ABI, ANY, HOSTS, ON_GPU, Artifact, ArtifactFile, Level, LevelInfo
 from netc.runtime.keys import read_key, same_tag, tag_of
 
 Recompile: TypeAlias = Callable[[ArtifactFile], Artifact]
@@ -141,3 +141,11 @@ def level_of(made: Artifact) -> Level:
     if level is None:
         raise UnsupportedCPU(f"this processor cannot run the code: {misfit(made.levels)}")
     return level
+
+
+def hosts_level(file: ArtifactFile) -> Level:
+    """The plan of a net on several hosts, which has no code. Raises ArtifactError."""
+    if fitting(file.levels) is None:
+        help = "compile the net again with this netc"
+        raise ArtifactError(f"{file.name}: {misfit(file.levels)}", help=help)
+    return file.level(HOSTS)

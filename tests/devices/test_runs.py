@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from strategies import feeds, graphs
 
 import netc
-from netc.errors import GraphError, ResourceError, UnsupportedError, UsageError
+from netc.errors import GraphError, ResourceError, UsageError
 from netc.ir.device import Device
 from netc.ir.graph import Builder, Graph
 from netc.ir.plan_check import problems
@@ -146,9 +146,6 @@ def test_what_cannot_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         netc.compile(g, devices="cpu:0,cpu:0")
     with pytest.raises(GraphError, match="is on cpu:2, which is not there"):
         netc.compile(alternating(3), devices=["cpu:0", "cpu:1"])
-    far = on_devices(g, lambda i, _: Device("cpu", 0, "node1" if i % 2 else ""))
-    with pytest.raises(UnsupportedError, match="cpu:0@node1 is on another host"):
-        netc.compile(far)
     monkeypatch.setenv("NETC_DEVICES", "cpu:0,cpu:1")
     assert netc.compile(g).devices == ("cpu:0",)
     with pytest.raises(GraphError, match="cpu:2, which is not there"):

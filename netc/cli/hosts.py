@@ -1,0 +1,70 @@
+"""What the command line says of other hosts: how they are reached, and the worker on each."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from netc.cli.gpus import run_options
+from netc.cli.options import threads_option
+from netc.errors import UsageError, clean
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_HOST = click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="NAME=COMMAND",
+    help="What starts a host's worker: node1='ssh node1 netc worker'. May be repeated.",
+)
+
+
+def host_options(command: F) -> F:
+    """The options that say how other hosts are reached."""
+    return _HOST(command)
+
+
+def named_hosts(words: Sequence[str]) -> dict[str, str] | None:
+    """Host -> command; nothing where none is given."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, command = word.partition("=")
+        if not (equals and name.strip() and command.strip()):
+            help = "such as --host node1='ssh node1 netc worker'"
+            raise UsageError(f"--host {clean(word)!r} is no NAME=COMMAND", help=help)
+        if name.strip() in found:
+            raise UsageError(f"--host names {clean(name.strip())} twice")
+        found[name.strip()] = command
+    return found or None
+
+
+@click.command("worker")
+@threads_option
+@run_options
+def worker_command(threads: int | None, **gpu: Any) -> None:
+    """Run parts of nets for the netc on another host that started this command.
+
+    It reads what to do from its standard input and answers on its standard output, until that
+    ends. No port is opened: who may start it, over ssh say, is who may use it.
+
+    \b
+    netc run model.bin --input data=x.npy --host node1='ssh node1 netc worker --threads 8'
+    """
+    import signal
+
+    from netc import api
+    from netc.runtime.wire import Channel
+    from netc.runtime.worker import serve
+
+    if sys.stdin is None or sys.stdin.isatty():
+        help = "netc run model.bin --host node1='ssh node1 netc worker'"
+        raise UsageError("a worker is started by netc on another host", help=help)
+    read, write = os.dup(0), os.dup(1)
+    os.dup2(2, 1)  # what a library prints is no message
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends when whoever started it does
+    serve(Channel(read, write), lambda data, sure: api.load_part(data, sure, threads, **gpu))

@@ -1,0 +1,221 @@
+"""Other hosts: how each is reached, and the worker there.
+
+A host's command starts `netc worker` on it and joins that to its own standard input and output,
+as `ssh node1 netc worker` does. So who may compute there, and how it is kept secret on the way,
+is for ssh to say, or for whatever the command is.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import shlex
+import socket
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+from netc.errors import NetcError, ResourceError, UsageError, clean
+from netc.runtime.limits import Limits
+from netc.runtime.ports import Array
+from netc.runtime.wire import PROTOCOL, Channel, Lost, error_from_json
+
+Answer: TypeAlias = tuple[dict[str, Any], list[Array]]
+
+ENVIRONMENT = "NETC_HOSTS"
+_HELP = "such as {0}='ssh {0} netc worker', by --host, hosts= or " + ENVIRONMENT
+_GREETING = 60.0  # seconds a worker may take to start
+_ENDING = 2.0  # seconds it may take to end
+_BUFFER = 4 << 20  # bytes on their way
+_LAST_WORDS = 3  # lines that an error repeats
+
+
+def commands_of(given: Mapping[str, str | Sequence[str]] | None) -> dict[str, tuple[str, ...]]:
+    """Host -> the command that starts its worker: those given, and those of NETC_HOSTS.
+
+    There they stand in lines, or with `;` between them: `node1=ssh node1 netc worker`.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for line in os.environ.get(ENVIRONMENT, "").replace(";", "\n").splitlines():
+        name, equals, command = line.partition("=")
+        if line.strip() and not equals:
+            help = _HELP.format("node1")
+            raise UsageError(f"{ENVIRONMENT}: {clean(line.strip())!r} names no command", help=help)
+        if equals:
+            found[name.strip()] = command_of(name.strip(), command)
+    if given is not None and not isinstance(given, Mapping):
+        raise UsageError("hosts go by name: give a mapping", help=_HELP.format("node1"))
+    return found | {name: command_of(name, said) for name, said in (given or {}).items()}
+
+
+def command_of(host: str, said: str | Sequence[str]) -> tuple[str, ...]:
+    """A host's command as words; no shell reads it."""
+    try:
+        words = tuple(shlex.split(said) if isinstance(said, str) else said)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"the command of host {clean(host)} does not read: {error}") from None
+    if not words or not all(isinstance(w, str) and w and "\0" not in w for w in words):
+        help = _HELP.format(clean(host))
+        raise UsageError(f"host {clean(host)} has no command", help=help)
+    return words
+
+
+class Host:
+    """The worker of a host, and what it has been asked and has not answered. To be closed."""
+
+    def __init__(self, name: str, command: Sequence[str], limits: Limits) -> None:
+        self.name = name
+        self._lock = threading.Lock()
+        self._asked: dict[int, Future[Answer]] = {}
+        self._count = 0
+        self._lost: NetcError | None = None
+        self._greeted: Future[dict[str, Any]] = Future()
+        self._last_words: deque[str] = deque(maxlen=_LAST_WORDS)
+        self._outbox: queue.SimpleQueue[tuple[dict[str, Any], Sequence[Array]] | None]
+        self._outbox = queue.SimpleQueue()
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            for end in (self._socket, theirs):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+            self._process = _started(name, command, theirs)
+        self._channel = Channel(self._socket.fileno(), self._socket.fileno(), limits)
+        self._threads = [
+            threading.Thread(target=work, name=f"netc-{name}", daemon=True)
+            for work in (self._overhear, self._send, self._listen)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def greet(self) -> None:
+        """Wait until the worker is there. Raises ResourceError where it does not come."""
+        try:
+            hello = self._greeted.result(_GREETING)
+        except TimeoutError:
+            why = f"host {clean(self.name)}: no worker answers in {_GREETING:g} s"
+            help = "see what its command does; it must not ask for a password"
+            raise ResourceError(why, help=help) from None
+        if hello.get("protocol") != PROTOCOL:
+            why = f"host {clean(self.name)} has netc {clean(hello.get('netc'))}, which is another"
+            raise ResourceError(why, help="install the same netc on both")
+
+    def ask(self, head: Mapping[str, Any], arrays: Sequence[Array] = ()) -> Future[Answer]:
+        """Send a message; the answer, some time."""
+        made: Future[Answer] = Future()
+        with self._lock:
+            if self._lost is not None:
+                made.set_exception(self._lost)
+                return made
+            self._count += 1
+            self._asked[self._count] = made
+            self._outbox.put(({**head, "id": self._count}, arrays))
+        return made
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is there, and has answered everything."""
+        return self._lost is None and not self._asked
+
+    def close(self) -> None:
+        """End the worker. What it has not answered it never will."""
+        self._lose(Lost("it was closed"))
+        self._outbox.put(None)
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        try:
+            self._process.wait(_ENDING)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for thread in self._threads:
+            thread.join(_ENDING)
+        self._socket.close()
+
+    def forget(self) -> None:
+        """Let go of it without a word: it is another process's."""
+        self._socket.close()
+
+    def _send(self) -> None:
+        """The thread that sends what is asked."""
+        while (message := self._outbox.get()) is not None:
+            try:
+                self._channel.send(*message)
+            except Lost:
+                return  # the thread that listens hears why
+            except NetcError as error:
+                self._lose(error)
+                return
+            del message  # its arrays are not needed while the next is waited for
+
+    def _listen(self) -> None:
+        """The thread that hears answers."""
+        why: NetcError = Lost("it ended")
+        try:
+            while (message := self._channel.receive()) is not None:
+                self._heard(*message)
+                del message
+        except NetcError as error:
+            why = error
+        with suppress(subprocess.TimeoutExpired):
+            code = self._process.wait(_ENDING)
+            why = Lost(f"its command ended with status {code}") if code else why
+        self._threads[0].join(_ENDING)  # the last words
+        self._lose(why)
+
+    def _overhear(self) -> None:
+        """The thread that reads what the command says to people."""
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            said = clean(line.decode(errors="replace").strip())
+            if said:
+                self._last_words.append(said)
+                logging.getLogger("netc").debug("%s: %s", self.name, said)
+
+    def _heard(self, head: dict[str, Any], arrays: list[Array]) -> None:
+        """An answer has come."""
+        if not self._greeted.done():
+            self._greeted.set_result(head)
+            return
+        error = head.get("error")
+        made = error_from_json(error, f"on {clean(self.name)}") if error is not None else None
+        with self._lock:
+            asked = self._asked.pop(head.get("id"), None)  # type: ignore[arg-type]
+        if asked is None:
+            self._lose(made or Lost("it answered what it was not asked"))
+        elif made is not None:
+            asked.set_exception(made)
+        else:
+            asked.set_result((head, arrays))
+
+    def _lose(self, why: NetcError) -> None:
+        """It will not answer any more: all who wait are told."""
+        said = "; ".join(self._last_words)
+        message = f"host {clean(self.name)} is lost: {why.diagnostics[0].message}"
+        made = ResourceError(message, help=f"its command said: {said}" if said else "")
+        with self._lock:
+            self._lost = self._lost or made
+            asked, self._asked = self._asked, {}
+        for each in asked.values():
+            each.set_exception(made)
+        if not self._greeted.done():
+            self._greeted.set_exception(made)
+
+
+def _started(name: str, command: Sequence[str], theirs: socket.socket) -> subprocess.Popen[bytes]:
+    """The command, in a session of its own: an interrupt of this process is not for it."""
+    try:
+        return subprocess.Popen(
+            list(command),
+            stdin=theirs.fileno(),
+            stdout=theirs.fileno(),
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        what = f"host {clean(name)}: cannot start {clean(command[0])}: {why}"
+        raise UsageError(what, help=_HELP.format(clean(name))) from None

@@ -1,0 +1,97 @@
+"""The worker of a host: it keeps parts of nets, and runs them when the one who started it asks.
+
+It reads messages from one file descriptor and answers on another, in order, and ends when there
+are no more. Whoever can send it messages can have native code run: it is started by a command of
+the user's own (ssh, say), and listens to no port. What parts give stays here by number for parts
+that read it, until it is dropped.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from netc.errors import NetcError, UsageError, clean
+from netc.runtime.memory import Bytes
+from netc.runtime.ports import Array
+from netc.runtime.session import Executable
+from netc.runtime.wire import PROTOCOL, Channel, error_to_json
+from netc.version import __version__
+
+Load: TypeAlias = Callable[[Bytes, bool], Executable]  # a part's file, and whether it is trusted
+Message: TypeAlias = tuple[dict[str, Any], list[Array]]
+
+
+def serve(channel: Channel, load: Load) -> None:
+    """Greet, then answer everything that is asked, until there is no more."""
+    channel.send({"netc": __version__, "protocol": PROTOCOL})
+    inbox: queue.SimpleQueue[Message | NetcError | None] = queue.SimpleQueue()
+
+    def listen() -> None:
+        """Never wait to read: the other end may send much before it reads an answer."""
+        try:
+            while (message := channel.receive()) is not None:
+                inbox.put(message)
+            inbox.put(None)
+        except NetcError as error:
+            inbox.put(error)
+
+    threading.Thread(target=listen, name="netc-listen", daemon=True).start()
+    worker = _Worker(load)
+    while (message := inbox.get()) is not None:
+        if isinstance(message, NetcError):
+            channel.send({"id": None, "error": error_to_json(message)})
+            return
+        channel.send(*worker.answer(*message))
+
+
+class _Worker:
+    """What a worker has: parts, and the values of the run in progress."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._parts: dict[int, Executable] = {}
+        self._values: dict[int, Array] = {}
+
+    def answer(self, head: dict[str, Any], arrays: Sequence[Array]) -> Message:
+        """What is said to a message: what was asked for, or the error that came of it."""
+        id = head.get("id")
+        try:
+            match head:
+                case {"do": "load", "part": int(part), "trusted": bool(trusted)}:
+                    (data,) = arrays
+                    self._parts[part] = self._load(data, trusted)
+                    return {"id": id, "level": self._parts[part].level}, []
+                case {"do": "run"}:
+                    return self._run(id, head, arrays)
+            raise UsageError(f"no worker does {clean(repr(head.get('do')))}")
+        except Exception as error:  # told to the one who asked; the worker goes on
+            return {"id": id, "error": error_to_json(error)}, []
+
+    def _run(self, id: Any, head: dict[str, Any], arrays: Sequence[Array]) -> Message:
+        """A part on values that are here or come along; those asked for, and how long it took."""
+        if head["fresh"]:
+            self._values.clear()
+        values = self._values
+        values.update(zip(head["new"], arrays, strict=True))
+        given = [values[number] for number in head["reads"]]
+        if head["sizes"] is not None:
+            given.append(shape_only(head["sizes"]))
+        start = time.perf_counter()
+        made = self._parts[head["part"]].run(given)
+        seconds = time.perf_counter() - start
+        values.update(zip(head["gives"], made.values(), strict=True))
+        sent = [values[number] for number in head["send"]]
+        for number in head["drop"]:
+            values.pop(number, None)
+        return {"id": id, "seconds": seconds}, sent
+
+
+def shape_only(sizes: Sequence[int]) -> Array:
+    """The array without elements that tells a part what its symbols are."""
+    return np.empty((0, *sizes), np.uint8)
