@@ -10,28 +10,27 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import select
 import shlex
 import socket
 import subprocess
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import Any
 
 from netc.errors import NetcError, ResourceError, UsageError, clean
 from netc.runtime.limits import Limits
 from netc.runtime.ports import Array
 from netc.runtime.wire import PROTOCOL, Channel, Lost, error_from_json
 
-Answer: TypeAlias = tuple[dict[str, Any], list[Array]]
-
 ENVIRONMENT = "NETC_HOSTS"
 _HELP = "such as {0}='ssh {0} netc worker', by --host, hosts= or " + ENVIRONMENT
 _GREETING = 60.0  # seconds a worker may take to start
 _ENDING = 2.0  # seconds it may take to end
 _BUFFER = 4 << 20  # bytes on their way
+_SMALL = 1 << 18  # bytes that are sent at once
 _LAST_WORDS = 3  # lines that an error repeats
 
 
@@ -66,18 +65,20 @@ def command_of(host: str, said: str | Sequence[str]) -> tuple[str, ...]:
 
 
 class Host:
-    """The worker of a host, and what it has been asked and has not answered. To be closed."""
+    """The worker of a host, and what it has been asked and has not answered. To be closed.
+
+    It answers in order. Small messages are sent at once; a thread sends what takes its time.
+    """
 
     def __init__(self, name: str, command: Sequence[str], limits: Limits) -> None:
         self.name = name
-        self._lock = threading.Lock()
-        self._asked: dict[int, Future[Answer]] = {}
-        self._count = 0
-        self._lost: NetcError | None = None
-        self._greeted: Future[dict[str, Any]] = Future()
+        self.asked: deque[Any] = deque()  # what each answer that is to come is for
+        self.is_lost = False
         self._last_words: deque[str] = deque(maxlen=_LAST_WORDS)
         self._outbox: queue.SimpleQueue[tuple[dict[str, Any], Sequence[Array]] | None]
         self._outbox = queue.SimpleQueue()
+        self._unsent = 0
+        self._lock = threading.Lock()
         self._socket, theirs = socket.socketpair()
         with theirs:
             for end in (self._socket, theirs):
@@ -86,43 +87,57 @@ class Host:
         self._channel = Channel(self._socket.fileno(), self._socket.fileno(), limits)
         self._threads = [
             threading.Thread(target=work, name=f"netc-{name}", daemon=True)
-            for work in (self._overhear, self._send, self._listen)
+            for work in (self._overhear, self._send)
         ]
         for thread in self._threads:
             thread.start()
 
+    def fileno(self) -> int:
+        """What can be waited for until there is something to hear."""
+        return self._socket.fileno()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether some of the next answer is here already."""
+        return self._channel.has_more
+
     def greet(self) -> None:
         """Wait until the worker is there. Raises ResourceError where it does not come."""
-        try:
-            hello = self._greeted.result(_GREETING)
-        except TimeoutError:
+        if not select.select([self], [], [], _GREETING)[0]:
             why = f"host {clean(self.name)}: no worker answers in {_GREETING:g} s"
             help = "see what its command does; it must not ask for a password"
-            raise ResourceError(why, help=help) from None
+            raise ResourceError(why, help=help)
+        hello, _ = self._heard()
         if hello.get("protocol") != PROTOCOL:
             why = f"host {clean(self.name)} has netc {clean(hello.get('netc'))}, which is another"
             raise ResourceError(why, help="install the same netc on both")
 
-    def ask(self, head: Mapping[str, Any], arrays: Sequence[Array] = ()) -> Future[Answer]:
-        """Send a message; the answer, some time."""
-        made: Future[Answer] = Future()
+    def ask(self, what: Any, head: dict[str, Any], arrays: Sequence[Array] = ()) -> None:
+        """Send a message; `what` is what its answer will be for. Raises ResourceError."""
+        self.asked.append(what)
         with self._lock:
-            if self._lost is not None:
-                made.set_exception(self._lost)
-                return made
-            self._count += 1
-            self._asked[self._count] = made
-            self._outbox.put(({**head, "id": self._count}, arrays))
-        return made
+            at_once = self._unsent == 0 and sum(a.nbytes for a in arrays) <= _SMALL
+            self._unsent += not at_once
+        if not at_once:
+            self._outbox.put((head, arrays))
+            return
+        with suppress(Lost):  # then it is not heard any more either, and that says why
+            self._channel.send(head, arrays)
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether it is there, and has answered everything."""
-        return self._lost is None and not self._asked
+    def hear(self) -> tuple[Any, dict[str, Any], list[Array]]:
+        """The next answer, and what it is for. Raises what the worker did, or ResourceError."""
+        head, arrays = self._heard()
+        error = head.get("error")
+        made = None if error is None else error_from_json(error, f"on {clean(self.name)}")
+        if not self.asked:
+            raise made or self._lost(Lost("it answered what it was not asked"))
+        what = self.asked.popleft()
+        if made is not None:
+            raise made
+        return what, head, arrays
 
     def close(self) -> None:
         """End the worker. What it has not answered it never will."""
-        self._lose(Lost("it was closed"))
         self._outbox.put(None)
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -139,32 +154,35 @@ class Host:
         """Let go of it without a word: it is another process's."""
         self._socket.close()
 
-    def _send(self) -> None:
-        """The thread that sends what is asked."""
-        while (message := self._outbox.get()) is not None:
-            try:
-                self._channel.send(*message)
-            except Lost:
-                return  # the thread that listens hears why
-            except NetcError as error:
-                self._lose(error)
-                return
-            del message  # its arrays are not needed while the next is waited for
-
-    def _listen(self) -> None:
-        """The thread that hears answers."""
-        why: NetcError = Lost("it ended")
+    def _heard(self) -> tuple[dict[str, Any], list[Array]]:
+        """The next message. Raises ResourceError where there is none any more."""
         try:
-            while (message := self._channel.receive()) is not None:
-                self._heard(*message)
-                del message
+            message = self._channel.receive()
         except NetcError as error:
-            why = error
+            raise self._lost(error) from None
+        if message is None:
+            raise self._lost(Lost("it ended"))
+        return message
+
+    def _lost(self, why: NetcError) -> NetcError:
+        """Why it will not answer any more, as a person reads it."""
+        self.is_lost = True
         with suppress(subprocess.TimeoutExpired):
             code = self._process.wait(_ENDING)
             why = Lost(f"its command ended with status {code}") if code else why
         self._threads[0].join(_ENDING)  # the last words
-        self._lose(why)
+        said = "; ".join(self._last_words)
+        message = f"host {clean(self.name)} is lost: {why.diagnostics[0].message}"
+        return ResourceError(message, help=f"its command said: {said}" if said else "")
+
+    def _send(self) -> None:
+        """The thread that sends what is large, and what is behind it."""
+        while (message := self._outbox.get()) is not None:
+            with suppress(NetcError):  # then it is not heard any more either, and that says why
+                self._channel.send(*message)
+            del message  # its arrays are not needed while the next is waited for
+            with self._lock:
+                self._unsent -= 1
 
     def _overhear(self) -> None:
         """The thread that reads what the command says to people."""
@@ -174,35 +192,6 @@ class Host:
             if said:
                 self._last_words.append(said)
                 logging.getLogger("netc").debug("%s: %s", self.name, said)
-
-    def _heard(self, head: dict[str, Any], arrays: list[Array]) -> None:
-        """An answer has come."""
-        if not self._greeted.done():
-            self._greeted.set_result(head)
-            return
-        error = head.get("error")
-        made = error_from_json(error, f"on {clean(self.name)}") if error is not None else None
-        with self._lock:
-            asked = self._asked.pop(head.get("id"), None)  # type: ignore[arg-type]
-        if asked is None:
-            self._lose(made or Lost("it answered what it was not asked"))
-        elif made is not None:
-            asked.set_exception(made)
-        else:
-            asked.set_result((head, arrays))
-
-    def _lose(self, why: NetcError) -> None:
-        """It will not answer any more: all who wait are told."""
-        said = "; ".join(self._last_words)
-        message = f"host {clean(self.name)} is lost: {why.diagnostics[0].message}"
-        made = ResourceError(message, help=f"its command said: {said}" if said else "")
-        with self._lock:
-            self._lost = self._lost or made
-            asked, self._asked = self._asked, {}
-        for each in asked.values():
-            each.set_exception(made)
-        if not self._greeted.done():
-            self._greeted.set_exception(made)
 
 
 def _started(name: str, command: Sequence[str], theirs: socket.socket) -> subprocess.Popen[bytes]:

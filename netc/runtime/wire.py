@@ -27,7 +27,9 @@ PROTOCOL = 1
 _PREFIX = struct.Struct("<8sI")
 _HEAD_BYTES = 1 << 20
 _ARRAYS = 4096  # of one message
-_CHUNK = 64 << 20  # bytes asked of the system at once
+_PIECES = 64  # handed to the system at once
+_READ_AHEAD = 1 << 16  # bytes
+_LARGE = 1 << 20  # bytes of a value that is worth a look at the memory there is
 _TYPES = {t.value: t.numpy for t in DType}
 _NAMES = {t.numpy: t.value for t in DType}
 
@@ -41,6 +43,8 @@ class Channel:
 
     def __init__(self, read: int, write: int, limits: Limits = DEFAULT) -> None:
         self._read, self._write, self._limits = read, write, limits
+        self._held = memoryview(bytearray(_READ_AHEAD))
+        self._start = self._end = 0  # of what was read ahead
 
     def send(self, head: dict[str, Any], arrays: Sequence[Array] = ()) -> None:
         """Say something. Raises Lost."""
@@ -48,18 +52,21 @@ class Channel:
         text = json.dumps({**head, "arrays": listed}).encode()
         if len(text) > _HEAD_BYTES:
             raise ResourceError(f"a message's head would have {len(text)} bytes")
+        pieces = [memoryview(_PREFIX.pack(MAGIC, len(text)) + text)]
+        pieces += [_bytes(array) for array in arrays if array.nbytes]
         try:
-            self._put(memoryview(_PREFIX.pack(MAGIC, len(text)) + text))
-            for array in arrays:
-                if array.nbytes:
-                    flat = np.ascontiguousarray(array).reshape(-1)
-                    self._put(flat.view(np.uint8).data)
+            for first in range(0, len(pieces), _PIECES):
+                self._put(pieces[first : first + _PIECES])
         except OSError as error:
             raise Lost(f"nothing can be sent: {error.strerror}") from None
 
-    def _put(self, data: memoryview) -> None:
-        while data:
-            data = data[os.write(self._write, data[:_CHUNK]) :]
+    def _put(self, pieces: list[memoryview]) -> None:
+        while pieces:
+            sent = os.writev(self._write, pieces)
+            while pieces and sent >= len(pieces[0]):
+                sent -= len(pieces.pop(0))
+            if sent:
+                pieces[0] = pieces[0][sent:]
 
     def receive(self) -> tuple[dict[str, Any], list[Array]] | None:
         """The next message; nothing where the other end has said its last.
@@ -67,8 +74,7 @@ class Channel:
         Raises Lost, and ResourceError where there is no memory for it: nothing can follow then.
         """
         prefix = bytearray(_PREFIX.size)
-        got = self._fill(memoryview(prefix), at_start=True)
-        if got == 0:
+        if not self._fill(memoryview(prefix), may_end=True):
             return None
         magic, size = _PREFIX.unpack(prefix)
         if magic != MAGIC or size > _HEAD_BYTES:
@@ -77,34 +83,47 @@ class Channel:
         text = bytearray(size)
         self._fill(memoryview(text))
         head, shapes = _head(bytes(text), self._limits)
-        arrays = [self._array(*about) for about in shapes]
-        return head, arrays
+        return head, [self._array(*about) for about in shapes]
+
+    @property
+    def has_more(self) -> bool:
+        """Whether a part of the next message has been read ahead."""
+        return self._start < self._end
 
     def _array(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
         size = math.prod(shape) * dtype.itemsize
-        require_memory(size, lambda: [("a value from another host", size)], self._limits)
+        if size > _LARGE:
+            require_memory(size, lambda: [("a value from another host", size)], self._limits)
         try:
             array: Array = np.empty(shape, dtype)
         except MemoryError as error:
             raise ResourceError("no memory for a value from another host") from error
         if size:
-            self._fill(array.reshape(-1).view(np.uint8).data)
+            self._fill(_bytes(array))
         return array
 
-    def _fill(self, into: memoryview, at_start: bool = False) -> int:
-        """Read as many bytes; at the start of a message there may be none at all."""
-        got = 0
+    def _fill(self, into: memoryview, may_end: bool = False) -> bool:
+        """Read as many bytes; False where there are none at all, and that may be."""
+        got = min(len(into), self._end - self._start)
+        into[:got] = self._held[self._start : self._start + got]
+        self._start += got
         while got < len(into):
             try:
-                count = os.readv(self._read, [into[got : got + _CHUNK]])
+                count = os.readv(self._read, [into[got:], self._held])
             except OSError as error:
                 raise Lost(f"nothing can be read: {error.strerror}") from None
             if not count:
-                if at_start and not got:
-                    return 0
+                if may_end and not got:
+                    return False
                 raise Lost("it ended within a message")
-            got += count
-        return got
+            self._start, self._end = 0, max(0, got + count - len(into))
+            got = min(len(into), got + count)
+        return True
+
+
+def _bytes(array: Array) -> memoryview:
+    """The bytes of an array, where they lie if they are contiguous."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _head(text: bytes, limits: Limits) -> tuple[dict[str, Any], list[tuple[Any, tuple[int, ...]]]]:

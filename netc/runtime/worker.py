@@ -45,7 +45,7 @@ def serve(channel: Channel, load: Load) -> None:
     worker = _Worker(load)
     while (message := inbox.get()) is not None:
         if isinstance(message, NetcError):
-            channel.send({"id": None, "error": error_to_json(message)})
+            channel.send({"error": error_to_json(message)})
             return
         channel.send(*worker.answer(*message))
 
@@ -60,20 +60,19 @@ class _Worker:
 
     def answer(self, head: dict[str, Any], arrays: Sequence[Array]) -> Message:
         """What is said to a message: what was asked for, or the error that came of it."""
-        id = head.get("id")
         try:
             match head:
                 case {"do": "load", "part": int(part), "trusted": bool(trusted)}:
                     (data,) = arrays
                     self._parts[part] = self._load(data, trusted)
-                    return {"id": id, "level": self._parts[part].level}, []
+                    return {"level": self._parts[part].level}, []
                 case {"do": "run"}:
-                    return self._run(id, head, arrays)
+                    return self._run(head, arrays)
             raise UsageError(f"no worker does {clean(repr(head.get('do')))}")
         except Exception as error:  # told to the one who asked; the worker goes on
-            return {"id": id, "error": error_to_json(error)}, []
+            return {"error": error_to_json(error)}, []
 
-    def _run(self, id: Any, head: dict[str, Any], arrays: Sequence[Array]) -> Message:
+    def _run(self, head: dict[str, Any], arrays: Sequence[Array]) -> Message:
         """A part on values that are here or come along; those asked for, and how long it took."""
         if head["fresh"]:
             self._values.clear()
@@ -89,7 +88,7 @@ class _Worker:
         sent = [values[number] for number in head["send"]]
         for number in head["drop"]:
             values.pop(number, None)
-        return {"id": id, "seconds": seconds}, sent
+        return {"seconds": seconds}, sent
 
 
 def shape_only(sizes: Sequence[int]) -> Array:

@@ -337,17 +337,11 @@ def test_commands(monkeypatch: pytest.MonkeyPatch) -> None:
         "b": ("x", "y z"),
         "c": ("v", "u"),
     }
-    for wrong in (
-        {"a": ""},
-        {"a": []},
-        {"a": "'"},
-        {"a": 3},
-        {"a": ["x", 3]},
-        "a=b",
-        {"a": "a\0b"},
-    ):
+    for wrong in ("", [], "'", 3, ["x", 3], "a\0b"):
         with pytest.raises(UsageError):
-            commands_of(wrong)  # type: ignore[arg-type]
+            commands_of({"a": wrong})  # type: ignore[dict-item]
+    with pytest.raises(UsageError, match="hosts go by name"):
+        commands_of("a=b")  # type: ignore[arg-type]
     monkeypatch.setenv("NETC_HOSTS", "nothing")
     with pytest.raises(UsageError, match="NETC_HOSTS: 'nothing' names no command"):
         commands_of(None)

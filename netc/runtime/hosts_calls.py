@@ -1,0 +1,221 @@
+"""The calls of parts on hosts: what each waits for, and one run of them all.
+
+A part is asked for as soon as its host has, or is sent, what it reads. What only its host reads
+stays there; all else goes by way of this process.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from netc.errors import ArtifactError, ResourceError, clean
+from netc.ir.device import Device
+from netc.ir.dims import Dim
+from netc.ir.plan import PART, BufferArg, IntArg, Plan, Step
+from netc.runtime.hosts import Host
+from netc.runtime.ports import Array, value_of
+from netc.runtime.worker import shape_only
+
+Spans: TypeAlias = dict[int, tuple[float, float]]  # of steps: when each began, how long it took
+Answer: TypeAlias = tuple[float, list[Array]]  # the seconds that a part took, what it gave
+
+
+@dataclass(frozen=True)
+class Call:
+    """A step of such a plan: a part, where it runs, what it reads and gives."""
+
+    part: int
+    host: str
+    reads: tuple[int, ...]
+    gives: tuple[int, ...]
+    sizes: tuple[Dim, ...] | None  # what a last input without elements tells the part
+
+    @staticmethod
+    def of(step: Step, parts: int) -> Call:
+        """The call that a step is. Raises ArtifactError where it is none."""
+        number = step.kernel.removeprefix(PART)
+        reads = tuple(a.buffer for a in step.args if isinstance(a, BufferArg))
+        sizes = tuple(a.value for a in step.args if isinstance(a, IntArg))
+        if not (number.isdecimal() and int(number) < parts) or reads != step.reads:
+            raise ArtifactError(f"step {clean(step.name)} calls no part of the net")
+        return Call(int(number), Device.parse(step.device).host, reads, step.writes, sizes or None)
+
+
+class Here:
+    """This host's own part of the work: one thread, and a pipe that tells when it is done."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "netc-part")
+        self._told, self._tells = os.pipe()
+
+    def fileno(self) -> int:
+        """What can be waited for until the work is done."""
+        return self._told
+
+    def submit(self, work: Callable[[], Answer]) -> Future[Answer]:
+        """Do it apart."""
+        made = self._thread.submit(work)
+        made.add_done_callback(lambda _: os.write(self._tells, b"."))
+        return made
+
+    def result(self, future: Future[Answer]) -> Answer:
+        """What came of it, once it is done."""
+        os.read(self._told, 1)
+        return future.result()
+
+    def close(self) -> None:
+        """There is no more to do."""
+        self._thread.shutdown()
+        os.close(self._told)
+        os.close(self._tells)
+
+
+class Run:
+    """One run: what has been asked, what is here, what each host holds."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        calls: Sequence[Call],
+        hosts: Mapping[str, Host],
+        here: Here,
+        compute: Callable[[int, Sequence[Array]], list[Array]],
+    ) -> None:
+        """`compute` does a part of this host on what it reads."""
+        self._plan, self._calls, self._hosts = plan, calls, hosts
+        self._here, self._compute = here, compute
+        self._wanted = _wanted(plan, calls)
+        self._waiting = list(range(len(calls)))
+        self._mine: deque[int] = deque()  # calls of this host that may begin
+        self._running: tuple[int, Future[Answer]] | None = None
+        self._held: dict[str, set[int]] = {}  # by each other host that was asked, so far
+        self._readers = Counter((c.host, b) for c in calls for b in set(c.reads))
+        self._known: Mapping[str, int] = {}
+        self._began = time.perf_counter()
+        self.values: dict[int, Array] = {}  # of buffers that are here
+        self.spans: Spans = {}
+
+    def finish(self, known: Mapping[str, int], arrays: Sequence[Array], patience: float) -> None:
+        """Ask for all parts, and wait for them. Raises what any of them does."""
+        self._known = known
+        ports = zip(self._plan.inputs, arrays, strict=True)
+        self.values.update((port.buffer, array) for port, array in ports)
+        while self._waiting or self._mine or self._pending():
+            self._ask()
+            pending = self._pending()
+            if self._mine and not pending:
+                step = self._mine.popleft()
+                self._take(step, *self._work(step)())  # nothing could be heard meanwhile
+            elif pending:
+                self._hear(pending, patience)
+            else:
+                raise ArtifactError("the net's parts wait for one another")
+
+    def settle(self) -> None:
+        """Wait for what cannot be called off: a part that runs here."""
+        if self._running is not None:
+            with suppress(BaseException):
+                self._here.result(self._running[1])
+
+    def _pending(self) -> list[Host | Here]:
+        """Whom there is to wait for."""
+        asked: list[Host | Here] = [host for host in self._hosts.values() if host.asked]
+        return asked if self._running is None else [*asked, self._here]
+
+    def _ask(self) -> None:
+        """Ask for all that may begin."""
+        for step in [s for s in self._waiting if self._is_ready(self._calls[s])]:
+            self._waiting.remove(step)
+            if self._calls[step].host:
+                self._ask_for(step)
+            else:
+                self._mine.append(step)
+        if self._mine and self._running is None and self._pending():
+            step = self._mine.popleft()
+            self._running = step, self._here.submit(self._work(step))
+
+    def _is_ready(self, call: Call) -> bool:
+        """Whether all that a part reads is here, or where it runs."""
+        held = self._held.get(call.host, ())
+        return all(b in self.values or b in held for b in call.reads)
+
+    def _ask_for(self, step: int) -> None:
+        """Ask another host for a part."""
+        call = self._calls[step]
+        fresh = call.host not in self._held
+        held = self._held.setdefault(call.host, set())
+        new = [b for b in dict.fromkeys(call.reads) if b not in held]
+        self._readers.subtract((call.host, b) for b in set(call.reads))
+        held.update(new, call.gives)
+        done = [b for b in {*call.reads, *call.gives} if self._readers[call.host, b] <= 0]
+        head = {
+            "do": "run",
+            "part": call.part,
+            "fresh": fresh,
+            "new": new,
+            "reads": call.reads,
+            "sizes": self._sizes(call),
+            "gives": call.gives,
+            "send": self._sent(call),
+            "drop": sorted(done),
+        }
+        self._hosts[call.host].ask(step, head, [self.values[b] for b in new])
+
+    def _work(self, step: int) -> Callable[[], Answer]:
+        """What a part of this host does."""
+        call, sizes = self._calls[step], self._sizes(self._calls[step])
+        given = [self.values[b] for b in call.reads]
+        given += [] if sizes is None else [shape_only(sizes)]
+
+        def work() -> Answer:
+            start = time.perf_counter()
+            made = self._compute(call.part, given)
+            return time.perf_counter() - start, made
+
+        return work
+
+    def _sizes(self, call: Call) -> list[int] | None:
+        return None if call.sizes is None else [value_of(d, self._known) for d in call.sizes]
+
+    def _sent(self, call: Call) -> list[int]:
+        """What of a part's results comes here."""
+        return [b for b in call.gives if b in self._wanted]
+
+    def _hear(self, pending: Sequence[Host | Here], patience: float) -> None:
+        """Wait for the next that is done, and take what it gave."""
+        early = [host for host in pending if isinstance(host, Host) and host.has_more]
+        done = early or select.select(pending, [], [], patience)[0]
+        if not done:
+            raise ResourceError(f"no host has answered for {patience:g} s")
+        for each in done:
+            if isinstance(each, Host):
+                step, head, arrays = each.hear()
+                self._take(step, head["seconds"], arrays)
+            elif self._running is not None:
+                (step, future), self._running = self._running, None
+                self._take(step, *self._here.result(future))
+
+    def _take(self, step: int, seconds: float, arrays: Sequence[Array]) -> None:
+        """What a part gave."""
+        call = self._calls[step]
+        start = max(0.0, time.perf_counter() - self._began - seconds)
+        self.spans[step] = start, seconds
+        given = self._sent(call) if call.host else call.gives
+        if len(arrays) != len(given):
+            raise ResourceError(f"part {call.part} gave {len(arrays)} values, not {len(given)}")
+        self.values.update(zip(given, arrays, strict=True))
+
+
+def _wanted(plan: Plan, calls: Sequence[Call]) -> set[int]:
+    """The buffers that come here: outputs, and what is read on another host than gives it."""
+    maker = {b: call.host for call in calls for b in call.gives}
+    crossing = {b for call in calls for b in call.reads if maker.get(b, call.host) != call.host}
+    return crossing | {port.buffer for port in plan.outputs}
