@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from netc.cli.drawn import usual_sizes
 from netc.cli.show import amount, size
 from netc.errors import NetcError, clean
+from netc.ir.device import Device
 from netc.ir.dims import evaluate
 from netc.ir.graph import Graph, Node
 from netc.ir.ops.sources import Const, Input, Param
@@ -134,7 +135,8 @@ def _part_lines(file: ArtifactFile) -> list[str]:
         times = f", {len(calls)} times a run" if len(calls) > 1 else ""
         levels = ", ".join(info.name for info in part.levels)
         what = f"{size(len(part.weights))} of weights, code for {levels}"
-        where = clean(", ".join(dict.fromkeys(step.device for step in calls)))
+        hosts = (Device.parse(step.device).host for step in calls)
+        where = clean(", ".join(host or "this host" for host in dict.fromkeys(hosts)))
         lines.append(f"  {PART}{number}  on {where}: {clean(calls[0].name)}, {what}{times}")
     return lines
 

@@ -58,8 +58,8 @@ def worker_command(threads: int | None, **gpu: Any) -> None:
     import signal
 
     from netc import api
+    from netc.runtime.remote_worker import serve
     from netc.runtime.wire import Channel
-    from netc.runtime.worker import serve
 
     if sys.stdin is None or sys.stdin.isatty():
         help = "netc run model.bin --host node1='ssh node1 netc worker'"

@@ -90,6 +90,7 @@ def explain_command(
     from netc.cli.facts import kernel_rows, placement_rows
     from netc.cli.sources import is_model, read_source
     from netc.compiler import lower
+    from netc.passes.hosts import on_hosts
 
     if is_model(source):
         raise UsageError("a compiled model has no journal", help="explain the net it was made from")
@@ -98,6 +99,9 @@ def explain_command(
     wanted = api.compile_options(True, "native", None, places.devices, target, places.sharding)
     made = places.arranged(read_source(source, options), wanted)
     graph, why = made.graph, made.placement
+    if measure and on_hosts(graph, made.options.devices[:1]):
+        help = "compile it, and netc time shows what each part takes"
+        raise UsageError("--measure runs on this host, and the net is on others", help=help)
     if why is not None:
         said = f"{places.strategy}: predicted {why.seconds * 1e3:.3f} ms a run"
         table(("node", "on", "why"), placement_rows(why), title=said)

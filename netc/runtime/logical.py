@@ -27,7 +27,7 @@ def check_runnable(plan: Plan) -> tuple[str, ...]:
     for name in devices:
         device = Device.parse(name)
         if device.host:
-            fits = "runs are on one machine: name devices without a host, or use sim"
+            fits = "compile the net again: it is cut into parts, which each host's worker runs"
             raise UnsupportedError(f"{clean(name)} is on another host", help=fits)
         if device.kind not in RUNS:
             fits = f"this version runs on {', '.join(RUNS)}"

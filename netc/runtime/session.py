@@ -389,7 +389,7 @@ def ready(
 ) -> Executable:
     """The executable of a level of a model, by where it runs."""
     if level.name == HOSTS:
-        from netc.runtime.hosts_run import HostsExecutable
+        from netc.runtime.remote_run import HostsExecutable
 
         return HostsExecutable(model, level, threads, limits, gpu, hosts)
     if not on_gpu(level.plan):

@@ -87,7 +87,7 @@ def _timed_elsewhere(
 ) -> tuple[dict[str, Array], list[StepTime]]:
     """The same where steps are on GPUs, each alone on its device's clock, or on other hosts."""
     from netc.runtime.device_run import GpuExecutable
-    from netc.runtime.hosts_run import HostsExecutable
+    from netc.runtime.remote_run import HostsExecutable
 
     assert isinstance(exe, GpuExecutable | HostsExecutable)
     outputs, spans, known = exe.timed_steps(arrays)

@@ -43,6 +43,8 @@ class Channel:
 
     def __init__(self, read: int, write: int, limits: Limits = DEFAULT) -> None:
         self._read, self._write, self._limits = read, write, limits
+        for fd in (read, write):
+            os.set_blocking(fd, True)
         self._held = memoryview(bytearray(_READ_AHEAD))
         self._start = self._end = 0  # of what was read ahead
 

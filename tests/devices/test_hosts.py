@@ -12,6 +12,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,9 +24,9 @@ from netc.errors import ArtifactError, InputError, ResourceError, UsageError
 from netc.ir.device import Device
 from netc.ir.graph import Graph
 from netc.ir.interpret import initial_weights
-from netc.runtime import hosts
-from netc.runtime.hosts import commands_of
-from netc.runtime.hosts_run import HostsExecutable
+from netc.runtime import remote
+from netc.runtime.remote import commands_of
+from netc.runtime.remote_run import HostsExecutable
 from netc.runtime.trace import timed, trace_json
 from tests.strategies import feeds, graphs
 
@@ -111,13 +112,13 @@ def check_random(g: Graph, seed: int) -> None:
         {"split": {"conv": ["cpu:0@a", "cpu:0@b"], "fc": ["cpu:0", "cpu:0@b"]}},
     ],
 )
-def test_shardings_over_hosts(said: dict[str, object], batch: int | str) -> None:
-    if batch == 8 and len(said.get("replicate", ())) == 3:  # type: ignore[arg-type]
+def test_shardings_over_hosts(said: dict[str, Any], batch: int | str) -> None:
+    if batch == 8 and len(said.get("replicate", ())) == 3:
         pytest.skip("eight are no three equal shares")
     net = netc.parse(BRANCHES.replace("[N,", f"[{batch},"))
     sizes = (8,) if batch == 8 else (8, 5, 1)
     with in_threads():
-        exe = netc.compile(net, optimize=False, **said, hosts=_commands(said))  # type: ignore[arg-type]
+        exe = netc.compile(net, optimize=False, **said, hosts=_commands(said))
         for size in sizes:
             x = np.random.default_rng(size).normal(size=(size, 3, 20, 20)).astype(np.float32)
             assert np.array_equal(exe(data=x)["out"], expected(x))
@@ -244,7 +245,7 @@ def test_what_a_command_says_is_told() -> None:
 
 
 def test_a_worker_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosts, "_GREETING", 0.2)
+    monkeypatch.setattr(remote, "_GREETING", 0.2)
     exe = netc.compile(spread(), optimize=False, hosts={"a": ["sleep", "30"], "b": PROCESS})
     start = time.monotonic()
     with pytest.raises(ResourceError, match=r"no worker answers in 0\.2 s"):

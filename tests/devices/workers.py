@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from netc import api
-from netc.runtime import hosts
+from netc.runtime import remote
+from netc.runtime.remote_worker import serve
 from netc.runtime.wire import Channel
-from netc.runtime.worker import serve
 
 PROCESS = [sys.executable, "-m", "netc", "worker", "--threads", "1"]
 
@@ -50,5 +50,5 @@ class ThreadWorker:
 def in_threads() -> Iterator[Any]:
     """Every host is a thread."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hosts, "_started", ThreadWorker)
+        patch.setattr(remote, "_started", ThreadWorker)
         yield patch

@@ -11,17 +11,18 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from netc.errors import UsageError, clean
+from netc.errors import ResourceError, UsageError, clean
 from netc.ir.plan import Plan
 from netc.ir.queues import devices_of
 from netc.runtime.artifact import Artifact, ArtifactFile, Level
 from netc.runtime.driver import GpuOptions
 from netc.runtime.faults import fault
-from netc.runtime.hosts import Host, commands_of
-from netc.runtime.hosts_calls import Call, Here, Run, Spans
 from netc.runtime.limits import Limits
 from netc.runtime.memory import Bytes
-from netc.runtime.ports import Array, match_sizes
+from netc.runtime.ports import Array, match_sizes, value_of
+from netc.runtime.remote import Host, commands_of
+from netc.runtime.remote_calls import Call, Here, Run, Spans
+from netc.runtime.remote_worker import called
 from netc.runtime.session import Executable, HostOptions, Watch, ready
 from netc.runtime.trust import usable
 
@@ -155,12 +156,22 @@ class HostsExecutable(Executable):
                 self._leave(name)
             run.settle()
             raise
+        self._check_results(run.values, known)
         fault("run.end")
         return self._named(run.values, lambda _: 0), run.spans, known
 
+    def _check_results(self, values: Mapping[int, Array], known: Mapping[str, int]) -> None:
+        """Raise ResourceError where a host has given what the net does not."""
+        for give in self._gives:
+            shape = tuple(value_of(d, known) for d in give.port.type.shape)
+            made = values[give.buffer]
+            if made.shape != shape or made.dtype != give.dtype:
+                got = f"{made.dtype} of shape {made.shape}"
+                raise ResourceError(f"a host gave {got} for {clean(give.name)}: {give.port.type}")
+
     def _compute(self, part: int, arrays: Sequence[Array]) -> list[Array]:
         """What a part of this host gives."""
-        return list(self._local[part].run(arrays).values())
+        return called(self._local[part], arrays)
 
 
 def _close(hosts: dict[str, Host], here: Here) -> None:

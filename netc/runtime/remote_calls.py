@@ -20,9 +20,9 @@ from netc.errors import ArtifactError, ResourceError, clean
 from netc.ir.device import Device
 from netc.ir.dims import Dim
 from netc.ir.plan import PART, BufferArg, IntArg, Plan, Step
-from netc.runtime.hosts import Host
 from netc.runtime.ports import Array, value_of
-from netc.runtime.worker import shape_only
+from netc.runtime.remote import Host
+from netc.runtime.remote_worker import shape_only
 
 Spans: TypeAlias = dict[int, tuple[float, float]]  # of steps: when each began, how long it took
 Answer: TypeAlias = tuple[float, list[Array]]  # the seconds that a part took, what it gave
