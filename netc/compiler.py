@@ -267,6 +267,8 @@ def build_parts(graph: Graph, options: Options) -> Artifact:
     """A compilation of a net on several hosts: a plan that calls parts, each a net of its own."""
     from netc.ir.text import show
     from netc.passes.base import Context, run_passes
+    from netc.passes.canonicalize import Canonicalize
+    from netc.passes.fold_params import FoldParams
     from netc.passes.hosts import cut_by_host
     from netc.passes.hosts_plan import plan_of_parts
     from netc.passes.place import default_device
@@ -276,7 +278,8 @@ def build_parts(graph: Graph, options: Options) -> Artifact:
     _check_size(graph)
     default = default_device(graph, options.devices, "cuda" if "cuda" in options.targets else "")
     graph = replace(graph, weights=initial_weights(graph, options.seed))
-    graph = run_passes(graph, (Shardings(),), Context(check=options.check))
+    before = (Shardings(), Canonicalize(), FoldParams())  # what is fixed has no place
+    graph = run_passes(graph, before, Context(check=options.check))
     programs, plan = plan_of_parts(*cut_by_host(graph, default))
     if len(programs) > MAX_PARTS:
         help = "place neighbouring layers on one host"

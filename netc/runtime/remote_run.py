@@ -51,11 +51,6 @@ class HostsExecutable(Executable):
         count = len(self.model.parts)
         self._calls = [Call.of(step, count) for step in level.plan.steps]
         self._commands = commands_of(self._options.commands)
-        named = sorted({call.host for call in self._calls} - {""})
-        for host in self._options.commands or {}:
-            if host not in named:
-                fits = f"it is on {', '.join(map(clean, named))}"
-                raise UsageError(f"the net is on no host {clean(repr(host))}", help=fits)
 
     def _devices_of(self, plan: Plan) -> tuple[str, ...]:
         return devices_of(plan)

@@ -1,4 +1,4 @@
-"""Public nets and the examples, placed by every strategy on two devices, as on one, bit by bit."""
+"""Public nets and the examples, placed by every strategy on two devices, or on hosts, as on one."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from netc.ir.ops.sources import Const, Input, Param
 from netc.ir.plan_check import problems
 from netc.passes.partition.problem import with_devices
 from tests.conftest import shared_or_none
+from tests.devices.workers import in_threads
 
 TWO = (Device("cpu", 0), Device("cpu", 1))
 STRATEGIES = ("greedy", "stages", "min_cut", "milp")
@@ -125,3 +126,32 @@ def test_public_net(name: str, strategy: str) -> None:
 )
 def test_example(name: str, strategy: str) -> None:
     check(example, name, strategy)
+
+
+def check_hosts(make: Any, name: str) -> None:
+    """Thirds of the nodes on another host, here, and on a third, as they were written."""
+    graph, feed, _ = on_one(make, name)
+    nodes = [n for n in graph.nodes if not isinstance(n.op, Input | Param | Const)]
+    hosts = [Device("cpu", 0, host) for host in ("a", "", "b")]
+    placed = with_devices(graph, {n: hosts[3 * i // len(nodes)] for i, n in enumerate(nodes)})
+    want = netc.compile(graph, threads=2, optimize=False)(feed)
+    with in_threads():
+        exe = netc.compile(placed, threads=2, optimize=False, hosts={"a": "-", "b": "-"})
+        got = exe(feed)
+    for output, y in want.items():
+        assert np.array_equal(got[output], y, equal_nan=True), output
+
+
+@needs_nets
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in SMALL else pytest.mark.long) for n in NETS]
+)
+def test_public_net_on_hosts(name: str) -> None:
+    check_hosts(imported, name)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.long) for n in zoo.NAMES]
+)
+def test_example_on_hosts(name: str) -> None:
+    check_hosts(example, name)
