@@ -376,7 +376,11 @@ def load(
         raise UsageError(f"a {type(path).__name__} is no path")
     runs = gpu_options(gpu, on_gpu_loss)
     remake = partial(_recompile, runs=runs)
-    return _load(path, threads, trust, sha256, remake, gpu=runs, hosts=hosts)
+    exe = _load(path, threads, trust, sha256, remake, gpu=runs, hosts=hosts)
+    if (gpu, on_gpu_loss) == ("cuda", "error") and not any("cuda" in d for d in exe.devices):
+        help = "compile the net with target cuda, or place layers on cuda:0"
+        raise UsageError(f"{clean(path)} has nothing for a GPU to run", help=help)
+    return exe
 
 
 def load_part(

@@ -80,8 +80,9 @@ def compile_command(
         if verbose:
             show_kernels(model.gpu, [s for level in model.levels for s in level.plan.steps])
         say("\n".join(total_lines(model.gpu)) + f" in {seconds:.1f} s")
-    levels = ", ".join(level.name for level in model.levels)
-    say(f"{clean(out)}: {size(written)}, {len(graph.nodes)} nodes, code for {levels}")
+    levels = ", ".join(dict.fromkeys(x.name for m in model.parts or [model] for x in m.levels))
+    parts = f" in {len(model.parts)} parts" if model.parts else ""
+    say(f"{clean(out)}: {size(written)}, {len(graph.nodes)} nodes{parts}, code for {levels}")
 
 
 @click.command("convert")

@@ -73,7 +73,7 @@ class Host:
     def __init__(self, name: str, command: Sequence[str], limits: Limits) -> None:
         self.name = name
         self.asked: deque[Any] = deque()  # what each answer that is to come is for
-        self.is_lost = False
+        self.is_lost = self._is_there = False
         self._last_words: deque[str] = deque(maxlen=_LAST_WORDS)
         self._outbox: queue.SimpleQueue[tuple[dict[str, Any], Sequence[Array]] | None]
         self._outbox = queue.SimpleQueue()
@@ -108,6 +108,7 @@ class Host:
             help = "see what its command does; it must not ask for a password"
             raise ResourceError(why, help=help)
         hello, _ = self._heard()
+        self._is_there = True
         if hello.get("protocol") != PROTOCOL:
             why = f"host {clean(self.name)} has netc {clean(hello.get('netc'))}, which is another"
             raise ResourceError(why, help="install the same netc on both")
@@ -185,13 +186,14 @@ class Host:
                 self._unsent -= 1
 
     def _overhear(self) -> None:
-        """The thread that reads what the command says to people."""
+        """The thread that reads what the command says to people, and the worker behind it."""
         assert self._process.stderr is not None
         for line in self._process.stderr:
             said = clean(line.decode(errors="replace").strip())
             if said:
                 self._last_words.append(said)
-                logging.getLogger("netc").debug("%s: %s", self.name, said)
+                level = logging.INFO if self._is_there else logging.DEBUG
+                logging.getLogger("netc").log(level, "%s: %s", self.name, said)
 
 
 def _started(name: str, command: Sequence[str], theirs: socket.socket) -> subprocess.Popen[bytes]:

@@ -137,6 +137,13 @@ def test_a_typing_mistake_in_a_run(netc: Invoke, gpu_model: Path) -> None:
     assert "no NVIDIA GPU is here" in shown
 
 
+def test_a_gpu_is_asked_for_and_the_file_is_for_processors(netc: Invoke, tiny: Path) -> None:
+    netc("compile", tiny, "-o", "cpu.bin")
+    shown = netc("run", "cpu.bin", "--gpu", "cuda", "-i", "data=t.npy", code=2).output
+    assert "cpu.bin has nothing for a GPU to run" in shown
+    netc("run", "cpu.bin", "--gpu", "cuda", "--on-gpu-loss", "cpu", "-i", "data=t.npy")
+
+
 def test_verify_with_another_triton(
     netc: Invoke, gpu_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -399,3 +400,21 @@ def test_a_host_option_that_is_none(words: str, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert "is no NAME=COMMAND" in done.stderr
+
+
+def test_a_worker_is_not_for_a_terminal() -> None:
+    ours, theirs = pty.openpty()
+    done = subprocess.run(PROCESS, stdin=theirs, capture_output=True, text=True, timeout=60)
+    os.close(ours)
+    os.close(theirs)
+    assert done.returncode == 2
+    assert "a worker is started by netc on another host" in done.stderr
+
+
+def test_a_measured_run_is_of_this_host(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "netc", "explain", str(EXAMPLES / "lenet.net"), "--measure"]
+    done = subprocess.run(
+        [*command, "--place", "conv2=cpu:0@far"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert "--measure runs on this host" in done.stderr
