@@ -18,7 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from netc.errors import NetcError, ResourceError, UsageError, clean
 from netc.runtime.limits import Limits
@@ -64,6 +64,16 @@ def command_of(host: str, said: str | Sequence[str]) -> tuple[str, ...]:
     return words
 
 
+class Audible(Protocol):
+    """What has a file descriptor to wait for."""
+
+    def fileno(self) -> int:
+        """Its number."""
+
+
+T = TypeVar("T", bound=Audible)
+
+
 class Host:
     """The worker of a host, and what it has been asked and has not answered. To be closed.
 
@@ -103,7 +113,7 @@ class Host:
 
     def greet(self) -> None:
         """Wait until the worker is there. Raises ResourceError where it does not come."""
-        if not select.select([self], [], [], _GREETING)[0]:
+        if not heard_of([self], _GREETING):
             why = f"host {clean(self.name)}: no worker answers in {_GREETING:g} s"
             help = "see what its command does; it must not ask for a password"
             raise ResourceError(why, help=help)
@@ -194,6 +204,15 @@ class Host:
                 self._last_words.append(said)
                 level = logging.INFO if self._is_there else logging.DEBUG
                 logging.getLogger("netc").log(level, "%s: %s", self.name, said)
+
+
+def heard_of(those: Sequence[T], seconds: float) -> list[T]:
+    """Those that have something to say, as soon as there is one; none after so many seconds."""
+    poll = select.poll()
+    by_number = {each.fileno(): each for each in those}
+    for number in by_number:
+        poll.register(number, select.POLLIN)
+    return [by_number[number] for number, _ in poll.poll(seconds * 1000)]
 
 
 def _started(name: str, command: Sequence[str], theirs: socket.socket) -> subprocess.Popen[bytes]:

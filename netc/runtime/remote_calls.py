@@ -7,7 +7,6 @@ stays there; all else goes by way of this process.
 from __future__ import annotations
 
 import os
-import select
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from netc.ir.device import Device
 from netc.ir.dims import Dim
 from netc.ir.plan import PART, BufferArg, IntArg, Plan, Step
 from netc.runtime.ports import Array, value_of
-from netc.runtime.remote import Host
+from netc.runtime.remote import Host, heard_of
 from netc.runtime.remote_worker import shape_only
 
 Spans: TypeAlias = dict[int, tuple[float, float]]  # of steps: when each began, how long it took
@@ -88,10 +87,11 @@ class Run:
         hosts: Mapping[str, Host],
         here: Here,
         compute: Callable[[int, Sequence[Array]], list[Array]],
+        poisoned: bool = False,
     ) -> None:
         """`compute` does a part of this host on what it reads."""
         self._plan, self._calls, self._hosts = plan, calls, hosts
-        self._here, self._compute = here, compute
+        self._here, self._compute, self._poisoned = here, compute, poisoned
         self._wanted = _wanted(plan, calls)
         self._waiting = list(range(len(calls)))
         self._mine: deque[int] = deque()  # calls of this host that may begin
@@ -166,6 +166,7 @@ class Run:
             "gives": call.gives,
             "send": self._sent(call),
             "drop": sorted(done),
+            "poisoned": self._poisoned,
         }
         self._hosts[call.host].ask(step, head, [self.values[b] for b in new])
 
@@ -192,7 +193,7 @@ class Run:
     def _hear(self, pending: Sequence[Host | Here], patience: float) -> None:
         """Wait for the next that is done, and take what it gave."""
         early = [host for host in pending if isinstance(host, Host) and host.has_more]
-        done = early or select.select(pending, [], [], patience)[0]
+        done: list[Host | Here] = [*early] or heard_of(pending, patience)
         if not done:
             raise ResourceError(f"no host has answered for {patience:g} s")
         for each in done:

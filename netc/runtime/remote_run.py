@@ -143,7 +143,8 @@ class HostsExecutable(Executable):
         known = match_sizes(self.plan, arrays)
         self._reach()
         fault("run.begin")
-        run = Run(self.plan, self._calls, self._hosts, self._here, self._compute)
+        about = self.plan, self._calls, self._hosts, self._here
+        run = Run(*about, self._compute, self._poisoned)
         try:
             run.finish(known, arrays, self._limits.wait)
         except BaseException:
@@ -166,7 +167,7 @@ class HostsExecutable(Executable):
 
     def _compute(self, part: int, arrays: Sequence[Array]) -> list[Array]:
         """What a part of this host gives."""
-        return called(self._local[part], arrays)
+        return called(self._local[part], arrays, self._poisoned)
 
 
 def _close(hosts: dict[str, Host], here: Here) -> None:

@@ -82,7 +82,7 @@ class _Worker:
         if head["sizes"] is not None:
             given.append(shape_only(head["sizes"]))
         start = time.perf_counter()
-        made = called(self._parts[head["part"]], given)
+        made = called(self._parts[head["part"]], given, bool(head["poisoned"]))
         seconds = time.perf_counter() - start
         values.update(zip(head["gives"], made, strict=True))
         sent = [values[number] for number in head["send"]]
@@ -91,8 +91,9 @@ class _Worker:
         return {"seconds": seconds}, sent
 
 
-def called(part: Executable, arrays: Sequence[Array]) -> list[Array]:
+def called(part: Executable, arrays: Sequence[Array], poisoned: bool) -> list[Array]:
     """What a part gives. Raises InputError where another host has sent what does not fit it."""
+    part.poison(poisoned)
     names = [port.name for port in part.plan.inputs]
     return list(part(dict(zip(names, arrays, strict=True))).values())
 

@@ -62,6 +62,7 @@ def exe() -> netc.Executable:
 
 def test_other_processes(exe: netc.Executable) -> None:
     assert exe.devices == ("cpu:0", "cpu:0@a", "cpu:0@b")
+    exe.poison()
     for size in (4, 1, 3, 4):
         assert np.array_equal(exe(data=X[:size])["out"], expected(X[:size]))
 

@@ -176,7 +176,7 @@ def test_a_worker_answers_nonsense_with_errors(pair: tuple[socket.socket, socket
         {"do": "load", "part": "x", "trusted": True},
         {"do": "load", "part": 0, "trusted": True},
         {"do": "run"},
-        {**run, "gives": [], "send": [], "drop": []},
+        {**run, "gives": [], "send": [], "drop": [], "poisoned": False},
         {**run, "reads": [7]},
     ]
     for head in nonsense:
