@@ -6,8 +6,9 @@ import json
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pytest
@@ -204,14 +205,14 @@ def two_hosts() -> Graph:
     ],
 )
 def test_what_a_worker_gives_is_checked(
-    spoilt: object, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+    spoilt: Callable[[Any], Any], error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A host that is mistaken, or worse, is an error here and no memory is read beyond its end."""
     real = Channel.send
 
-    def send(self: Channel, head: dict[str, object], arrays: list[np.ndarray] = ()) -> None:  # type: ignore[assignment]
+    def send(self: Channel, head: dict[str, Any], arrays: Sequence[Any] = ()) -> None:
         if "seconds" in head:
-            arrays = [spoilt(a) for a in arrays]  # type: ignore[operator]
+            arrays = [spoilt(a) for a in arrays]
         real(self, head, arrays)
 
     x = np.ones((2, 3, 20, 20), np.float32)
