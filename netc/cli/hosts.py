@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -58,6 +59,7 @@ def worker_command(threads: int | None, **gpu: Any) -> None:
     import signal
 
     from netc import api
+    from netc.cli.probe import devices_here, measured
     from netc.runtime.remote_worker import serve
     from netc.runtime.wire import Channel
 
@@ -67,4 +69,5 @@ def worker_command(threads: int | None, **gpu: Any) -> None:
     read, write = os.dup(0), os.dup(1)
     os.dup2(2, 1)  # what a library prints is no message
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends when whoever started it does
-    serve(Channel(read, write), lambda data, sure: api.load_part(data, sure, threads, **gpu))
+    load = functools.partial(api.load_part, threads=threads, **gpu)
+    serve(Channel(read, write), load, lambda names: measured(devices_here(names)).show())

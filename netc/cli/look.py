@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from netc.cli.gpus import show_kernels, target_option
+from netc.cli.hosts import host_options, named_hosts
 from netc.cli.options import (
     EXISTING,
     WRITTEN,
@@ -169,36 +170,35 @@ def draw_command(
 @click.command("devices")
 @click.option("--probe", "probing", is_flag=True, help="Measure speeds, memory and links.")
 @click.option("-o", "--out", type=WRITTEN, help="With --probe: write the machine table here.")
-def devices_command(probing: bool, out: Path | None) -> None:
+@host_options
+def devices_command(probing: bool, out: Path | None, hosts: tuple[str, ...]) -> None:
     """List the devices of this machine, and what netc can do with each.
 
-    What is measured are the processor, as one device, and all GPUs, or what NETC_DEVICES names.
+    What is measured are the processor, as one device, and all GPUs, or what NETC_DEVICES names;
+    with --host those of other hosts too, and how far they are.
 
     \b
     NETC_DEVICES=cpu:0,cpu:1 netc devices --probe -o machine.json
+    netc devices --probe --host node1='ssh node1 netc worker' -o machine.json
     """
     from netc.cli.facts import device_rows
 
-    if out is not None and not probing:
-        raise UsageError("--out is for --probe", help="netc devices --probe --out machine.json")
+    if (out is not None or hosts) and not probing:
+        option = "--host" if out is None else "--out"
+        raise UsageError(f"{option} is for --probe", help="netc devices --probe --out machine.json")
     if not probing:
         table(("device", "what", "memory", "netc"), device_rows())
         return
-    from netc.cli.probe import probe
-    from netc.ir.device import Device
+    from netc.cli.probe import devices_here, measured
+    from netc.cli.probe_hosts import with_hosts
     from netc.runtime.atomic import write_file
-    from netc.runtime.cuda_probe import require_gpu
     from netc.runtime.logical import named_devices
 
-    names = [Device.parse(name) for name in named_devices() or ("cpu:0", *_gpus_here())]
-    if any(d.kind not in ("cpu", "cuda") or d.host for d in names):
-        raise UsageError(
-            "--probe measures what is here", help="such as cpu:0,cpu:1 or cpu:0,cuda:0"
-        )
-    if any(d.kind == "cuda" for d in names):
-        require_gpu()
-    with progress("measuring"):
-        machine = probe(names)
+    commands = named_hosts(hosts) or {}
+    names = devices_here(named_devices())
+    with progress("measuring") as step:
+        machine = measured([d for d in names if d.host not in commands])
+        machine = with_hosts(machine, names, commands, step) if commands else machine
     rows = [
         (str(d), size(s.memory), f"{s.flops / 1e9:.1f} GFLOP/s", f"{s.bandwidth / 1e9:.1f} GB/s",
          f"{s.launch * 1e9:.0f} ns")
@@ -212,18 +212,3 @@ def devices_command(probing: bool, out: Path | None) -> None:
         say(f"{what} {link.bandwidth / 1e9:.1f} GB/s, {link.latency * 1e6:.1f} us")
     if out is not None:
         write_file(out, [machine.show().encode()])
-
-
-def _gpus_here() -> list[str]:
-    """The GPUs of this machine that nets can be compiled for, by name."""
-    from netc.codegen.triton.image import compiler_version
-    from netc.runtime.cuda_probe import probe
-
-    count = probe().count
-    try:
-        if count:
-            compiler_version()
-    except UsageError as error:
-        say(f"GPUs are not measured: {error.diagnostics[0].message}")
-        return []
-    return [f"cuda:{i}" for i in range(count)]

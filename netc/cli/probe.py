@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from netc.cli.probe_nets import chain, compiled, convolution, images
+from netc.errors import UsageError
 from netc.ir.device import Device
 from netc.ir.graph import Builder, Value
 from netc.ir.machine import DeviceSpec, Link, Machine
@@ -43,6 +45,35 @@ def probe(devices: Sequence[Device], gpu: str = "cuda") -> Machine:
     if machine is None:
         return Machine("this machine", specs, links)
     return replace(machine, specs=specs, links=links)
+
+
+def measured(devices: Sequence[Device]) -> Machine:
+    """The machine of these logical devices, all of which must be here."""
+    from netc.runtime.cuda_probe import require_gpu
+
+    if any(d.kind not in ("cpu", "cuda") or d.host for d in devices):
+        help = "such as cpu:0,cpu:1 or cpu:0,cuda:0; --host names others"
+        raise UsageError("--probe measures what is here", help=help)
+    if any(d.kind == "cuda" for d in devices):
+        require_gpu()
+    return probe(devices)
+
+
+def devices_here(names: Sequence[str] = ()) -> list[Device]:
+    """The devices of these names; without any the processor, and GPUs that it compiles for."""
+    from netc.codegen.triton.image import compiler_version
+    from netc.runtime.cuda_probe import probe as find_gpus
+
+    if names:
+        return [Device.named(name) for name in names]
+    count = find_gpus().count
+    try:
+        if count:
+            compiler_version()
+    except UsageError as error:
+        logging.getLogger("netc").warning("GPUs are not measured: %s", error.diagnostics[0].message)
+        count = 0
+    return [Device("cpu"), *(Device("cuda", i) for i in range(count))]
 
 
 def _processors(devices: Sequence[Device]) -> Machine:

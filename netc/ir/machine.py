@@ -69,6 +69,7 @@ H200 = DeviceSpec(memory=139 * _GIB, flops=1.4e14, bandwidth=4.2e12, launch=2e-6
 PCIE = Link(bandwidth=5e10, latency=1e-5)
 NVLINK = Link(bandwidth=4e11, latency=5e-6)
 ETHERNET = Link(bandwidth=1.25e10, latency=2e-5)  # 100 GbE
+WORKER = Link(bandwidth=6e8, latency=2e-4)  # to a host's worker, over ssh
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,8 @@ class Machine:
 
 
 def _typical_link(a: Device, b: Device) -> Link:
+    if a.host != b.host:
+        return WORKER
     kinds = {a.kind, b.kind}
     if "cuda" not in kinds:
         return MEMORY_LINK

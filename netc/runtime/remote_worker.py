@@ -24,10 +24,11 @@ from netc.runtime.wire import PROTOCOL, Channel, error_to_json
 from netc.version import __version__
 
 Load: TypeAlias = Callable[[Bytes, bool], Executable]  # a part's file, and whether it is trusted
+Probe: TypeAlias = Callable[[Sequence[str]], str]  # devices -> the table of what they can do
 Message: TypeAlias = tuple[dict[str, Any], list[Array]]
 
 
-def serve(channel: Channel, load: Load) -> None:
+def serve(channel: Channel, load: Load, probe: Probe) -> None:
     """Greet, then answer everything that is asked, until there is no more."""
     channel.send({"netc": __version__, "protocol": PROTOCOL})
     inbox: queue.SimpleQueue[Message | NetcError | None] = queue.SimpleQueue()
@@ -42,7 +43,7 @@ def serve(channel: Channel, load: Load) -> None:
             inbox.put(error)
 
     threading.Thread(target=listen, name="netc-listen", daemon=True).start()
-    worker = _Worker(load)
+    worker = _Worker(load, probe)
     while (message := inbox.get()) is not None:
         if isinstance(message, NetcError):
             channel.send({"error": error_to_json(message)})
@@ -53,8 +54,8 @@ def serve(channel: Channel, load: Load) -> None:
 class _Worker:
     """What a worker has: parts, and the values of the run in progress."""
 
-    def __init__(self, load: Load) -> None:
-        self._load = load
+    def __init__(self, load: Load, probe: Probe) -> None:
+        self._load, self._probe = load, probe
         self._parts: dict[int, Executable] = {}
         self._values: dict[int, Array] = {}
 
@@ -66,6 +67,8 @@ class _Worker:
                     (data,) = arrays
                     self._parts[part] = self._load(data, trusted)
                     return {"level": self._parts[part].level}, []
+                case {"do": "probe", "devices": list(devices)}:
+                    return {"machine": self._probe([str(name) for name in devices])}, []
                 case {"do": "run"}:
                     return self._run(head, arrays)
             raise UsageError(f"no worker does {clean(repr(head.get('do')))}")

@@ -9,13 +9,14 @@ import pytest
 from click.testing import CliRunner
 
 import netc
-from netc.cli import probe, probe_gpu
+from netc.cli import probe, probe_gpu, probe_hosts
 from netc.cli.app import main
 from netc.ir.device import Device
-from netc.ir.machine import Machine
+from netc.ir.machine import MEMORY_LINK, Machine
 from netc.runtime import cuda_probe
 
 from .nets import BRANCHES
+from .workers import in_threads
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -76,3 +77,47 @@ def test_probe_of_a_gpu_that_is_not_here(monkeypatch: pytest.MonkeyPatch) -> Non
         done = CliRunner().invoke(main, ["devices", "--probe"])
         assert done.exit_code == 5, done.output
         assert "no NVIDIA" in done.output
+
+
+def test_probe_of_other_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETC_DEVICES", "cpu:0,cpu:0@a,cpu:1@a")
+    for module in (probe, probe_hosts):
+        monkeypatch.setattr(module, "_SECONDS", 0.01)
+    out = tmp_path / "machine.json"
+    command = ["devices", "--probe", "--host", "a=-", "--host", "b=-", "-o", str(out)]
+    with in_threads():
+        done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    machine = Machine.parse(out.read_text())
+    assert [str(d) for d in machine.devices] == ["cpu:0", "cpu:0@a", "cpu:1@a", "cpu:0@b"]
+    here, a, other, b = machine.devices
+    assert machine.link(a, other) == MEMORY_LINK  # as the worker says
+    near, far = machine.link(here, a), machine.link(a, b)
+    assert 0 < near.latency < far.latency
+    assert near.bandwidth > far.bandwidth > 0
+    assert netc.compile(
+        netc.parse(BRANCHES), devices=["cpu:0", "cpu:0@a"], strategy="greedy", machine=out
+    ).devices == ("cpu:0",)  # too small a net to leave its host
+
+
+def test_probe_of_hosts_that_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_SECONDS", 0.01)
+    for words, said in (
+        (["--host", "a=true"], "--host is for --probe"),
+        (["--probe", "--host", "a=true"], "host a is lost"),
+        (["--probe", "--host", "a"], "is no NAME=COMMAND"),
+    ):
+        done = CliRunner().invoke(main, ["devices", *words])
+        assert done.exit_code in (2, 9)
+        assert said in done.output
+    monkeypatch.setenv("NETC_DEVICES", "cpu:0,cpu:0@b")
+    done = CliRunner().invoke(main, ["devices", "--probe", "--host", "a=true"])
+    assert "--probe measures what is here" in done.output
+
+
+def test_hosts_are_far_where_nothing_is_said() -> None:
+    machine = Machine.typical(["cpu:0", "cpu:1", "cpu:0@a", "cuda:0@a"])
+    here, beside, there, gpu = machine.devices
+    assert machine.link(here, there).latency > 10 * machine.link(here, beside).latency
+    assert machine.link(here, gpu) == machine.link(here, there)
+    assert machine.link(there, gpu) != machine.link(here, gpu)

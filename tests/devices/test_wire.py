@@ -164,7 +164,7 @@ def test_a_worker_answers_nonsense_with_errors(pair: tuple[socket.socket, socket
     def load(*args: object) -> netc.Executable:
         raise AssertionError
 
-    worker = threading.Thread(target=serve, args=(channel(pair[1]), load))
+    worker = threading.Thread(target=serve, args=(channel(pair[1]), load, load))
     worker.start()
     asking = channel(pair[0])
     hello = asking.receive()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from netc import api
+from netc.ir.machine import Machine
 from netc.runtime import remote
 from netc.runtime.remote_worker import serve
 from netc.runtime.wire import Channel
@@ -34,7 +36,8 @@ class ThreadWorker:
     def _serve(self) -> None:
         with self._end:
             channel = Channel(self._end.fileno(), self._end.fileno())
-            serve(channel, lambda data, sure: api.load_part(data, sure, 1, "interpret", "error"))
+            load = functools.partial(api.load_part, threads=1, gpu="interpret", on_gpu_loss="error")
+            serve(channel, load, lambda names: Machine.typical(names or ["cpu:0"]).show())
 
     def wait(self, seconds: float | None = None) -> int:
         """Until it has served."""
