@@ -127,7 +127,7 @@ def emit(graph: Graph, order: Sequence[Node], options: Options, locs: Any = None
     on_gpus = any(n.device is not None and n.device.kind == "cuda" for n in graph.nodes)
     gpu = _gpu_back_end(store, graph, options) if on_gpus else None
     levels = _levels(graph, order, options, store, gpu)
-    params = stored_params(store, graph.weights)
+    params = stored_params(store, graph)
     weights = aligned(store.size, "weights", present=False)
     store.fill(weights)
     notes: dict[str, Any] = {"notes": list(graph.notes), "usual": dict(graph.usual)}

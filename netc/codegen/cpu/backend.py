@@ -21,7 +21,6 @@ from netc.codegen.operand import Call, Kernel, Packing
 from netc.codegen.steps import Work
 from netc.codegen.weight_store import WeightStore
 from netc.ir.graph import Graph, Node
-from netc.ir.op import Array
 from netc.ir.plan import Plan
 
 
@@ -83,12 +82,14 @@ def compile_graph(
     return Compiled(plan, build_image(back_end.module, team_size(plan)))
 
 
-def stored_params(
-    store: WeightStore, weights: Mapping[str, Array]
-) -> dict[str, tuple[int, Packing]]:
-    """Where each parameter is in the weights section; those no kernel packed are added raw."""
+def stored_params(store: WeightStore, graph: Graph) -> dict[str, tuple[int, Packing]]:
+    """Where each parameter is in the weights section; those no kernel packed are added raw.
+
+    They are added by name, so that no order of nodes or of weights is seen in the file.
+    """
     out: dict[str, tuple[int, Packing]] = {}
-    for name, array in weights.items():
+    for name in sorted(node.name for node in graph.params):
+        array = graph.weights[name]
         if id(array) in store.packings:
             out[name] = store.packings[id(array)]
         else:

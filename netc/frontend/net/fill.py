@@ -35,8 +35,9 @@ def filled(
     wanted = {n.name: n for n in graph.params}
     given = _arrays(source, [*wanted])
     arrays, wrong = dict(graph.weights), []
-    for name in wanted.keys() & given.keys():
-        node = wanted[name]
+    for name, node in wanted.items():
+        if name not in given:
+            continue
         try:
             array = numbers(given[name], name)
             arrays[name] = frozen(fitted(array, node.types[0].sizes({}), name))
