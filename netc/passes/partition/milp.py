@@ -43,9 +43,16 @@ def milp(problem: Problem, seconds: float = 10.0, gap: float = 1e-4) -> Placemen
     best = min(fitting, key=lambda w: simulate(problem, w).makespan)
     bound = max(answer.bound, lower_bound(problem))
     spent = simulate(problem, best).makespan
-    gap_text = f"the best found, at most {max(0.0, spent / bound - 1):.1%} above the optimum"
-    why = [f"{gap_text}; {text}" for text in reasons(problem, best)]
+    why = [f"{_quality(spent, bound)}; {text}" for text in reasons(problem, best)]
     return result(problem, best, "milp", why, min(bound, spent))
+
+
+def _quality(spent: float, bound: float) -> str:
+    """How good a placement is that takes so long, no time below the bound being possible."""
+    if bound <= 0 < spent:
+        return "the best found"
+    above = spent / bound - 1 if spent > bound else 0.0
+    return f"the best found, at most {above:.1%} above the optimum"
 
 
 def least_interval(problem: Problem, seconds: float = 10.0, gap: float = 1e-4) -> float:

@@ -66,6 +66,7 @@ class _Table:
         self.problem, self.order, self.join = problem, order, join
         n, k = len(problem.items), len(problem.devices)
         self.cost = np.full((n + 1, k), np.inf)  # by position in the order
+        self.cost[0] = 0.0
         self.start = np.full((n + 1, k), np.inf)  # the cost before a stage that starts there
         self.before = np.full((n + 1, k), -1)
         self.cut = np.zeros((n + 1, k), int)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -122,6 +123,35 @@ def test_the_meaning_stays(strategy: str, seed: int) -> None:
     before, after = interpret(graph, feed), interpret(placed, feed)
     assert all(np.array_equal(before[k], after[k]) for k in before)
     assert apply(placed, placement_of(graph, machine, strategy)).outputs.keys() == before.keys()
+
+
+@EVERY
+def test_work_that_costs_nothing(strategy: str) -> None:
+    b = Builder()
+    x = b.input("x", f32[4, 6])
+    graph = b.graph("as it is", {"x": x, "y": b.flatten(x)})
+    found = placement_of(graph, two_cpus(), strategy)
+    assert set(found.devices.values()) == {Device("cpu")}
+    assert found.seconds == 0
+
+
+def test_without_a_bound_milp_says_nothing_of_the_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of work that costs nothing but a copy, and a solver that had no time."""
+    monkeypatch.setattr("scipy.optimize.milp", lambda *_, **__: SimpleNamespace(x=None))
+    b = Builder()
+    graph = b.graph("copied", {"y": b.flatten(b.input("x", f32[4, 6]))})
+    pinned = with_devices(graph, dict(zip(graph.nodes, two_cpus().devices, strict=True)))
+    found = milp(problem_of(pinned, two_cpus()))
+    assert (found.bound, found.gap) == (0, None)
+    assert found.seconds > 0
+
+
+@EVERY
+def test_nothing_to_place(strategy: str) -> None:
+    b = Builder()
+    graph = b.graph("fixed", {"y": b.param("w", f32[3])})
+    found = placement_of(graph, two_cpus(), strategy)
+    assert (found.devices, found.seconds) == ({}, 0)
 
 
 @pytest.mark.parametrize("seed", range(12))
