@@ -282,13 +282,13 @@ def _sharded(
 
 
 def _fitting(made: Arranged, machine: Machine | None) -> Arranged:
-    """The net itself, where each device of a table has memory for its share."""
-    from netc.passes.partition.choose import check_memory
+    """The net itself, where each device of a table has memory and links for its share."""
+    from netc.passes.partition.choose import check_places
 
     placed = (n.device for n in made.graph.nodes if n.device is not None)
     devices = tuple(dict.fromkeys((*made.options.devices[:1], *placed)))
     if machine is not None and devices and set(devices) <= set(machine.devices):
-        check_memory(made.graph, machine, devices)
+        check_places(made.graph, machine, devices)
     return made
 
 

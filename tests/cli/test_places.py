@@ -156,3 +156,19 @@ def test_a_share_that_a_device_has_no_memory_for(
     assert run("compile", net, *stages).startswith("0\n")  # all stages are where there is memory
     table.write_text(Machine.uniform(cpus).show())
     assert run("compile", net, *words, "--machine", table).startswith("0\n")
+
+
+def test_places_that_no_link_joins(net: Path, tmp_path: Path) -> None:
+    """With places by hand, beside a strategy, and with stages of a pipeline."""
+    net.write_text(TEXT.replace("f32[1,", "f32[2,"))
+    table = tmp_path / "machine.json"
+    table.write_text(Machine("apart", {Device("cpu", i): CPU for i in range(2)}).show())
+    places = ("--place", "c1=cpu:0", "--place", "c2=cpu:1", "--machine", table)
+    pipeline = ("--pipeline", "cpu:0,cpu:1")
+    strategy = ("--devices", "cpu:0,cpu:1", "--strategy", "greedy")
+    for words in ((), pipeline, strategy):
+        shown = run("compile", net, *places, *words)
+        assert shown.startswith("4\n")
+        assert "on cpu:1 reads %" in shown
+        assert "there is no link from cpu:0 to cpu:1" in shown
+    assert run("compile", net, *pipeline, "--machine", table).startswith("0\n")  # all is on one

@@ -16,7 +16,7 @@ from netc.passes.partition.annotated import annotated
 from netc.passes.partition.greedy import greedy
 from netc.passes.partition.milp import milp
 from netc.passes.partition.min_cut import min_cut
-from netc.passes.partition.placement import Placement
+from netc.passes.partition.placement import Placement, where_of
 from netc.passes.partition.problem import (
     AcceptsNode,
     Problem,
@@ -40,11 +40,17 @@ def placement_of(
     accepts: AcceptsNode = everywhere,
     sizes: Mapping[str, int] | None = None,
 ) -> Placement:
-    """The placement that a strategy finds for a graph on a machine."""
+    """The placement that a strategy finds for a graph on a machine, all of whose links there are.
+
+    Raises GraphError where it finds none.
+    """
     if strategy not in STRATEGIES:
         fits = f"there are {', '.join(STRATEGIES)}"
         raise UsageError(f"there is no strategy {clean(strategy)!r}", help=fits)
-    return STRATEGIES[strategy](problem_of(graph, machine, sizes=sizes, accepts=accepts))
+    problem = problem_of(graph, machine, sizes=sizes, accepts=accepts)
+    placement = STRATEGIES[strategy](problem)
+    problem.check_links(where_of(problem, placement), strategy)
+    return placement
 
 
 def apply(graph: Graph, placement: Placement) -> Graph:
@@ -72,8 +78,9 @@ class Partition:
         return apply(graph, placement)
 
 
-def check_memory(graph: Graph, machine: Machine, devices: Sequence[Device]) -> None:
-    """Raise GraphError where a placed graph's share of a device is more than its memory.
+def check_places(graph: Graph, machine: Machine, devices: Sequence[Device]) -> None:
+    """Raise GraphError where a placed graph's share of a device is more than its memory, or where
+    no link brings what it reads.
 
     What has no place is on the first device.
     """
@@ -84,6 +91,7 @@ def check_memory(graph: Graph, machine: Machine, devices: Sequence[Device]) -> N
     for d, device in enumerate(problem.devices):
         if need[d] > problem.memory[d]:
             raise problem.too_small(device, need[d], [i for i, at in enumerate(where) if at == d])
+    problem.check_links(where)
 
 
 def annotate(graph: Graph, places: Mapping[str, str]) -> Graph:

@@ -22,7 +22,7 @@ import numpy as np
 
 from netc.errors import NetcError, UnsupportedError
 from netc.passes.partition.greedy import greedy, improved, reasons
-from netc.passes.partition.placement import Placement, lower_bound, result, simulate
+from netc.passes.partition.placement import Placement, lower_bound, result, simulate, where_of
 from netc.passes.partition.problem import Floats, Problem, Where
 from netc.passes.partition.stages import stages
 
@@ -61,14 +61,12 @@ def least_interval(problem: Problem, seconds: float = 10.0, gap: float = 1e-4) -
 
 
 def _heuristics(problem: Problem) -> list[Where]:
-    number = {d: i for i, d in enumerate(problem.devices)}
     out = []
     for found in (greedy, lambda p: stages(p, "makespan")):
         try:
-            devices = found(problem).devices
+            out.append(where_of(problem, found(problem)))
         except NetcError:  # a heuristic may miss what the program finds
             continue
-        out.append(tuple(number[devices[item.name]] for item in problem.items))
     return out
 
 

@@ -13,7 +13,8 @@ import math
 from collections.abc import Sequence
 
 from netc.errors import UsageError
-from netc.passes.partition.placement import Placement, result
+from netc.passes.partition.greedy import mostly_on
+from netc.passes.partition.placement import Placement, result, where_of
 from netc.passes.partition.problem import Problem, Where
 from netc.passes.partition.stages import stages
 
@@ -61,13 +62,14 @@ def _within_memory(problem: Problem, short: int) -> Where:
 
 def _two_stages(problem: Problem) -> Where:
     """A price moves all or none of items that weigh the same; their order is cut in two then."""
-    number = {d: i for i, d in enumerate(problem.devices)}
-    devices = stages(problem, "makespan").devices
-    return tuple(number[devices[item.name]] for item in problem.items)
+    return where_of(problem, stages(problem, "makespan"))
 
 
 def cheapest(problem: Problem, prices: tuple[float, float]) -> Where:
-    """The placement of least work and copies, with a price per byte of parameters by device."""
+    """The placement of least work and copies, with a price per byte of parameters by device.
+
+    Where every cut has a link that is not there, so has any placement.
+    """
     import networkx as nx
 
     net = nx.DiGraph()
@@ -89,7 +91,7 @@ def cheapest(problem: Problem, prices: tuple[float, float]) -> Where:
     try:
         _, (side, _) = nx.minimum_cut(net, "first", "second")
     except nx.NetworkXUnbounded:
-        raise problem.too_large("min_cut") from None
+        return mostly_on(problem, 0)
     return tuple(0 if i in side else 1 for i in range(len(problem.items)))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from netc.ir.device import Device
 from netc.ir.graph import Graph
 from netc.ir.machine import Machine
-from netc.passes.partition.problem import Floats, Problem, problem_of
+from netc.passes.partition.problem import Floats, Problem, Where, problem_of
 
 
 @dataclass(frozen=True)
@@ -156,12 +156,16 @@ def result(
     )
 
 
+def where_of(problem: Problem, placement: Placement) -> Where:
+    """The number of each item's device under a placement."""
+    number = {d: i for i, d in enumerate(problem.devices)}
+    return tuple(number[placement.devices[item.name]] for item in problem.items)
+
+
 def evaluate(graph: Graph, placement: Placement, machine: Machine) -> float:
     """The predicted time of one run of the graph under a placement."""
     problem = problem_of(graph, machine)
-    number = {d: i for i, d in enumerate(problem.devices)}
-    where = [number[placement.devices[item.name]] for item in problem.items]
-    return simulate(problem, where).makespan
+    return simulate(problem, where_of(problem, placement)).makespan
 
 
 def lower_bound(problem: Problem) -> float:

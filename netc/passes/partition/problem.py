@@ -130,6 +130,25 @@ class Problem:
         """Whether every device has memory for its items."""
         return bool((self.needs(where) <= self.memory).all())
 
+    def unlinked(self, where: Sequence[int]) -> tuple[int, int] | None:
+        """An item, and one that reads its result where no link brings it; None where all have."""
+        crossing = ((m.source, j) for m in self.moves for j in m.readers)
+        ends = ((i, j) for i, j in crossing if not np.isfinite(self.latency[where[i], where[j]]))
+        return next(ends, None)
+
+    def check_links(self, where: Sequence[int], strategy: str = "") -> None:
+        """Raise GraphError where no link brings what an item reads; a strategy may have chosen."""
+        ends = self.unlinked(where)
+        if ends is None:
+            return
+        made, reader = (self.items[i] for i in ends)
+        a, b = (self.devices[where[i]] for i in ends)
+        message = f"{strategy} finds no placement that links join: " if strategy else ""
+        message += f"%{clean(reader.name)} on {b} reads %{clean(made.nodes[-1].name)}, "
+        message += f"and there is no link from {a} to {b}"
+        help = "such a link in the machine's table, or other places, would fit"
+        raise GraphError(message, reader.nodes[0].loc, help)
+
     def too_large(self, strategy: str) -> GraphError:
         """The error of a strategy that finds no placement within the memories."""
         heaviest = int(np.argmax(self.weights + self.working)) if len(self.items) else 0

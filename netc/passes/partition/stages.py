@@ -15,29 +15,48 @@ from typing import Literal
 
 import numpy as np
 
-from netc.passes.partition.placement import Placement, result
+from netc.passes.partition.greedy import mostly_on
+from netc.passes.partition.placement import Placement, result, simulate
 from netc.passes.partition.problem import Floats, Problem, Where
 
 Goal = Literal["interval", "makespan"]
+Join = Callable[[Floats, Floats], Floats]  # of costs one after the other
 ORDERS = 50_000  # items times orders of the devices tried
 
 
 def stages(problem: Problem, goal: Goal = "interval") -> Placement:
     """Stages in the order of the items: of least interval, or of least time for one run."""
-    best, least = None, np.inf
-    for order in _orders(problem):
-        table = _Table(problem, order, np.maximum if goal == "interval" else np.add)
-        score, where = table.best()
-        if score < least * (1 - 1e-12):
-            best, least = where, score
-    if best is None:
-        raise problem.too_large("stages")
+    best = _best(problem, np.maximum if goal == "interval" else np.add)
     used = list(dict.fromkeys(best))
     work = {d: sum(problem.seconds[i, d] for i, w in enumerate(best) if w == d) for d in used}
     why = [
         f"stage {used.index(d) + 1} of {len(used)}: {work[d] * 1e6:.1f} µs of work" for d in best
     ]
     return result(problem, best, "stages", why)
+
+
+def _best(problem: Problem, join: Join) -> Where:
+    """The cheapest stages of those whose links there are; where there are none, one device.
+
+    The costs are of links from stage to stage: a value that skips one may need another link.
+    """
+    best, least = None, np.inf
+    others: list[Where] = []
+    for order in _orders(problem):
+        score, where = _Table(problem, order, join).best()
+        if not score < least * (1 - 1e-12):
+            continue
+        if problem.unlinked(where) is None:
+            best, least = where, score
+        else:
+            others.append(where)
+    if best is not None:
+        return best
+    alone = (mostly_on(problem, d) for d in range(len(problem.devices)))
+    fitting = [where for where in (*alone, *others) if problem.fits(where)]
+    if not fitting:
+        raise problem.too_large("stages")
+    return min(fitting, key=lambda where: simulate(problem, where).makespan)
 
 
 def _orders(problem: Problem) -> Iterator[tuple[int, ...]]:
@@ -60,9 +79,7 @@ def _orders(problem: Problem) -> Iterator[tuple[int, ...]]:
 class _Table:
     """The dynamic program for one order of the devices."""
 
-    def __init__(
-        self, problem: Problem, order: Sequence[int], join: Callable[[Floats, Floats], Floats]
-    ) -> None:
+    def __init__(self, problem: Problem, order: Sequence[int], join: Join) -> None:
         self.problem, self.order, self.join = problem, order, join
         n, k = len(problem.items), len(problem.devices)
         self.cost = np.full((n + 1, k), np.inf)  # by position in the order
@@ -97,8 +114,10 @@ class _Table:
         for p, d in enumerate(self.order):
             for q in range(p):
                 c = self.order[q]
-                copies = self.count[j] * problem.latency[c, d] + self.bytes[j] * problem.slope[c, d]
-                crossing = copies if self.count[j] else 0.0
+                crossing = 0.0
+                if self.count[j]:  # else there need be no link
+                    crossing = self.count[j] * problem.latency[c, d]
+                    crossing += self.bytes[j] * problem.slope[c, d]
                 total = float(self.join(self.cost[j, q], np.asarray(crossing)))
                 if total < self.start[j, p]:
                     self.start[j, p], self.before[j, p] = total, q

@@ -12,9 +12,9 @@ import pytest
 
 from netc.errors import GraphError, UsageError
 from netc.ir.device import Device
-from netc.ir.graph import Builder, Graph, Node
+from netc.ir.graph import Builder, Graph, Node, Value
 from netc.ir.interpret import interpret
-from netc.ir.machine import DeviceSpec, Link, Machine, eight_gpus, two_cpus
+from netc.ir.machine import CPU, DeviceSpec, Link, Machine, eight_gpus, two_cpus
 from netc.ir.ops.sources import Const, Param
 from netc.ir.types import f32
 from netc.passes.base import Context, run_passes
@@ -22,8 +22,8 @@ from netc.passes.partition.choose import STRATEGIES, Partition, apply, placement
 from netc.passes.partition.greedy import greedy
 from netc.passes.partition.milp import milp
 from netc.passes.partition.min_cut import min_cut, total
-from netc.passes.partition.placement import Placement, evaluate, lower_bound, simulate
-from netc.passes.partition.problem import Problem, problem_of, with_devices
+from netc.passes.partition.placement import evaluate, lower_bound, simulate, where_of
+from netc.passes.partition.problem import problem_of, with_devices
 from netc.passes.partition.stages import stages
 from netc.passes.place import Place
 from tests.passes.partition.nets import random_machine, random_net
@@ -33,11 +33,6 @@ EVERY = pytest.mark.parametrize("strategy", STRATEGIES)
 
 def computing(graph: Graph) -> list[Node]:
     return [n for n in graph.nodes if not isinstance(n.op, Param | Const)]
-
-
-def where_of(problem: Problem, placement: Placement) -> tuple[int, ...]:
-    number = {d: i for i, d in enumerate(problem.devices)}
-    return tuple(number[placement.devices[item.name]] for item in problem.items)
 
 
 @EVERY
@@ -123,6 +118,57 @@ def test_the_meaning_stays(strategy: str, seed: int) -> None:
     before, after = interpret(graph, feed), interpret(placed, feed)
     assert all(np.array_equal(before[k], after[k]) for k in before)
     assert apply(placed, placement_of(graph, machine, strategy)).outputs.keys() == before.keys()
+
+
+def skipping() -> Graph:
+    """Whose value `a` is read at once, and again at the end."""
+    b = Builder()
+    x = b.input("x", f32[1, 16, 28, 28])
+
+    def conv(x: Value, name: str) -> Value:
+        weight = b.param(f"{name}.w", f32[16, x.type.shape[1], 3, 3])
+        return b.conv(x, weight, pad=(1, 1), name=name)
+
+    a = conv(x, "a")
+    return b.graph("skip", {"y": conv(b.concat(a, conv(conv(a, "b"), "c"), axis=1), "y")})
+
+
+def linked(count: int, *links: tuple[int, int]) -> Machine:
+    """Equal devices with some links, each one way."""
+    devices = [Device("cpu", i) for i in range(count)]
+    ends = {(devices[a], devices[b]): Link(1e12, 1e-9) for a, b in links}
+    return Machine("some links", dict.fromkeys(devices, CPU), ends)
+
+
+RING = linked(3, (0, 1), (1, 2), (2, 0))
+
+
+@pytest.mark.parametrize("strategy", ["annotated", "greedy", "milp", "stages"])
+def test_only_links_that_are_there_are_used(strategy: str) -> None:
+    found = placement_of(skipping(), RING, strategy)
+    assert np.isfinite(found.seconds)
+    assert found.seconds == pytest.approx(evaluate(skipping(), found, RING))
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "milp"])
+def test_the_only_way_is_found(strategy: str) -> None:
+    """To a device that no link leads to from the first, by one between them."""
+    b = Builder()
+    x = b.input("x", f32[1, 8])
+    graph = b.graph("way", {"y": b.softmax(b.softmax(x, axis=1), axis=1)})
+    ends = {graph.nodes[0]: Device("cpu", 0), graph.nodes[-1]: Device("cpu", 2)}
+    found = placement_of(with_devices(graph, ends), RING, strategy)
+    assert [d.index for d in found.devices.values()] == [0, 1, 2]
+
+
+@EVERY
+@pytest.mark.parametrize("links", [(), ((1, 0),)])
+def test_a_link_that_is_not_there(strategy: str, links: tuple[tuple[int, int], ...]) -> None:
+    machine, graph = linked(2, *links), skipping()
+    ends = {graph.by_name["a"].node: Device("cpu", 0), graph.by_name["y"].node: Device("cpu", 1)}
+    why = rf"{strategy} finds no placement that links join: %\w+ on cpu:1 reads %\w+, "
+    with pytest.raises(GraphError, match=f"{why}and there is no link from cpu:0 to cpu:1"):
+        placement_of(with_devices(graph, ends), machine, strategy)
 
 
 @EVERY
