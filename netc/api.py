@@ -244,15 +244,14 @@ def arranged(
     if shared and strategy is not None:
         help = "leave the strategy out; place and the net say where layers go"
         raise UsageError("a strategy and a sharding both say where a net runs", help=help)
-    graph = annotate(graph, places)
+    graph, given = annotate(graph, places), wanted_devices(devices)
     if shared:
-        return _sharded(graph, options, sharding, machine, wanted_devices(devices))
+        return _sharded(graph, options, sharding, machine, given)
     if strategy is None:
         return _fitting(Arranged(graph, options), machine)
-    if not devices:
+    if not given:
         raise UsageError("a strategy needs devices", help="such as devices cpu:0,cpu:1")
-    names = choices.names_of("devices", devices)
-    table = Machine.typical(names) if machine is None else machine.only(names)
+    table = Machine.typical(given) if machine is None else machine.only(given)
     placement = placement_of(graph, table, strategy, no_kernel)
     return Arranged(apply(graph, placement), options, placement)
 

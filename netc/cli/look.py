@@ -182,7 +182,9 @@ def devices_command(probing: bool, out: Path | None, hosts: tuple[str, ...]) -> 
     netc devices --probe --host node1='ssh node1 netc worker' -o machine.json
     """
     from netc.cli.facts import device_rows
+    from netc.runtime.logical import named_devices
 
+    named = named_devices()
     if (out is not None or hosts) and not probing:
         option = "--host" if out is None else "--out"
         raise UsageError(f"{option} is for --probe", help="netc devices --probe --out machine.json")
@@ -192,10 +194,9 @@ def devices_command(probing: bool, out: Path | None, hosts: tuple[str, ...]) -> 
     from netc.cli.probe import devices_here, measured
     from netc.cli.probe_hosts import with_hosts
     from netc.runtime.atomic import write_file
-    from netc.runtime.logical import named_devices
 
     commands = named_hosts(hosts) or {}
-    names = devices_here(named_devices())
+    names = devices_here(named)
     with progress("measuring") as step:
         machine = measured([d for d in names if d.host not in commands])
         machine = with_hosts(machine, names, commands, step) if commands else machine

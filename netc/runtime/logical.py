@@ -13,12 +13,16 @@ RUNS = ("cpu", "cuda", "sim")  # kinds; sim runs on the processor, its time is c
 
 
 def named_devices() -> tuple[str, ...]:
-    """The devices that NETC_DEVICES names; none where it is not set."""
+    """The devices that NETC_DEVICES names, each once; none where it is not set."""
     text = os.environ.get("NETC_DEVICES", "")
     try:
-        return tuple(str(Device.parse(name.strip())) for name in text.split(",") if text)
+        found = tuple(str(Device.parse(name.strip())) for name in text.split(",") if text)
     except GraphError as error:
-        raise UsageError(f"NETC_DEVICES: {error.diagnostics[0].message}") from None
+        wrong = error.diagnostics[0]
+        raise UsageError(f"NETC_DEVICES: {wrong.message}", help=wrong.help) from None
+    if len(set(found)) < len(found):
+        raise UsageError(f"NETC_DEVICES names one twice: {', '.join(found)}")
+    return found
 
 
 def check_runnable(plan: Plan) -> tuple[str, ...]:

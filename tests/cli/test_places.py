@@ -44,6 +44,15 @@ def test_layers_go_where_they_are_sent(net: Path, tmp_path: Path) -> None:
     assert "cpu:1" not in run("explain", net, "--placement", places, "--place", "c2=cpu:0")
 
 
+def test_a_strategy_takes_the_devices_of_the_process(
+    net: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("explain", net, "--place", "c2=cpu:1", "--strategy", "greedy")
+    assert "a strategy needs devices" in run(*words)
+    monkeypatch.setenv("NETC_DEVICES", "cpu:0,cpu:1")
+    assert "greedy: predicted" in run(*words)
+
+
 def test_explain_says_why(net: Path) -> None:
     shown = run("explain", net, "--devices", "cpu:0,cpu:1", "--strategy", "stages")
     assert "stage 1 of 2" in shown.replace("\n", " ")

@@ -44,6 +44,14 @@ def test_probe_of_what_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
     assert CliRunner().invoke(main, ["devices", "-o", "x.json"]).exit_code == 2
 
 
+@pytest.mark.parametrize("named", ["gpu", "cpu:-1", "cpu:0,cpu:0", "cpu:0,"])
+def test_devices_that_are_none(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETC_DEVICES", named)
+    done = CliRunner().invoke(main, ["devices"])
+    assert done.exit_code == 2, done.output
+    assert "NETC_DEVICES" in done.output
+
+
 def test_compile_for_two_devices(tmp_path: Path) -> None:
     text = BRANCHES.replace("max_pool(3, stride=1, pad=1)", "max_pool(3, stride=1, pad=1) @ cpu:1")
     source = tmp_path / "b.net"

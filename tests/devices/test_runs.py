@@ -153,6 +153,9 @@ def test_what_cannot_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NETC_DEVICES", "cpu:0,what")
     with pytest.raises(UsageError, match="NETC_DEVICES: no device 'what'"):
         netc.compile(g)
+    monkeypatch.setenv("NETC_DEVICES", "cpu:0,cpu")
+    with pytest.raises(UsageError, match="NETC_DEVICES names one twice: cpu:0, cpu:0"):
+        netc.compile(g)
 
 
 def test_an_input_on_a_device_that_computes_nothing() -> None:
