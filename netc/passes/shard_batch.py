@@ -160,6 +160,9 @@ class _Batches(Sharder):
             raise GraphError(f"@{clean(self.before.name)} has no input whose batch could be shared")
         node = self.before.inputs[0]
         name, shape = clean(node.name), node.types[0].shape
+        if not shape and self.count > 1:
+            message = f"%{name} has no batch, which {self.count} {self.what} could share"
+            raise GraphError(message, node.loc, "the batch is the first axis of the first input")
         size = shape[0] if shape else 1
         if isinstance(size, int) and (size % self.count or not size):
             below = size - size % self.count

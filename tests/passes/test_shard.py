@@ -286,12 +286,20 @@ def located(graph: Graph) -> Graph:
     return replace(graph, inputs=moved)
 
 
+def scalar_net() -> Graph:
+    """Of a number alone."""
+    b = Builder()
+    return b.graph("scalar", {"y": b.relu(b.input("x", f32[()]))})
+
+
 @pytest.mark.parametrize(
     ("graph", "each", "message", "help"),
     [
         (exact_net(7), Replicate(TWO), "the batch of %data is 7, which 2 replicas cannot share",
          "6 or 8"),
         (exact_net(1), Replicate(DEVICES), "the batch of %data is 1", "batch of 8 would fit"),
+        (scalar_net(), Replicate(TWO), "%x has no batch, which 2 replicas could share", "axis"),
+        (scalar_net(), Pipeline(TWO, 3), "has no batch, which 3 micro-batches", "first input"),
         (exact_net(8), Pipeline(TWO, 3), "which 3 micro-batches cannot share", "6 or 9"),
         (exact_net(), SplitChannels(("c12",), TWO), "no layer 'c12' to split", "c1"),
         (exact_net(), SplitChannels(("relu",), TWO), "%relu is relu", "conv"),
