@@ -89,7 +89,7 @@ def parse(text: str, name: str = "<text>", **options: Any) -> Graph:
 
 def _known(options: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
     """The options, if all of them are among these."""
-    for option in options.keys() - set(names):
+    for option in (given for given in options if given not in names):
         fits = f"there are {', '.join(names)}"
         raise UsageError(f"there is no option {clean(option)!r}", help=fits)
     return options

@@ -138,7 +138,7 @@ def preprocessing(given: Preprocessing | Mapping[str, Any] | None) -> Preprocess
     found = {k: v for k, v in given.items() if v is not None}
     if not found:
         return None
-    for name in found.keys() - {*OPTIONS}:
+    for name in (given for given in found if given not in OPTIONS):
         fits = f"there are {', '.join(sorted(OPTIONS))}"
         raise UsageError(f"there is no option {clean(name)!r}", help=fits)
     for name, read in _READERS.items():

@@ -13,6 +13,7 @@ import pytest
 
 import netc
 from netc.errors import GraphError, InputError, UnsupportedError, UsageError, WeightsError
+from netc.frontend.preprocess import preprocessing
 from netc.ir.graph import Builder
 from netc.ir.types import f32
 
@@ -122,6 +123,18 @@ def test_infinite_weights_are_weights(graph: netc.Graph) -> None:
 def test_options_of_parse() -> None:
     with pytest.raises(UsageError, match="no option 'flavour'"):
         netc.parse(TEXT, flavour=1)
+
+
+def test_of_several_wrong_names_the_first_is_said() -> None:
+    """Not any of them: an error is the same each time."""
+    wrong = {f"w{i}": (1,) for i in range(8)}
+    for call in (lambda: netc.parse(TEXT, **wrong), lambda: preprocessing(wrong)):
+        with pytest.raises(UsageError, match="no option 'w0'"):
+            call()
+    with pytest.raises(GraphError) as e:
+        netc.parse(TEXT, shapes=wrong)
+    said = [d.message for d in e.value.diagnostics]
+    assert said == [f"the net has no input `{name}` to shape" for name in wrong]
 
 
 def test_interpret_takes_a_graph_and_a_mapping(graph: netc.Graph) -> None:

@@ -104,7 +104,8 @@ class Elaborator(Expressions):
         scope = Scope(self.globals)
         for port in net.ports:
             self._port(port, scope)
-        for name in self.shapes.keys() - {p.name for p in net.ports}:
+        ports = {p.name for p in net.ports}
+        for name in (given for given in self.shapes if given not in ports):
             self.report(GraphError(f"the net has no input `{clean(name)}` to shape", net.span))
         self._statements(net.body, scope)
         outputs: dict[str, Value] = {}
