@@ -22,7 +22,7 @@ from netc.ir.dims import evaluate
 from netc.ir.graph import Graph, Node, Value
 from netc.ir.machine import DeviceSpec, Machine
 from netc.ir.ops.shape import Flatten, Reshape
-from netc.ir.ops.sources import Const, Param
+from netc.ir.ops.sources import Const, Input, Param
 from netc.ir.scalar import Elementwise
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -249,12 +249,40 @@ def problem_of(
     touched = float(weights.sum() + working.max(initial=0.0))
     seconds = [_seconds(item, machine, chosen, known, accepts, touched) for item in items]
     latency, slope = _links(machine, chosen)
+    ends = _ends(graph, items, chosen, known, latency, slope)
     return Problem(
         graph, chosen, items, _moves(graph, number, known),
-        np.array(seconds).reshape(len(items), len(chosen)), weights, working,
+        np.array(seconds).reshape(len(items), len(chosen)) + ends, weights, working,
         np.array([machine.spec(d).memory for d in chosen], float),
         latency, slope,
     )  # fmt: skip
+
+
+def _ends(
+    graph: Graph,
+    items: Sequence[Item],
+    devices: Sequence[Device],
+    sizes: Mapping[str, int],
+    latency: Floats,
+    slope: Floats,
+) -> Floats:
+    """What bringing inputs to other hosts takes, and results back, by item and device.
+
+    Within a host the caller's arrays are near to every device.
+    """
+    added = np.zeros((len(items), len(devices)))
+    here = next((i for i, d in enumerate(devices) if not d.host), None)
+    far = [i for i, d in enumerate(devices) if d.host]
+    if here is None or not far:
+        return added
+    outputs = set(graph.outputs.values())
+    for row, item in zip(added, items, strict=True):
+        given = [n.out for n in item.nodes if isinstance(n.op, Input)]
+        taken = [v for n in item.nodes for v in n.results if v in outputs]
+        for d in far:
+            row[d] += sum(latency[here, d] + _bytes(v, sizes) * slope[here, d] for v in given)
+            row[d] += sum(latency[d, here] + _bytes(v, sizes) * slope[d, here] for v in taken)
+    return added
 
 
 def _moves(graph: Graph, number: Mapping[Node, int], sizes: Mapping[str, int]) -> tuple[Move, ...]:
