@@ -50,7 +50,11 @@ NETS = (
     ("(x: f32[N,24,9,7], w: f32[8,30,3,1]) -> conv(x, slice(relu(w), 1, 9, 21), groups=2)", 2),
     ("(x: f32[N,24,5,5], w: f32[24,12,3,3]) -> conv_transpose(x, relu(w), stride=2)", 1),
     ("(x: f32[N,24], w: f32[8,30]) -> fc(x, slice(relu(w), start=5, stop=29))", 3),
+    ("(x: f32[N,H,6]) -> x |> relu |> fc(12, axis=2)", 3),
+    ("(x: f32[N,H,8,5]) -> x |> relu |> fc(12, axis=2) |> relu", 2),
+    ("(x: f32[N,3,H,W]) -> x |> conv(8, 3) |> transpose((0,2,3,1)) |> fc(5, axis=3)", 2),
 )
+OPEN = {"H": 5, "W": 7}  # sizes known at run time only, beside the batch
 # How far a result may be from the float64 one, as a share of the largest: three tf32 products and
 # float32 sums of at most 432 terms; one rounding to bf16 (2⁻⁹) of operands and of each value kept.
 DEEPEST = 256  # channels
@@ -63,7 +67,7 @@ def error(
     """The largest error of the net's output, each kernel run with the variant that is picked."""
     gpu = Options(devices=(Device("cuda"),), archs=())
     made = build(graph, replace(gpu, **options))  # type: ignore[arg-type]
-    feed = feed_of(graph, {"N": batch})
+    feed = feed_of(graph, {"N": batch, **OPEN})
     exe = executable(with_variants(made, pick), gpu=GpuOptions("interpret"))
     exe.poison()
     got, want = exe(feed)["y"], interpret(graph, feed)["y"]

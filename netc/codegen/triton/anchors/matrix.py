@@ -15,7 +15,7 @@ from netc.codegen.triton.packing import Layout, packed_array, packed_count, roun
 from netc.codegen.triton.product import Axis, Inner, Product
 from netc.codegen.triton.product_text import lower_product
 from netc.errors import UnsupportedError
-from netc.ir.dims import Dim, product
+from netc.ir.dims import MAX_DIM, Dim, evaluate, product, symbols
 from netc.ir.graph import Value
 from netc.ir.ops.convolution import Conv, ConvTranspose, Fc, Windowed
 from netc.ir.ops.sources import Input, Param
@@ -197,15 +197,13 @@ def _numbers(dims: Sequence[Dim], k: Kernel) -> Sequence[int]:
 
 
 def _memory_order(sizes: Sequence[int], strides: Sequence[Dim]) -> list[int]:
-    """The axes as they lie in memory, the slowest first; those of 1 where they stand."""
+    """The axes as they lie in memory, the slowest first; those of 1 where they stand.
+
+    A stride is a product of sizes: it is larger than another whatever its symbols are.
+    """
     real = [a for a, size in enumerate(sizes) if size != 1]
-
-    def known(a: int) -> int:
-        stride = strides[a]
-        assert isinstance(stride, int)
-        return stride
-
-    return sorted(real, key=lambda a: (-known(a), a))
+    steps = [evaluate(s, dict.fromkeys(symbols(s), MAX_DIM)) for s in strides]
+    return sorted(real, key=lambda a: (-steps[a], a))
 
 
 def _runs(
