@@ -75,6 +75,7 @@ class WeightStore:
     def _place(self, array: Array, packing: Packing, size: int) -> WeightArg:
         """Where an array lies or is to lie, of so many bytes when it is packed."""
         if not size:
+            self.size = self.size or ALIGN  # so that there is such an address
             return WeightArg(0)
         data = _bytes(array)
         some = data[:: max(1, len(data) // _SAMPLE)].tobytes()

@@ -47,6 +47,18 @@ def test_one_row(type_: str, body: str, precision: str) -> None:
     np.testing.assert_allclose(got, want, atol=bound * np.abs(want).max())
 
 
+@pytest.mark.parametrize(
+    ("type_", "body"),
+    [("f32[2,0]", "fc(x, 4, bias=false)"), ("f32[2,0,5,5]", "conv(x, 4, 3, bias=false)")],
+)
+def test_weights_without_elements(type_: str, body: str) -> None:
+    shape = [int(d) for d in re.findall(r"\d+", type_.split("[")[1])]
+    feed = {"x": np.zeros(shape, np.float32)}
+    got = interpreted(f"net n(x: {type_}) -> y {{ y = {body} }}", feed)["y"]
+    assert got.size
+    assert not got.any()
+
+
 def test_a_number_beyond_float32_is_infinite() -> None:
     x = np.array([[1, -2, 0.5]], np.float32)
     got = interpreted("net n(x: f32[N,3]) -> y { y = x * 1e39 }", {"x": x})["y"]

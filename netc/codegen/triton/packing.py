@@ -128,7 +128,7 @@ def layout_of(packing: Sequence[str | int], shape: tuple[int, ...]) -> Layout:
             return Layout(groups, shape[0] // groups, taps, shape[1], flat, False)
         case ["gpu_patches"]:
             return Layout(1, shape[1], shape[2:], shape[0], 0, True, patches=True)
-        case ["gpu_fc", int(axes), int(channels), *rest] if len(rest) >= axes > 0 < channels:
+        case ["gpu_fc", int(axes), int(channels), *rest] if len(rest) >= axes > 0 <= channels:
             numbers = [n for n in rest if isinstance(n, int)]
             sizes, order = tuple(numbers[:axes]), tuple(numbers[axes:])
             if len(numbers) == len(rest) and int(np.prod(sizes)) == shape[1]:
@@ -140,9 +140,13 @@ def _fc_layout(
     columns: int, sizes: tuple[int, ...], order: tuple[int, ...], channels: int
 ) -> Layout:
     depth = int(np.prod(sizes))
-    if sorted(order) != [a for a, size in enumerate(sizes) if size != 1] or depth % channels:
+    taps = depth // max(channels, 1)
+    if (
+        sorted(order) != [a for a, size in enumerate(sizes) if size != 1]
+        or taps * channels != depth
+    ):
         raise ArtifactError(f"weights are packed in an unknown way, axes {clean(order)}")
-    return Layout(1, columns, (depth // channels,), channels, 0, False, sizes, order)
+    return Layout(1, columns, (taps,), channels, 0, False, sizes, order)
 
 
 def unpack(packed: Array, packing: Sequence[str | int], shape: tuple[int, ...]) -> Array:
@@ -150,12 +154,12 @@ def unpack(packed: Array, packing: Sequence[str | int], shape: tuple[int, ...]) 
     layout = layout_of(packing, shape)
     g, n, c, t = layout.groups, layout.columns, layout.channels, layout.count
     if layout.patches:
-        taps = packed.reshape(1, t, n, -1)[..., :c].transpose(0, 2, 1, 3)
+        taps = packed.reshape(1, t, n, _up(c))[..., :c].transpose(0, 2, 1, 3)
     elif layout.flat:
         rows = packed.reshape(g, n, -1)[:, :, : t * layout.flat]
         taps = rows.reshape(g, n, t, layout.flat)[..., :c]
     else:
-        taps = packed.reshape(g, n, t, -1)[..., :c]
+        taps = packed.reshape(g, n, t, _up(c))[..., :c]
     if layout.transposed:
         return taps.transpose(0, 3, 1, 2).reshape(shape)
     if layout.sizes:
