@@ -17,15 +17,19 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+import numpy as np
+
 from netc.codegen.cpu.emit import KERNEL_PARAMS, Function, Module
 from netc.codegen.cpu.gemm import GemmFamily
 from netc.codegen.cpu.target import Target
 from netc.codegen.operand import Call, Cost, Kernel, Operand, Packing
 from netc.codegen.weight_store import WeightStore
+from netc.ir.dims import Dim
 from netc.ir.graph import Node
 from netc.ir.op import Array, Op
 from netc.ir.plan import (
     ALIGN,
+    Arg,
     Buffer,
     BufferArg,
     MadeArg,
@@ -116,6 +120,14 @@ class Lowering:
     def weight(self, array: Array) -> WeightArg:
         """The address of a packed array in the weights section; equal arrays are stored once."""
         return self.store.add(array)
+
+    def address(self, o: Operand, extra: Dim = 0) -> Arg:
+        """The address of element (0, 0, …), `extra` bytes on; parameters lie among the weights."""
+        if o.array is None:
+            return o.pointer(extra)
+        assert isinstance(extra, int), "the sizes of a parameter are known"
+        stored = self.weight(np.asarray(o.array, o.type.dtype.numpy))
+        return WeightArg(stored.offset + extra)
 
     def packed(self, param: Operand, packing: Packing) -> WeightArg:
         """The address of a parameter packed in a way that `packing.unpack` can undo."""

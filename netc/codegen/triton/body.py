@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from netc.codegen.operand import WEIGHTS, Kernel, Operand
+from netc.codegen.operand import Kernel, Operand
 from netc.codegen.triton.formula import apply
 from netc.codegen.triton.lowering import Lowering
 from netc.codegen.triton.source import ELEMENTS, Source
@@ -90,12 +90,7 @@ class Body:
         """An operand at coordinates; its axes are the last of them, and those of size 1 stretch."""
         own = coords[len(coords) - o.type.rank :]
         used = [(c, s) for c, s, d in zip(own, o.strides, o.type.shape, strict=True) if d != 1]
-        if o.buffer == WEIGHTS:
-            assert o.array is not None
-            element = ELEMENTS[o.type.dtype]
-            pointer = self.src.pointer(self.ctx.weight(o.array), element)
-        else:
-            pointer = self.src.operand(o)
+        pointer = self.pointer(o)
         mask = tile.mask([c for c, _ in used], also)
         spot = self.offset(o, used)
         if also and all(not c.part for c, _ in used):
@@ -107,6 +102,12 @@ class Body:
         if o.is_narrow:
             made += ".to(tl.float32)"
         return self.src.let(made)
+
+    def pointer(self, o: Operand) -> str:
+        """The name of an operand's address; a parameter lies among the weights."""
+        if o.array is None:
+            return self.src.operand(o)
+        return self.src.pointer(self.ctx.weight(o.array), ELEMENTS[o.type.dtype])
 
     def offset(self, o: Operand, used: Sequence[tuple[Coord, Dim]]) -> str:
         """The distance in elements from an operand's first."""

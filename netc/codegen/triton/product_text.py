@@ -288,7 +288,7 @@ class _Writer:
 
     def _load_a(self, at: str, masks: Sequence[str]) -> None:
         stored = self.p.x.element
-        pointer = self.src.operand(self.p.x)
+        pointer = self.body.pointer(self.p.x)
         inside = " & ".join(f"({m})" for m in masks)
         read = f"tl.load({pointer} + {at}, mask={inside}, other=0.0)"
         wanted = self.precision.element

@@ -82,11 +82,7 @@ def _stretched(sizes: Shape, strides: Shape, shape: Shape) -> Shape:
 
 def plain_access(ctx: Lowering, o: Operand, shape: Shape) -> Access:
     """An operand that is not blocked over the axes of a result."""
-    if o.array is None:
-        return Access(o.pointer(), o.type.dtype, _stretched(o.type.shape, o.strides, shape))
-    strides = _stretched(o.type.shape, row_major(o.type.shape), shape)
-    array = np.asarray(o.array, o.type.dtype.numpy).reshape(o.type.sizes({}))
-    return Access(ctx.weight(array), o.type.dtype, strides)
+    return Access(ctx.address(o), o.type.dtype, _stretched(o.type.shape, o.strides, shape))
 
 
 def blocked_access(ctx: Lowering, o: Operand, shape: Shape) -> Access:

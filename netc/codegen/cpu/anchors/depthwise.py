@@ -79,7 +79,7 @@ def depthwise_call(ctx: Lowering, k: Kernel, w: Window, results: Results) -> Cal
     weights = pack_blocks(w.weights.transpose(1, 0, 2, 3))[0]
     stride, dilation, kernel = w.stride, w.dilation, weights.shape[1:3]
     small = kernel[0] * kernel[1] <= _UNROLLED
-    access, port = input_port(x)
+    access, port = input_port(ctx, x)
     rows, vectors = _tile(ctx.target, kernel[0] * kernel[1])
     read_again = any(p.mode in "cxb" for p in results.ports[: len(results.tail.operands)])
     s = Shape(

@@ -77,7 +77,7 @@ def _lower(ctx: Lowering, k: Kernel, op: Windowed, transposed: bool) -> Call:
     dense = set(dilation) <= {1}
     d = Direct(results, transposed, len(kernel), panel, across == 1, dense, x.is_c8)
     args = Args()
-    _add_source(args, x)
+    _add_source(ctx, args, x)
     for n in (weights.shape[1], outputs, groups, -(-outputs // panel)):
         args.size(n)
     args.add(ctx.weight(_panels(weights, groups, panel, d.together)))
@@ -88,10 +88,10 @@ def _lower(ctx: Lowering, k: Kernel, op: Windowed, transposed: bool) -> Call:
     return Call(symbol, tuple(args.items))
 
 
-def _add_source(args: Args, x: Operand) -> None:
+def _add_source(ctx: Lowering, args: Args, x: Operand) -> None:
     """Address and byte strides: image, eight channels, channel, then the spatial axes."""
     image, channel, *spatial = x.strides
-    args.add(x.pointer())
+    args.add(ctx.address(x))
     lane = 1 if x.is_c8 else channel
     for s in (image, channel if x.is_c8 else channel * BLOCK, lane, *spatial):
         args.size(s * 4)

@@ -31,7 +31,7 @@ def lower_resize(ctx: Lowering, k: Kernel) -> Call:
     assert isinstance(op, ResizeBilinear)
     (x,) = k.anchor_operands()
     results = Results(ctx, k)
-    access, port = input_port(x)
+    access, port = input_port(ctx, x)
     args = Args()
     args.access(access)
     for d in x.type.shape[2:]:

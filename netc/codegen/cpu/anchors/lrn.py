@@ -28,7 +28,7 @@ def lower_lrn(ctx: Lowering, k: Kernel) -> Call:
     op, x = k.anchor.op, k.anchor_operands()[0]
     assert isinstance(op, Lrn)
     results = Results(ctx, k)
-    access, port = input_port(x)
+    access, port = input_port(ctx, x)
     args = Args()
     args.access(access)
     if not results.blocked:

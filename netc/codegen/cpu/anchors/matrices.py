@@ -23,7 +23,7 @@ from netc.codegen.operand import BLOCK, Call, Kernel, Operand
 from netc.ir.dims import Dim, evaluate, least, most, product
 from netc.ir.gemm_plan import PANEL, Slot, plan_gemm
 from netc.ir.op import Array
-from netc.ir.plan import Affine, Arg, BufferArg, IntArg, MadeArg, TableArg, WeightArg
+from netc.ir.plan import Affine, Arg, IntArg, MadeArg, TableArg, WeightArg
 from netc.ir.types import Layout
 
 NOMINAL = 56  # what a symbolic height or width is taken for where blocking is chosen
@@ -148,7 +148,7 @@ def _sizes(ctx: Lowering, m: Matrix, out: Operand) -> list[Arg]:
         (Affine((m.together, *m.outputs), (m.in_image, *m.in_steps)),),
     )
     return [
-        BufferArg(m.source.buffer, m.source.offset - m.shift * _FLOAT),
+        ctx.address(m.source, -m.shift * _FLOAT),
         pixel_table,
         TableArg(tuple(a for a in m.taps if product(a.dims) != 0)),
         IntArg(m.n8),

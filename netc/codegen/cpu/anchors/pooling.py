@@ -46,9 +46,9 @@ class Pooling:
     step: int | None  # between pixels, where it is unrolled
 
 
-def input_port(x: Operand) -> tuple[Access, Port]:
+def input_port(ctx: Lowering, x: Operand) -> tuple[Access, Port]:
     """An anchor's input with all its strides; the innermost one is an argument too."""
-    access = Access(x.pointer(), x.type.dtype, tuple(x.strides))
+    access = Access(ctx.address(x), x.type.dtype, tuple(x.strides))
     return access, Port("s", x.type.dtype, len(x.strides) - 1)
 
 
@@ -59,7 +59,7 @@ def lower_pool(ctx: Lowering, k: Kernel) -> Call:
     op, x = k.anchor.op, k.anchor_operands()[0]
     assert isinstance(op, Pool)
     kernel, stride, pad = op.window()
-    access, port = input_port(x)
+    access, port = input_port(ctx, x)
     results = Results(ctx, k)
     small = x.is_c8 and kernel[0] * kernel[1] <= _UNROLLED
     p = Pooling(

@@ -283,9 +283,9 @@ def lower_global(ctx: Lowering, k: Kernel) -> Call:
 
 def _lower_blocked(ctx: Lowering, k: Kernel, kind: str, x: Operand) -> Call:
     results = Results(ctx, k)
-    access, _ = input_port(x)
+    access, _ = input_port(ctx, x)
     height, width = x.type.shape[2:]
-    access, port = input_port(replace(x, strides=access.strides))
+    access, port = input_port(ctx, replace(x, strides=access.strides))
     args = Args()
     args.access(access)
     for d in (height, width, height * width):  # rows apart, so that a halo changes no sum

@@ -42,7 +42,7 @@ def lower_regions(ctx: Lowering, k: Kernel) -> Call:
     assert k.anchor is not None
     op, (x, rois) = k.anchor.op, k.anchor_operands()
     assert isinstance(op, RoiPool | PsRoiPool)
-    access, port = input_port(x)
+    access, port = input_port(ctx, x)
     results = Results(ctx, k)
     p = _Pooling(results, port, isinstance(op, PsRoiPool), float(np.float32(op.scale)))
     args = Args()
