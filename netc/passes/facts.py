@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from netc.ir.attributes import symbols_of
 from netc.ir.dims import Dim, evaluate, symbols
 from netc.ir.graph import Graph, Node, Value
 from netc.ir.op import Op
@@ -19,7 +20,10 @@ NOMINAL_SIZE = 64  # what an unknown height or width counts as; a batch ("N") co
 
 
 class Fixed:
-    """Whether only parameters that no update changes, and constants, feed a value."""
+    """Whether only parameters that no update changes, and constants, feed a value.
+
+    A value is not fixed where a size that a run brings decides what it is.
+    """
 
     def __init__(self, graph: Graph) -> None:
         self.updates = graph.updates
@@ -48,7 +52,9 @@ class Fixed:
                 return False
             case PriorBox():  # reads heights and widths only
                 return all(isinstance(d, int) for v in node.inputs for d in v.type.shape[2:])
-        return bool(node.inputs) and all(self.known[v.node] for v in node.inputs)
+        if not node.inputs or not all(self.known[v.node] for v in node.inputs):
+            return False
+        return not symbols_of(node.op).union(*(t.symbols for t in node.types))
 
 
 def nominal(d: Dim, sizes: Mapping[str, int] | None = None) -> int:

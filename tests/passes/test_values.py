@@ -115,6 +115,20 @@ def test_much_larger_results_stay() -> None:
     unchanged(FoldParams(), text, "1000000 elements from 1000")
 
 
+def test_what_a_size_of_a_run_decides_stays() -> None:
+    text = """
+    graph @g(input %x: f32[T,8], param %p: f32[99,8], param %q: f32[1,8,4,4]) {
+      %part = slice(%p, axis=0, stop=<T>) : f32[T,8]
+      %one = slice(%p, axis=0, start=<T>, stop=<T+1>) : f32[1,8]
+      %map = resize_bilinear(%q, size=(<T>,8)) : f32[1,8,T,8]
+      %y = add(%x, %part) : f32[T,8]
+      %z = add(%x, %one) : f32[T,8]
+      return %y, %z, %map
+    }
+    """
+    unchanged(FoldParams(), text)
+
+
 def test_prior_boxes_need_no_data() -> None:
     b = Builder()
     x, image = b.input("x", f32["N", 8, "H", 4]), b.input("image", f32["N", 3, 32, 32])
