@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from netc.codegen import phases
 from netc.codegen.operand import BLOCK, WEIGHTS, Operand, row_major
 from netc.ir.device import Device
-from netc.ir.dims import Dim, evaluate, product
+from netc.ir.dims import Dim, product
 from netc.ir.graph import Graph, Node, Value
 from netc.ir.op import Array
 from netc.ir.ops import devices
@@ -396,17 +396,17 @@ class Placer:
 
     def _slice(self, node: Node, op: Slice) -> None:
         source, type = self.at[node.inputs[0]], node.types[0]
-        start = op.start
+        start, length = op.start, type.shape[op.axis]
         edges = (start % BLOCK, type.shape[1] % BLOCK) if op.axis == 1 else ()
         if source.is_c8 and any(edge != 0 for edge in edges):
             raise AssertionError("a C8 slice must begin and end at a channel block")
         if source.array is not None:
-            index = [slice(None)] * source.type.rank
-            first = evaluate(start, {})
-            index[op.axis] = slice(first, first + type.sizes({})[op.axis])
-            array = source.array[tuple(index)]
-            self.at[node.out] = Operand(type, WEIGHTS, 0, row_major(type.shape), array=array.copy())
-            return
+            if isinstance(start, int) and isinstance(length, int):
+                part = source.array[(*(slice(None),) * op.axis, slice(start, start + length))]
+                strides = row_major(type.shape)
+                self.at[node.out] = Operand(type, WEIGHTS, 0, strides, array=part.copy())
+                return
+            source = self._copy(source, node)  # of which any run takes a part
         self.at[node.out] = sub_operand(source, type, op.axis, start)
 
     def _concat(self, node: Node, op: Concat) -> None:
