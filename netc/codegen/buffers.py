@@ -373,7 +373,7 @@ class Placer:
         return self.at[concat.out]
 
     def _reshape(self, node: Node) -> None:
-        source, type = self._flat(self.at[node.inputs[0]], node), node.types[0]
+        source, type = self.flat(self.at[node.inputs[0]], node), node.types[0]
         array = source.array
         if array is not None:
             array = array.reshape(type.sizes({}))
@@ -381,7 +381,7 @@ class Placer:
             source, type=type, strides=row_major(type.shape), halo=(0, 0), array=array
         )
 
-    def _flat(self, source: Operand, node: Node) -> Operand:
+    def flat(self, source: Operand, node: Node) -> Operand:
         """The operand as row-major bytes; a copy where it lies otherwise."""
         if kind_of(node) in HOST_KINDS:
             return self.dense(source, node)

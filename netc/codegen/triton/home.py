@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from netc.codegen.buffers import Halo, Home, Run
@@ -9,9 +10,10 @@ from netc.codegen.operand import Operand, row_major
 from netc.codegen.triton.lowering import Lowering
 from netc.ir.dims import Dim
 from netc.ir.graph import Builder, Graph, Node
-from netc.ir.ops.convolution import Conv
+from netc.ir.ops.convolution import Conv, Fc
 from netc.ir.ops.fused import Fused
 from netc.ir.ops.sources import Input, Param
+from netc.ir.ops.windows import axis_of
 from netc.ir.plan import Space
 from netc.ir.types import DType, TensorType
 
@@ -48,12 +50,16 @@ class GpuHome(Home):
         return True
 
     def ready(self, placer: Placer, node: Node, ins: list[Operand]) -> list[Operand]:
-        """As they are, but images of few channels: their pixels are brought side by side first."""
+        """As they are, but for two that are copied: images of few channels get their pixels side by
+        side, what is multiplied with computed weights gets their order."""
         assert isinstance(node.op, Fused)
         for anchor in node.op.body.nodes:
             place = _image_of(node.op.body, anchor)
             if place is not None and (lanes := _lanes(ins[place])):
                 ins[place] = self._widened(placer, node, place, ins[place], lanes)
+            place = _beside_computed(node.op.body, anchor, ins)
+            if place is not None:
+                ins[place] = placer.flat(ins[place], node)
         return ins
 
     def _widened(
@@ -81,6 +87,24 @@ def _image_of(body: Graph, anchor: Node) -> int | None:
     found = [i for i, n in enumerate(body.inputs) if n.out == x]
     windowed = any(d != 1 for d in w.type.shape[2:])
     return found[0] if found and windowed and isinstance(w.op, Input | Param) else None
+
+
+def _beside_computed(body: Graph, anchor: Node, ins: list[Operand]) -> int | None:
+    """Which operand of a body an inner product cannot read in the order of computed weights."""
+    if not isinstance(anchor.op, Fc):
+        return None
+    places = {n.out: i for i, n in enumerate(body.inputs)}
+    x, w = (places.get(v) for v in anchor.inputs[:2])
+    if x is None or w is None or ins[w].array is not None:
+        return None
+    return None if _runs_on(ins[x], axis_of(anchor.op.axis, ins[x].type.rank)) else x
+
+
+def _runs_on(o: Operand, axis: int) -> bool:
+    """Whether elements are one step apart, in row-major order, from an axis on."""
+    pairs = zip(o.type.shape[axis:], o.strides[axis:], strict=True)
+    real = [(size, stride) for size, stride in pairs if size != 1]
+    return all(outer == size * step for (_, outer), (size, step) in pairwise(real))
 
 
 def _lanes(image: Operand) -> int:

@@ -53,7 +53,10 @@ NETS = (
     ("(x: f32[N,H,6]) -> x |> relu |> fc(12, axis=2)", 3),
     ("(x: f32[N,H,8,5]) -> x |> relu |> fc(12, axis=2) |> relu", 2),
     ("(x: f32[N,3,H,W]) -> x |> conv(8, 3) |> transpose((0,2,3,1)) |> fc(5, axis=3)", 2),
-)
+    ("(x: f32[N,20,4,3], w: f32[8,240]) -> x |> relu |> flatten |> fc(w=w)", 3),
+    ("(x: f32[N,4,6,5], w: f32[5,6]) -> slice(relu(x), 3, 1, 4) |> transpose((0,1,3,2))"
+     " |> fc(w=w, axis=3)", 2),
+)  # fmt: skip
 OPEN = {"H": 5, "W": 7}  # sizes known at run time only, beside the batch
 # How far a result may be from the float64 one, as a share of the largest: three tf32 products and
 # float32 sums of at most 432 terms; one rounding to bf16 (2⁻⁹) of operands and of each value kept.
