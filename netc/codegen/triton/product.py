@@ -57,9 +57,9 @@ class Product:
     x: Operand
     axes: tuple[Axis, ...]  # of the rows, in the order of the result's axes
     inner: tuple[Inner, ...]
-    channels: int  # of x, per group
+    channels: Dim  # of x, per group
     spread: Dim  # of x from channel to channel, in elements
-    columns: int  # per group
+    columns: Dim  # per group
     groups: int
     weights: BufferArg | WeightArg
     element: str  # of the weights

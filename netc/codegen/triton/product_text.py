@@ -15,7 +15,7 @@ from netc.codegen.triton.lowering import Launch, Lowering
 from netc.codegen.triton.product import Axis, Inner, Product
 from netc.codegen.triton.source import Source
 from netc.codegen.triton.tiles import SPLIT_PROGRAMS, SPLIT_TILE, Work, best
-from netc.ir.dims import Dim, evaluate, product, symbols
+from netc.ir.dims import BATCH, Dim, evaluate, product, symbols
 from netc.ir.graph import Value
 from netc.ir.plan import BufferArg
 
@@ -58,12 +58,12 @@ class _Writer:
         run, runs = self.p.channels, self.p.count
         if self.p.flat:
             run, runs = self.p.flat * self.p.count, 1
-        batches = self.ctx.batches if symbols(self.p.rows) else (1,)
+        named = symbols(self.p.rows) | symbols(self.p.columns) | symbols(run)
         works = []
-        for batch in batches:
-            sizes = {s: batch if s == "N" else NOMINAL for s in symbols(self.p.rows)}
-            rows = max(1, evaluate(self.p.rows, sizes))
-            works.append(Work(rows, self.p.columns, run, runs, self.p.groups, item))
+        for batch in self.ctx.batches if named else (1,):
+            sizes = {s: batch if s == BATCH else NOMINAL for s in named}
+            rows, columns = (max(1, evaluate(d, sizes)) for d in (self.p.rows, self.p.columns))
+            works.append(Work(rows, columns, evaluate(run, sizes), runs, self.p.groups, item))
         return works
 
     def size(self, value: Dim, role: str) -> str:

@@ -56,8 +56,16 @@ NETS = (
     ("(x: f32[N,20,4,3], w: f32[8,240]) -> x |> relu |> flatten |> fc(w=w)", 3),
     ("(x: f32[N,4,6,5], w: f32[5,6]) -> slice(relu(x), 3, 1, 4) |> transpose((0,1,3,2))"
      " |> fc(w=w, axis=3)", 2),
+    ("(x: f32[N,8], w: f32[M,8], b: f32[M]) -> fc(x, w=w, b=b) |> relu", 3),
+    ("(x: f32[N,C], w: f32[N,C]) -> fc(x, w=w, bias=false)", 3),
+    ("(x: f32[N,C,H,W], w: f32[M,W]) -> x |> relu |> fc(w=w, bias=false, axis=3)", 2),
+    ("(x: f32[N,3,9,7], w: f32[N,3,1,1]) -> conv(x, w=w, bias=false) |> relu", 3),
+    ("(x: f32[N,C,H,W], w: f32[M,C,3,3], b: f32[M]) -> conv(x, w=relu(w), b=b, pad=1)", 2),
+    ("(x: f32[N,8,9,7], w: f32[C,4,3,3]) -> conv(x, w=w, groups=2, bias=false)", 2),
+    ("(x: f32[N,C,5,5], w: f32[C,M,2,2]) -> conv_transpose(x, w=w, stride=2, bias=false)", 2),
+    ("(x: f32[N,8,5,5], w: f32[8,M,2,2]) -> conv_transpose(x, w=w, groups=2, bias=false)", 2),
 )  # fmt: skip
-OPEN = {"H": 5, "W": 7}  # sizes known at run time only, beside the batch
+OPEN = {"H": 5, "W": 7, "M": 6, "C": 20}  # sizes known at run time only, beside the batch
 # How far a result may be from the float64 one, as a share of the largest: three tf32 products and
 # float32 sums of at most 432 terms; one rounding to bf16 (2⁻⁹) of operands and of each value kept.
 DEEPEST = 256  # channels

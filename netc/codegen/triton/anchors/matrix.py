@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 
@@ -15,12 +17,15 @@ from netc.codegen.triton.packing import Layout, packed_array, packed_count, roun
 from netc.codegen.triton.product import Axis, Inner, Product
 from netc.codegen.triton.product_text import lower_product
 from netc.errors import UnsupportedError
-from netc.ir.dims import MAX_DIM, Dim, evaluate, product, symbols
+from netc.ir.dims import MAX_DIM, Dim, evaluate, symbols
 from netc.ir.graph import Value
 from netc.ir.ops.convolution import Conv, ConvTranspose, Fc, Windowed
 from netc.ir.ops.sources import Input, Param
-from netc.ir.ops.windows import axis_of
+from netc.ir.ops.windows import axis_of, known
 from netc.ir.plan import BufferArg, WeightArg
+
+# Their address, their strides from column, tap and channel, and how they are stored.
+Weights: TypeAlias = tuple[BufferArg | WeightArg, tuple[Dim, Dim, Dim], str]
 
 
 @rule(Conv, ConvTranspose)
@@ -35,23 +40,18 @@ def convolution(ctx: Lowering, k: Kernel) -> Launch:
         raise _unfit(k, "reads what is not in memory")
     if is_thin(op, x, w):
         return depthwise(ctx, k, op, x, w)
-    ones = dict.fromkeys(main.type.symbols, 1)
-    channels = main.type.sizes(ones)[1] // op.groups
-    columns = k.anchor.out.type.sizes(ones)[1] // op.groups
-    taps = w.type.sizes({})[2:]
-    transposed, packed = isinstance(op, ConvTranspose), w.buffer == WEIGHTS
-    patches = transposed and packed and _side_by_side(op, taps)
-    lanes = x.type.sizes(ones)[1] // op.groups  # at least as many as channels
-    flat = lanes if channels < FEW and max(taps, default=1) > 1 and not transposed and packed else 0
-    layout = Layout(op.groups, columns, taps, channels, flat, transposed, patches=patches)
-    weights, strides, element = _weights(ctx, k, wv, w, layout)
+    channels, columns = (v.type.shape[1] // op.groups for v in (main, k.anchor.out))
+    lanes = x.type.shape[1] // op.groups  # at least as many as channels
+    layout = _layout(op, w, lanes) if w.buffer == WEIGHTS else None
+    weights, strides, element = _packed(ctx, k, w, layout) if layout else _computed(k, op, w)
+    taps, patches = known(w.type.shape[2:], "taps"), layout is not None and layout.patches
     made = Product(
         x=x,
         axes=_plain_axes(x) if patches else _window_axes(x, k.anchor.out.type.shape, op, taps),
         inner=(),
         channels=channels,
-        spread=x.strides[1] if lanes * op.groups > 1 else 1,
-        columns=columns * (layout.count if patches else 1),
+        spread=1 if lanes * op.groups == 1 else x.strides[1],
+        columns=columns * (math.prod(taps) if patches else 1),
         groups=op.groups,
         weights=weights,
         element=element,
@@ -59,7 +59,7 @@ def convolution(ctx: Lowering, k: Kernel) -> Launch:
         tap=strides[1],
         lane=strides[2],
         channel_axis=1,
-        flat=flat,
+        flat=layout.flat if layout else 0,
         bias=bias[0] if bias else None,
         given=k.anchor.out,
         fed=xv if main is not xv else None,
@@ -67,6 +67,16 @@ def convolution(ctx: Lowering, k: Kernel) -> Launch:
         patches=taps if patches else (),
     )
     return lower_product(ctx, k, made)
+
+
+def _layout(op: Windowed, w: Operand, lanes: Dim) -> Layout:
+    """How constant weights of a convolution are packed, where x has so many channels a group."""
+    first, second, *taps = w.type.sizes({})
+    transposed = isinstance(op, ConvTranspose)
+    columns, channels = (second, first // op.groups) if transposed else (first // op.groups, second)
+    few = channels < FEW and max(taps, default=1) > 1 and not transposed
+    flat, patches = int(lanes) if few else 0, transposed and _side_by_side(op, taps)
+    return Layout(op.groups, columns, tuple(taps), channels, flat, transposed, patches=patches)
 
 
 def _side_by_side(op: Windowed, taps: Sequence[int]) -> bool:
@@ -103,38 +113,35 @@ def _main(k: Kernel, x: Value) -> Value:
     return next((v for v in read if v.type.shape == x.type.shape), x)
 
 
-def _weights(
-    ctx: Lowering, k: Kernel, value: Value, w: Operand, layout: Layout
-) -> tuple[BufferArg | WeightArg, tuple[Dim, Dim, Dim], str]:
-    """The address of the weights, their strides from column, tap and channel, and how stored."""
+def _packed(ctx: Lowering, k: Kernel, w: Operand, layout: Layout) -> Weights:
+    """A parameter, packed."""
     assert k.anchor is not None
-    if w.buffer == WEIGHTS and w.array is not None:
-        element = ctx.precision_of(k.anchor).element
-        count = packed_count(layout.words, w.array.shape)
-        check_reach(k.node, "the packed form of its weights", count)
-        if element:
-            packed = packed_array(np.asarray(w.array, np.float32), layout)
-            return ctx.weight(rounded(packed, element)), layout.strides, element
-        return ctx.store.packed(w.array, layout.words), layout.strides, element
-    if layout.transposed and layout.groups > 1:
-        raise UnsupportedError(
-            f"%{k.anchor.name}: weights in groups that a net computes", k.node.loc
-        )
+    assert w.array is not None
+    element = ctx.precision_of(k.anchor).element
+    check_reach(k.node, "the packed form of its weights", packed_count(layout.words, w.array.shape))
+    if element:
+        packed = packed_array(np.asarray(w.array, np.float32), layout)
+        return ctx.weight(rounded(packed, element)), layout.strides, element
+    return ctx.store.packed(w.array, layout.words), layout.strides, element
+
+
+def _computed(k: Kernel, op: Windowed | Fc, w: Operand) -> Weights:
+    """What a run computes, read as it lies."""
     pointer = w.pointer()
     assert isinstance(pointer, BufferArg)
-    taps = w.type.sizes({})[2:]
+    taps = w.type.shape[2:]
     order = [axis for axis, size in enumerate(taps) if size != 1]
     runs = _runs(taps, w.strides[2:], order)
     if len(runs) > 1:
         raise _unfit(k, "reads weights whose windows have gaps")
     tap = runs[0][1] if runs else 1
-    column, lane = w.strides[1::-1] if layout.transposed else w.strides[:2]
+    column, lane = w.strides[1::-1] if isinstance(op, ConvTranspose) else w.strides[:2]
     return pointer, (column, tap, lane), w.element
 
 
 @rule(Fc)
 def inner_product(ctx: Lowering, k: Kernel) -> Launch:
-    """Rows of x times the weights; the weights take the order in which x lies."""
+    """Rows of x times the weights; constant weights take the order in which x lies."""
     assert k.anchor is not None
     op, (xv, wv, *bias) = k.anchor.op, k.anchor.inputs
     assert isinstance(op, Fc)
@@ -145,19 +152,18 @@ def inner_product(ctx: Lowering, k: Kernel) -> Launch:
     rows = tuple(
         Axis(size, step) for size, step in zip(x.type.shape[:axis], x.strides[:axis], strict=True)
     )
-    sizes = tuple(int(d) for d in _numbers(x.type.shape[axis:], k))
+    sizes = x.type.shape[axis:]
     order = _memory_order(sizes, x.strides[axis:])
-    groups = _runs(sizes, x.strides[axis:], order)
-    *outer, (channels, spread) = groups or [(1, 1)]
-    inner = tuple(Inner(size, step) for size, step in outer)
-    taps = tuple(size for size, _ in outer)
-    columns = int(w.type.sizes({})[0])
-    layout = Layout(1, columns, taps, channels, 0, False, sizes, tuple(order))
-    if w.buffer != WEIGHTS and (len(groups) > 1 or list(order) != sorted(order)):
-        raise UnsupportedError(
-            f"%{k.anchor.name}: x and computed weights differ in order", k.node.loc
-        )
-    weights, strides, element = _weights(ctx, k, wv, w, layout)
+    *outer, (channels, spread) = _runs(sizes, x.strides[axis:], order) or [(1, 1)]
+    inner = tuple(Inner(int(size), step) for size, step in outer)
+    if w.buffer == WEIGHTS:
+        columns, depth = w.type.sizes({})[0], tuple(int(d) for d in sizes)
+        taps = tuple(i.taps for i in inner)
+        layout = Layout(1, columns, taps, int(channels), 0, False, depth, tuple(order))
+        weights, strides, element = _packed(ctx, k, w, layout)
+    else:
+        assert not inner, "beside computed weights x lies in their order"
+        weights, strides, element = _computed(k, op, w)
     return lower_product(
         ctx,
         k,
@@ -167,7 +173,7 @@ def inner_product(ctx: Lowering, k: Kernel) -> Launch:
             inner=inner,
             channels=channels,
             spread=spread,
-            columns=columns,
+            columns=w.type.shape[0],
             groups=1,
             weights=weights,
             element=element,
@@ -187,16 +193,7 @@ def _unfit(k: Kernel, why: str) -> UnsupportedError:
     return UnsupportedError(f"%{k.node.name} {why}, which has no GPU kernel", k.node.loc)
 
 
-def _numbers(dims: Sequence[Dim], k: Kernel) -> Sequence[int]:
-    found = [d for d in dims if isinstance(d, int)]
-    if len(found) < len(dims):
-        raise UnsupportedError(
-            f"%{k.node.name}: the depth {product(tuple(dims))} is not known", k.node.loc
-        )
-    return found
-
-
-def _memory_order(sizes: Sequence[int], strides: Sequence[Dim]) -> list[int]:
+def _memory_order(sizes: Sequence[Dim], strides: Sequence[Dim]) -> list[int]:
     """The axes as they lie in memory, the slowest first; those of 1 where they stand.
 
     A stride is a product of sizes: it is larger than another whatever its symbols are.
@@ -207,10 +204,10 @@ def _memory_order(sizes: Sequence[int], strides: Sequence[Dim]) -> list[int]:
 
 
 def _runs(
-    sizes: Sequence[int], strides: Sequence[Dim], order: Sequence[int]
-) -> list[tuple[int, Dim]]:
+    sizes: Sequence[Dim], strides: Sequence[Dim], order: Sequence[int]
+) -> list[tuple[Dim, Dim]]:
     """Sizes and strides of the axes in memory's order; neighbours that run on evenly are one."""
-    out: list[tuple[int, Dim]] = []
+    out: list[tuple[Dim, Dim]] = []
     for a in order:
         if out and out[-1][1] == strides[a] * sizes[a]:
             out[-1] = (out[-1][0] * sizes[a], strides[a])

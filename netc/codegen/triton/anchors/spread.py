@@ -18,6 +18,7 @@ from netc.codegen.triton.flat import Flat
 from netc.codegen.triton.lowering import Launch, Lowering
 from netc.codegen.triton.window import UNROLLED
 from netc.ir.ops.convolution import Windowed
+from netc.ir.ops.windows import known
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def spread(ctx: Lowering, k: Kernel, op: Windowed, x: Operand, w: Operand) -> La
     """Channels of a group one by one; constant weights of single ones lie as [tap, channel]."""
     assert k.anchor is not None
     flat = Flat(ctx, k)
-    taps = w.type.sizes({})[2:]
+    taps = known(w.type.shape[2:], "taps")
     window = zip(taps, *op.window(len(taps)), x.type.shape[2:], strict=True)
     reaches = [
         _Reach(flat, flat.src.let(f"{flat.index(a)} + {p}"), n, s, d, flat.src.size(size))
@@ -92,7 +93,7 @@ class _Sum:
     ) -> None:
         self.flat, self.reaches, self.x, self.w = flat, reaches, x, w
         self.unrolled = math.prod(r.count for r in reaches) <= UNROLLED
-        channels, self.outs, *_ = w.type.sizes({})
+        channels, self.outs = w.type.shape[:2]
         self.each = channels // groups
 
     def emit(self) -> None:
@@ -101,10 +102,11 @@ class _Sum:
         if self.each == self.outs == 1:
             self._walk(Coord(channel, "lane"), Coord("0"), [], [], [])
             return
-        group = src.let(f"({channel}) // {self.outs}")
-        own = Coord(src.let(f"({channel}) % {self.outs}"), "lane")
-        with src.block(f"for c in range({self.each}):"):
-            source = Coord(src.let(f"{self.flat.lane} * 0 + {group} * {self.each} + c"), "lane")
+        each, outs = src.size(self.each), src.size(self.outs)
+        group = src.let(f"({channel}) // {outs}")
+        own = Coord(src.let(f"({channel}) % {outs}"), "lane")
+        with src.block(f"for c in range({each}):"):
+            source = Coord(src.let(f"{self.flat.lane} * 0 + {group} * {each} + c"), "lane")
             self._walk(source, own, [], [], [])
 
     def _walk(
