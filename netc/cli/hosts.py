@@ -59,7 +59,6 @@ def worker_command(threads: int | None, **gpu: Any) -> None:
     import signal
 
     from netc import api
-    from netc.cli.probe import devices_here, measured
     from netc.runtime.remote_worker import serve
     from netc.runtime.wire import Channel
 
@@ -70,4 +69,11 @@ def worker_command(threads: int | None, **gpu: Any) -> None:
     os.dup2(2, 1)  # what a library prints is no message
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends when whoever started it does
     load = functools.partial(api.load_part, threads=threads, **gpu)
-    serve(Channel(read, write), load, lambda names: measured(devices_here(names)).show())
+    serve(Channel(read, write), load, _table)
+
+
+def _table(names: Sequence[str]) -> str:
+    """What these devices can do, as a machine table; where none is named, all that are here."""
+    from netc.cli.probe import devices_here, measured
+
+    return measured(devices_here(names)).show()

@@ -51,6 +51,9 @@ class HostsExecutable(Executable):
         count = len(self.model.parts)
         self._calls = [Call.of(step, count) for step in level.plan.steps]
         self._commands = commands_of(self._options.commands)
+        self._wanted: dict[str, dict[int, None]] = {}  # the parts of each host
+        for call in self._calls:
+            self._wanted.setdefault(call.host, {})[call.part] = None
 
     def _devices_of(self, plan: Plan) -> tuple[str, ...]:
         return devices_of(plan)
@@ -72,21 +75,18 @@ class HostsExecutable(Executable):
         if os.getpid() != self._pid:
             help = "load the net again in the new process"
             raise UsageError("this process was forked after the net was loaded", help=help)
-        wanted: dict[str, dict[int, None]] = {}
-        for call in self._calls:
-            wanted.setdefault(call.host, {})[call.part] = None
-        for part in wanted.pop("", {}):
+        for part in self._wanted.get("", {}):
             if part not in self._local:
                 self._local[part] = self._part_here(part)
-        self._check_commands(wanted)
-        new = [name for name in wanted if name not in self._hosts]
+        new = [name for name in self._wanted if name and name not in self._hosts]
+        self._check_commands(new)
         try:
             for name in new:
                 self._hosts[name] = Host(name, self._commands[name], self._limits)
             for name in new:
                 self._hosts[name].greet()
             for name in new:
-                for part in wanted[name]:
+                for part in self._wanted[name]:
                     self._send_part(name, part)
             for name in new:
                 while self._hosts[name].asked:
@@ -96,8 +96,8 @@ class HostsExecutable(Executable):
                 self._leave(name)
             raise
 
-    def _check_commands(self, wanted: Mapping[str, object]) -> None:
-        for name in wanted:
+    def _check_commands(self, names: Sequence[str]) -> None:
+        for name in names:
             if name not in self._commands:
                 how = f"{name}='ssh {name} netc worker'"
                 raise UsageError(
