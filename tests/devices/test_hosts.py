@@ -284,7 +284,7 @@ def test_inputs_are_refused_before_any_host_is_asked(exe: netc.Executable) -> No
 
 
 def test_an_error_there_is_an_error_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object) -> None:
+    def refuse(*args: object, **more: object) -> None:
         raise ResourceError("no room for it", help="buy more")
 
     exe = netc.compile(spread(), optimize=False, hosts={"a": "-", "b": "-"})
