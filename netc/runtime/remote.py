@@ -13,6 +13,7 @@ import queue
 import select
 import shlex
 import socket
+import struct
 import subprocess
 import threading
 from collections import deque
@@ -94,6 +95,9 @@ class Host:
             for end in (self._socket, theirs):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
             self._process = _started(name, command, theirs)
+        patience = struct.pack("@ll", int(limits.wait), 0)  # for either side amid a message
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            self._socket.setsockopt(socket.SOL_SOCKET, option, patience)
         self._channel = Channel(self._socket.fileno(), self._socket.fileno(), limits)
         self._threads = [
             threading.Thread(target=work, name=f"netc-{name}", daemon=True)
@@ -132,8 +136,10 @@ class Host:
         if not at_once:
             self._outbox.put((head, arrays))
             return
-        with suppress(Lost):  # then it is not heard any more either, and that says why
+        try:
             self._channel.send(head, arrays)
+        except Lost as error:
+            raise self._lost(error) from None
 
     def hear(self) -> tuple[Any, dict[str, Any], list[Array]]:
         """The next answer, and what it is for. Raises what the worker did, or ResourceError."""

@@ -60,7 +60,7 @@ class Channel:
             for first in range(0, len(pieces), _PIECES):
                 self._put(pieces[first : first + _PIECES])
         except OSError as error:
-            raise Lost(f"nothing can be sent: {error.strerror}") from None
+            raise _lost("it takes nothing", error) from None
 
     def _put(self, pieces: list[memoryview]) -> None:
         while pieces:
@@ -113,7 +113,7 @@ class Channel:
             try:
                 count = os.readv(self._read, [into[got:], self._held])
             except OSError as error:
-                raise Lost(f"nothing can be read: {error.strerror}") from None
+                raise _lost("it ended amid a message", error) from None
             if not count:
                 if may_end and not got:
                     return False
@@ -121,6 +121,12 @@ class Channel:
             self._start, self._end = 0, max(0, got + count - len(into))
             got = min(len(into), got + count)
         return True
+
+
+def _lost(what: str, error: OSError) -> Lost:
+    """What became of a connection; one that blocks has done so for as long as it may."""
+    why = "it is silent" if isinstance(error, BlockingIOError) else error.strerror
+    return Lost(f"{what}: {why}")
 
 
 def _bytes(array: Array) -> memoryview:

@@ -8,6 +8,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from netc.errors import InputError, NetcError, ResourceError
 from netc.ir.device import Device
 from netc.ir.graph import Graph
 from netc.runtime.limits import DEFAULT, Limits
+from netc.runtime.remote import Host
 from netc.runtime.remote_worker import serve
 from netc.runtime.wire import MAGIC, Channel, Lost, error_from_json, error_to_json
 
@@ -224,3 +226,19 @@ def test_what_a_worker_gives_is_checked(
             exe(data=x)
         monkeypatch.setattr(Channel, "send", real)
         assert np.array_equal(exe(data=x)["out"], want)
+
+
+def test_a_host_that_stops_amid_a_message(tmp_path: Path) -> None:
+    """Neither side waits for ever: not to read the rest, nor to send more than the other reads."""
+    limits = Limits(wait=1.0)
+    half = framed({"netc": "x", "protocol": 1, "arrays": [["f32", [9]]]}) + b"half"
+    (tmp_path / "half").write_bytes(half)
+    host = Host("a", ["sh", "-c", f"cat {tmp_path}/half; sleep 60"], limits)
+    with pytest.raises(ResourceError, match="it ended amid a message: it is silent"):
+        host.greet()
+    host.close()
+    deaf = Host("b", ["sleep", "60"], limits)
+    with pytest.raises(ResourceError, match="host b is lost: it takes nothing: it is silent"):
+        for _ in range(64):
+            deaf.ask(0, {"do": "x"}, [np.zeros(1 << 15, np.float32)])
+    deaf.close()
