@@ -20,6 +20,7 @@ import netc
 from netc.errors import InputError, NetcError, ResourceError
 from netc.ir.device import Device
 from netc.ir.graph import Graph
+from netc.runtime import remote
 from netc.runtime.limits import DEFAULT, Limits
 from netc.runtime.remote import Host
 from netc.runtime.remote_worker import serve
@@ -228,17 +229,22 @@ def test_what_a_worker_gives_is_checked(
         assert np.array_equal(exe(data=x)["out"], want)
 
 
-def test_a_host_that_stops_amid_a_message(tmp_path: Path) -> None:
+def test_a_host_that_stops_amid_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither side waits for ever: not to read the rest, nor to send more than the other reads."""
-    limits = Limits(wait=1.0)
+    monkeypatch.setattr(remote, "_ENDING", 0.1)
     half = framed({"netc": "x", "protocol": 1, "arrays": [["f32", [9]]]}) + b"half"
     (tmp_path / "half").write_bytes(half)
-    host = Host("a", ["sh", "-c", f"cat {tmp_path}/half; sleep 60"], limits)
+    host = Host("a", ["sh", "-c", f"cat {tmp_path}/half; sleep 60"], Limits(wait=1))
     with pytest.raises(ResourceError, match="it ended amid a message: it is silent"):
         host.greet()
     host.close()
-    deaf = Host("b", ["sleep", "60"], limits)
+    deaf = Host("b", ["sleep", "60"], Limits(wait=1))
     with pytest.raises(ResourceError, match="host b is lost: it takes nothing: it is silent"):
-        for _ in range(64):
-            deaf.ask(0, {"do": "x"}, [np.zeros(1 << 15, np.float32)])
+        ask_much(deaf)
     deaf.close()
+
+
+def ask_much(host: Host) -> None:
+    """More than is on its way at once."""
+    for _ in range(64):
+        host.ask(0, {"do": "x"}, [np.zeros(1 << 15, np.float32)])
