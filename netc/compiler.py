@@ -105,12 +105,20 @@ def _words(graph: Graph, options: Options) -> Words:
     """The precision of every node, where they are not all alike, to be followed by name."""
     from netc.codegen.triton.precision import most_exact
     from netc.passes.follow import Words
-    from netc.passes.layers import layer
 
     said = dict.fromkeys((n.name for n in graph.nodes), options.precision)
+    said |= _precisions(graph, options)
+    return Words(said if options.precisions else {}, most_exact)
+
+
+def _precisions(graph: Graph, options: Options) -> dict[str, str]:
+    """The precision of each node of a layer that has one of its own."""
+    from netc.passes.layers import layer
+
+    said: dict[str, str] = {}
     for name, precision in options.precisions.items():
         said |= dict.fromkeys((n.name for n in layer(graph, name, "to compute")), precision)
-    return Words(said if options.precisions else {}, most_exact)
+    return said
 
 
 def emit(graph: Graph, order: Sequence[Node], options: Options, locs: Any = None) -> Artifact:
@@ -280,7 +288,8 @@ def build_parts(graph: Graph, options: Options) -> Artifact:
     graph = replace(graph, weights=initial_weights(graph, options.seed))
     before = (Shardings(), Canonicalize(), FoldParams())  # what is fixed has no place
     graph = run_passes(graph, before, Context(check=options.check))
-    programs, plan = plan_of_parts(*cut_by_host(graph, default))
+    said = _precisions(graph, options)
+    programs, plan = plan_of_parts(*cut_by_host(graph, default), said)
     if len(programs) > MAX_PARTS:
         help = "place neighbouring layers on one host"
         raise UnsupportedError(f"the net is in {len(programs)} parts; {MAX_PARTS} fit", help=help)
@@ -293,17 +302,12 @@ def build_parts(graph: Graph, options: Options) -> Artifact:
         labels=graph.labels,
         notes={"notes": list(graph.notes), "usual": dict(graph.usual)},
         compiler=__version__,
-        parts=[build(part, _of_part(part, graph, options)) for part in programs],
+        parts=[build(part, _of_part(part, said, options)) for part in programs],
     )
 
 
-def _of_part(part: Graph, whole: Graph, options: Options) -> Options:
+def _of_part(part: Graph, said: Mapping[str, str], options: Options) -> Options:
     """The options for a part of a net: every node has its device, and its precision by name."""
-    from netc.passes.layers import layer
-
-    said: dict[str, str] = {}
-    for name, precision in options.precisions.items():
-        said |= dict.fromkeys((n.name for n in layer(whole, name, "to compute")), precision)
     here = {n.name for n in part.nodes} & set(said)
     on_gpus = any(n.device is not None and n.device.kind == "cuda" for n in part.nodes)
     targets = ("cuda",) if on_gpus else ("cpu",)

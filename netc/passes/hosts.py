@@ -14,7 +14,7 @@ import networkx as nx
 from netc.errors import GraphError, UnsupportedError
 from netc.ir.attributes import mapped, symbols_of
 from netc.ir.device import Device
-from netc.ir.dims import BATCH, Dim, Expr, parse_dim, symbols
+from netc.ir.dims import BATCH, Dim, Expr, parse_dim, substitute, symbols
 from netc.ir.graph import Builder, Graph, Node, Value
 from netc.ir.op import typed
 from netc.ir.ops.devices import AllGather, Copy
@@ -23,6 +23,7 @@ from netc.ir.ops.sources import Const, Input, Param
 from netc.ir.types import MAX_RANK, u8
 from netc.passes.rewrite import changed, rebuilt
 
+MAX_CALLS = 2048  # parts of one run
 SIZES = "sizes"  # an input without elements, whose shape says what symbols are
 
 
@@ -61,7 +62,11 @@ def cut_by_host(graph: Graph, default: Device) -> tuple[Graph, list[Part]]:
     """
     graph = _without_crossings(_all_placed(graph, default))
     graph = _at_the_ends(graph)
-    groups = _ordered(_joined(graph, _groups(graph)), graph)
+    groups = _groups(graph)
+    if len(groups) > MAX_CALLS:
+        what = f"the net changes hosts too often: it would be in {len(groups)} parts"
+        raise UnsupportedError(what, help="place neighbouring layers on one host")
+    groups = _ordered(_joined(graph, groups), graph)
     cutter = _Cutter(graph)
     parts = [cutter.part(_host(nodes[0]), nodes) for nodes in groups]
     passed = [v for v in graph.outputs.values() if v.node.device is None]
@@ -285,15 +290,24 @@ def _by_its_own_batch(graph: Graph) -> Graph:
     shares = dict.fromkeys(d for d in first if isinstance(d, Expr) and str(d) not in symbols(d))
     if not shares:
         return graph
-    names = [f"{BATCH}{i or ''}" for i in range(len(shares))]
+    names = _free_names(graph, len(shares))
     own: dict[Dim, Dim] = dict(zip(shares, map(parse_dim, names), strict=True))
     kept = {s for n in graph.inputs for d in n.types[0].shape for s in symbols(d) if d not in own}
-    if kept & set(names):
-        return graph
     try:
-        return _with_sizes(graph, lambda d: own.get(d, d), kept | set(names))
-    except GraphError:
+        made = _with_sizes(graph, lambda d: own.get(d, d), kept | set(names))
+    except GraphError:  # something else than these shares depends on the whole batch
         return graph
+    if BATCH in kept:
+        return made
+    usual = {names[0]: parse_dim(BATCH)}
+    return _with_sizes(made, lambda d: substitute(d, usual), {*kept, *names, BATCH})
+
+
+def _free_names(graph: Graph, count: int) -> list[str]:
+    """Names of sizes that a graph does not have."""
+    taken = {s for n in graph.nodes for s in symbols_of(n.op).union(*(t.symbols for t in n.types))}
+    names = (f"{BATCH}_{i}" for i in range(len(taken) + count))
+    return [name for name in names if name not in taken][:count]
 
 
 def _with_sizes(graph: Graph, change: Callable[[Dim], Dim], known: set[str]) -> Graph:

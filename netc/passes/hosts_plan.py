@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from types import MappingProxyType
 
 from netc.ir.conditions import conditions
 from netc.ir.device import Device
@@ -14,17 +15,20 @@ from netc.ir.plan import PART, Buffer, BufferArg, IntArg, Plan, Port, Space, Ste
 from netc.passes.hosts import Part
 
 
-def plan_of_parts(graph: Graph, parts: Sequence[Part]) -> tuple[list[Graph], Plan]:
+def plan_of_parts(
+    graph: Graph, parts: Sequence[Part], precisions: Mapping[str, str] = MappingProxyType({})
+) -> tuple[list[Graph], Plan]:
     """The nets that parts are, each once, and the plan that calls them.
 
     Parts that compute the same of different values, such as the micro-batches of a stage, are
     calls of one net. A step's arguments are the buffers it reads, and the symbols it is told.
+    `precisions` are those of nodes that are not computed like the rest.
     """
     numbers: dict[Hashable, int] = {}
     programs: list[Graph] = []
     plan = _PlanMaker(graph)
     for part in parts:
-        key = _key(part.graph)
+        key = _key(part.graph, precisions)
         if key not in numbers:
             numbers[key] = len(programs)
             programs.append(part.graph)
@@ -99,7 +103,7 @@ def _title(graph: Graph) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
 
 
-def _key(graph: Graph) -> Hashable:
+def _key(graph: Graph, precisions: Mapping[str, str]) -> Hashable:
     """Equal for nets that compute the same of what they are given, whatever nodes are called."""
     place = {node: i for i, node in enumerate(graph.nodes)}
 
@@ -108,7 +112,8 @@ def _key(graph: Graph) -> Hashable:
             return node.name
         written = tuple(repr(value) for _, value in attributes(node.op))
         inputs = tuple((place[v.node], v.index) for v in node.inputs)
-        return type(node.op), written, inputs, node.types, node.device
+        how = node.device, precisions.get(node.name)
+        return type(node.op), written, inputs, node.types, how
 
     gives = tuple((place[v.node], v.index) for v in graph.outputs.values())
     return (*map(said, graph.nodes), gives)

@@ -7,6 +7,7 @@ is for ssh to say, or for whatever the command is.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import queue
@@ -24,7 +25,7 @@ from typing import Any, Protocol, TypeVar
 from netc.errors import NetcError, ResourceError, UsageError, clean
 from netc.runtime.limits import Limits
 from netc.runtime.ports import Array
-from netc.runtime.wire import PROTOCOL, Channel, Lost, error_from_json
+from netc.runtime.wire import PROTOCOL, Channel, Gone, Lost, error_from_json
 
 ENVIRONMENT = "NETC_HOSTS"
 _HELP = "such as {0}='ssh {0} netc worker', by --host, hosts= or " + ENVIRONMENT
@@ -83,21 +84,19 @@ class Host:
 
     def __init__(self, name: str, command: Sequence[str], limits: Limits) -> None:
         self.name = name
-        self.asked: deque[Any] = deque()  # what each answer that is to come is for
+        self.asked: deque[tuple[int, Any]] = deque()  # numbers, and what the answers are for
+        self.has_parts = False
+        self._count = 0
+        self._failed: NetcError | None = None  # in the thread that sends
         self.is_lost = self._is_there = False
         self._last_words: deque[str] = deque(maxlen=_LAST_WORDS)
         self._outbox: queue.SimpleQueue[tuple[dict[str, Any], Sequence[Array]] | None]
         self._outbox = queue.SimpleQueue()
         self._unsent = 0
         self._lock = threading.Lock()
-        self._socket, theirs = socket.socketpair()
-        with theirs:
-            for end in (self._socket, theirs):
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
-            self._process = _started(name, command, theirs)
-        patience = struct.pack("@ll", int(limits.wait), 0)  # for either side amid a message
-        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
-            self._socket.setsockopt(socket.SOL_SOCKET, option, patience)
+        self._wait = limits.wait
+        self._socket, self._process = _started(name, command)
+        _be_patient(self._socket, self._wait)
         self._channel = Channel(self._socket.fileno(), self._socket.fileno(), limits)
         self._threads = [
             threading.Thread(target=work, name=f"netc-{name}", daemon=True)
@@ -117,19 +116,23 @@ class Host:
 
     def greet(self) -> None:
         """Wait until the worker is there. Raises ResourceError where it does not come."""
+        _be_patient(self._socket, _GREETING)
         if not heard_of([self], _GREETING):
             why = f"host {clean(self.name)}: no worker answers in {_GREETING:g} s"
             help = "see what its command does; it must not ask for a password"
             raise ResourceError(why, help=help)
         hello, _ = self._heard()
         self._is_there = True
+        _be_patient(self._socket, self._wait)
         if hello.get("protocol") != PROTOCOL:
             why = f"host {clean(self.name)} has netc {clean(hello.get('netc'))}, which is another"
             raise ResourceError(why, help="install the same netc on both")
 
     def ask(self, what: Any, head: dict[str, Any], arrays: Sequence[Array] = ()) -> None:
         """Send a message; `what` is what its answer will be for. Raises ResourceError."""
-        self.asked.append(what)
+        self._count += 1
+        self.asked.append((self._count, what))
+        head = {**head, "id": self._count}
         with self._lock:
             at_once = self._unsent == 0 and sum(a.nbytes for a in arrays) <= _SMALL
             self._unsent += not at_once
@@ -146,26 +149,36 @@ class Host:
         head, arrays = self._heard()
         error = head.get("error")
         made = None if error is None else error_from_json(error, f"on {clean(self.name)}")
-        if not self.asked:
-            raise made or self._lost(Lost("it answered what it was not asked"))
-        what = self.asked.popleft()
+        number, what = self.asked[0] if self.asked else (None, None)
+        if number is None or head.get("id") != number:
+            raise self._lost(made or Lost("it answered what it was not asked"))
+        self.asked.popleft()
         if made is not None:
             raise made
         return what, head, arrays
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it can be asked: it is there, has its parts, and owes no answer."""
+        return self.has_parts and not self.asked and not self.is_lost
+
     def close(self) -> None:
         """End the worker. What it has not answered it never will."""
-        self._outbox.put(None)
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        self.part()
         try:
-            self._process.wait(_ENDING)
+            self._process.wait(0 if self.asked or self.is_lost else _ENDING)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         for thread in self._threads:
             thread.join(_ENDING)
         self._socket.close()
+
+    def part(self) -> None:
+        """Say no more to it, which ends it sooner or later; takes no time."""
+        self._outbox.put(None)
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def forget(self) -> None:
         """Let go of it without a word: it is another process's."""
@@ -178,14 +191,15 @@ class Host:
         except NetcError as error:
             raise self._lost(error) from None
         if message is None:
-            raise self._lost(Lost("it ended"))
+            raise self._lost(Gone("it ended"))
         return message
 
     def _lost(self, why: NetcError) -> NetcError:
         """Why it will not answer any more, as a person reads it."""
         self.is_lost = True
+        why = self._failed or why
         with suppress(subprocess.TimeoutExpired):
-            code = self._process.wait(_ENDING)
+            code = self._process.wait(_ENDING if isinstance(why, Gone) else 0)
             why = Lost(f"its command ended with status {code}") if code else why
         self._threads[0].join(_ENDING)  # the last words
         said = "; ".join(self._last_words)
@@ -195,8 +209,12 @@ class Host:
     def _send(self) -> None:
         """The thread that sends what is large, and what is behind it."""
         while (message := self._outbox.get()) is not None:
-            with suppress(NetcError):  # then it is not heard any more either, and that says why
+            try:
                 self._channel.send(*message)
+            except NetcError as error:
+                self._failed = None if isinstance(error, Gone) else error
+                with suppress(OSError):  # so that the one who waits hears of it
+                    self._socket.shutdown(socket.SHUT_RDWR)
             del message  # its arrays are not needed while the next is waited for
             with self._lock:
                 self._unsent -= 1
@@ -221,17 +239,40 @@ def heard_of(those: Sequence[T], seconds: float) -> list[T]:
     return [by_number[number] for number, _ in poll.poll(seconds * 1000)]
 
 
-def _started(name: str, command: Sequence[str], theirs: socket.socket) -> subprocess.Popen[bytes]:
-    """The command, in a session of its own: an interrupt of this process is not for it."""
+def _be_patient(end: socket.socket, seconds: float) -> None:
+    """How long either side may be silent amid a message."""
+    patience = struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
+    for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+        end.setsockopt(socket.SOL_SOCKET, option, patience)
+
+
+def _started(name: str, command: Sequence[str]) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """The command, and what it hears and says.
+
+    It is in a session of its own: an interrupt of this process is not for it.
+    """
+    ours: socket.socket | None = None
     try:
-        return subprocess.Popen(
-            list(command),
-            stdin=theirs.fileno(),
-            stdout=theirs.fileno(),
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
+        ours, theirs = socket.socketpair()
+        with theirs:
+            for end in (ours, theirs):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+            return ours, _process(command, theirs)
     except (OSError, ValueError) as error:
+        if ours is not None:
+            ours.close()
         why = error.strerror if isinstance(error, OSError) else str(error)
         what = f"host {clean(name)}: cannot start {clean(command[0])}: {why}"
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            raise ResourceError(what) from None
         raise UsageError(what, help=_HELP.format(clean(name))) from None
+
+
+def _process(command: Sequence[str], theirs: socket.socket) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        list(command),
+        stdin=theirs.fileno(),
+        stdout=theirs.fileno(),
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )

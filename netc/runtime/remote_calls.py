@@ -7,15 +7,15 @@ stays there; all else goes by way of this process.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from netc.errors import ArtifactError, ResourceError, clean
+from netc.errors import ArtifactError, GraphError, ResourceError, clean
 from netc.ir.device import Device
 from netc.ir.dims import Dim
 from netc.ir.plan import PART, BufferArg, IntArg, Plan, Step
@@ -40,41 +40,67 @@ class Call:
     @staticmethod
     def of(step: Step, parts: int) -> Call:
         """The call that a step is. Raises ArtifactError where it is none."""
-        number = step.kernel.removeprefix(PART)
+        numbers = {f"{PART}{number}": number for number in range(parts)}
         reads = tuple(a.buffer for a in step.args if isinstance(a, BufferArg))
         sizes = tuple(a.value for a in step.args if isinstance(a, IntArg))
-        if not (number.isdecimal() and int(number) < parts) or reads != step.reads:
+        try:
+            host = Device.parse(step.device).host
+        except GraphError as error:
+            raise ArtifactError(error.diagnostics[0].message) from None
+        if step.kernel not in numbers or reads != step.reads:
             raise ArtifactError(f"step {clean(step.name)} calls no part of the net")
-        return Call(int(number), Device.parse(step.device).host, reads, step.writes, sizes or None)
+        return Call(numbers[step.kernel], host, reads, step.writes, sizes or None)
 
 
-class Here:
-    """This host's own part of the work: one thread, and a pipe that tells when it is done."""
+def calls_of(plan: Plan, parts: int) -> list[Call]:
+    """The calls of a plan, each of which reads what is given before. Raises ArtifactError."""
+    known = {port.buffer for port in plan.inputs}
+    calls = [Call.of(step, parts) for step in plan.steps]
+    for call in calls:
+        given = set(call.gives)
+        if not known.issuperset(call.reads) or known & given or len(given) < len(call.gives):
+            raise ArtifactError(f"a call of part {call.part} reads or gives what it cannot")
+        known |= given
+    made = known - {port.buffer for port in plan.inputs}
+    if any(p.buffer not in made or p.count is not None for p in plan.outputs):
+        raise ArtifactError("no part of the net gives one of its outputs")
+    return calls
 
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "netc-part")
-        self._told, self._tells = os.pipe()
+
+class Work:
+    """Something that is done apart, by a thread of its own, and a pipe that tells when it is."""
+
+    def __init__(self, do: Callable[[], Answer]) -> None:
+        self._made: Answer | None = None
+        self._error: BaseException | None = None
+        try:
+            self._told, self._tells = os.pipe()
+        except OSError as error:
+            raise ResourceError(f"no pipe for a part of the net: {error.strerror}") from None
+        try:
+            threading.Thread(target=self._run, args=(do,), name="netc-part", daemon=True).start()
+        except RuntimeError:  # no thread starts
+            self._run(do)
+
+    def _run(self, do: Callable[[], Answer]) -> None:
+        try:
+            self._made = do()
+        except BaseException as error:
+            self._error = error
+        os.close(self._tells)
 
     def fileno(self) -> int:
-        """What can be waited for until the work is done."""
+        """What can be waited for until it is done."""
         return self._told
 
-    def submit(self, work: Callable[[], Answer]) -> Future[Answer]:
-        """Do it apart."""
-        made = self._thread.submit(work)
-        made.add_done_callback(lambda _: os.write(self._tells, b"."))
-        return made
-
-    def result(self, future: Future[Answer]) -> Answer:
-        """What came of it, once it is done."""
+    def result(self) -> Answer:
+        """What came of it, once it is done. To be asked once."""
         os.read(self._told, 1)
-        return future.result()
-
-    def close(self) -> None:
-        """There is no more to do."""
-        self._thread.shutdown()
         os.close(self._told)
-        os.close(self._tells)
+        if self._error is not None:
+            raise self._error
+        assert self._made is not None
+        return self._made
 
 
 class Run:
@@ -85,17 +111,16 @@ class Run:
         plan: Plan,
         calls: Sequence[Call],
         hosts: Mapping[str, Host],
-        here: Here,
         compute: Callable[[int, Sequence[Array]], list[Array]],
         poisoned: bool = False,
     ) -> None:
         """`compute` does a part of this host on what it reads."""
         self._plan, self._calls, self._hosts = plan, calls, hosts
-        self._here, self._compute, self._poisoned = here, compute, poisoned
+        self._compute, self._poisoned = compute, poisoned
         self._wanted = _wanted(plan, calls)
         self._waiting = list(range(len(calls)))
         self._mine: deque[int] = deque()  # calls of this host that may begin
-        self._running: tuple[int, Future[Answer]] | None = None
+        self._running: tuple[int, Work] | None = None
         self._held: dict[str, set[int]] = {}  # by each other host that was asked, so far
         self._readers = Counter((c.host, b) for c in calls for b in set(c.reads))
         self._known: Mapping[str, int] = {}
@@ -122,13 +147,13 @@ class Run:
     def settle(self) -> None:
         """Wait for what cannot be called off: a part that runs here."""
         if self._running is not None:
-            with suppress(BaseException):
-                self._here.result(self._running[1])
+            with suppress(Exception):
+                self._running[1].result()
 
-    def _pending(self) -> list[Host | Here]:
+    def _pending(self) -> list[Host | Work]:
         """Whom there is to wait for."""
-        asked: list[Host | Here] = [host for host in self._hosts.values() if host.asked]
-        return asked if self._running is None else [*asked, self._here]
+        asked: list[Host | Work] = [host for host in self._hosts.values() if host.asked]
+        return asked if self._running is None else [*asked, self._running[1]]
 
     def _ask(self) -> None:
         """Ask for all that may begin."""
@@ -140,7 +165,7 @@ class Run:
                 self._mine.append(step)
         if self._mine and self._running is None and self._pending():
             step = self._mine.popleft()
-            self._running = step, self._here.submit(self._work(step))
+            self._running = step, Work(self._work(step))
 
     def _is_ready(self, call: Call) -> bool:
         """Whether all that a part reads is here, or where it runs."""
@@ -190,19 +215,20 @@ class Run:
         """What of a part's results comes here."""
         return [b for b in call.gives if b in self._wanted]
 
-    def _hear(self, pending: Sequence[Host | Here], patience: float) -> None:
+    def _hear(self, pending: Sequence[Host | Work], patience: float) -> None:
         """Wait for the next that is done, and take what it gave."""
         early = [host for host in pending if isinstance(host, Host) and host.has_more]
-        done: list[Host | Here] = [*early] or heard_of(pending, patience)
+        done: list[Host | Work] = [*early] or heard_of(pending, patience)
         if not done:
             raise ResourceError(f"no host has answered for {patience:g} s")
         for each in done:
             if isinstance(each, Host):
                 step, head, arrays = each.hear()
-                self._take(step, head["seconds"], arrays)
+                seconds = head.get("seconds")
+                self._take(step, seconds if isinstance(seconds, float) else 0.0, arrays)
             elif self._running is not None:
-                (step, future), self._running = self._running, None
-                self._take(step, *self._here.result(future))
+                (step, work), self._running = self._running, None
+                self._take(step, *work.result())
 
     def _take(self, step: int, seconds: float, arrays: Sequence[Array]) -> None:
         """What a part gave."""

@@ -21,7 +21,7 @@ from netc.runtime.limits import Limits
 from netc.runtime.memory import Bytes
 from netc.runtime.ports import Array, match_sizes, value_of
 from netc.runtime.remote import Host, commands_of
-from netc.runtime.remote_calls import Call, Here, Run, Spans
+from netc.runtime.remote_calls import Run, Spans, calls_of
 from netc.runtime.remote_worker import called
 from netc.runtime.session import Executable, HostOptions, Watch, ready
 from netc.runtime.trust import usable
@@ -42,14 +42,12 @@ class HostsExecutable(Executable):
         self._gpu, self._options = gpu, hosts
         self._hosts: dict[str, Host] = {}
         self._local: dict[int, Executable] = {}
-        self._here = Here()
         self._pid = os.getpid()
         super().__init__(model, level, threads, limits)
-        weakref.finalize(self, _close, self._hosts, self._here)
+        weakref.finalize(self, _close, self._hosts)
 
     def _load_code(self, level: Level, weights: Bytes) -> None:
-        count = len(self.model.parts)
-        self._calls = [Call.of(step, count) for step in level.plan.steps]
+        self._calls = calls_of(level.plan, len(self.model.parts))
         self._commands = commands_of(self._options.commands)
         self._wanted: dict[str, dict[int, None]] = {}  # the parts of each host
         for call in self._calls:
@@ -75,6 +73,7 @@ class HostsExecutable(Executable):
         if os.getpid() != self._pid:
             help = "load the net again in the new process"
             raise UsageError("this process was forked after the net was loaded", help=help)
+        self._leave_unfit()
         for part in self._wanted.get("", {}):
             if part not in self._local:
                 self._local[part] = self._part_here(part)
@@ -91,9 +90,9 @@ class HostsExecutable(Executable):
             for name in new:
                 while self._hosts[name].asked:
                     self._hosts[name].hear()
+                self._hosts[name].has_parts = True
         except BaseException:
-            for name in new:
-                self._leave(name)
+            self._leave_unfit()
             raise
 
     def _check_commands(self, names: Sequence[str]) -> None:
@@ -123,11 +122,17 @@ class HostsExecutable(Executable):
         head = {"do": "load", "part": number, "trusted": self._options.trusted}
         self._hosts[name].ask(number, head, [data])
 
-    def _leave(self, name: str) -> None:
-        """End a host's worker; the next run starts another."""
-        host = self._hosts.pop(name, None)
-        if host is not None:
+    def _leave_unfit(self) -> None:
+        """End the workers that are lost, owe answers or have not all of their parts.
+
+        What is run next starts others. Where this is interrupted, the next run goes on with it.
+        """
+        unfit = [host for host in self._hosts.values() if not host.is_idle]
+        for host in unfit:
+            host.part()
+        for host in unfit:
             host.close()
+            del self._hosts[host.name]
 
     def _run_once(self, arrays: Sequence[Array], watch: Watch | None) -> dict[str, Array]:
         return self._run_parts(arrays)[0]
@@ -143,13 +148,11 @@ class HostsExecutable(Executable):
         known = match_sizes(self.plan, arrays)
         self._reach()
         fault("run.begin")
-        about = self.plan, self._calls, self._hosts, self._here
-        run = Run(*about, self._compute, self._poisoned)
+        run = Run(self.plan, self._calls, self._hosts, self._compute, self._poisoned)
         try:
             run.finish(known, arrays, self._limits.wait)
         except BaseException:
-            for name in [name for name, host in self._hosts.items() if host.asked or host.is_lost]:
-                self._leave(name)
+            self._leave_unfit()
             run.settle()
             raise
         self._check_results(run.values, known)
@@ -170,7 +173,6 @@ class HostsExecutable(Executable):
         return called(self._local[part], arrays, self._poisoned)
 
 
-def _close(hosts: dict[str, Host], here: Here) -> None:
+def _close(hosts: dict[str, Host]) -> None:
     for host in list(hosts.values()):
         host.close()
-    here.close()

@@ -16,7 +16,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from netc.errors import NetcError, UsageError, clean
+from netc.errors import InputError, NetcError, UsageError, clean
+from netc.runtime.limits import DEFAULT
 from netc.runtime.memory import Bytes
 from netc.runtime.ports import Array
 from netc.runtime.session import Executable
@@ -48,7 +49,8 @@ def serve(channel: Channel, load: Load, probe: Probe) -> None:
         if isinstance(message, NetcError):
             channel.send({"error": error_to_json(message)})
             return
-        channel.send(*worker.answer(*message))
+        head, arrays = worker.answer(*message)
+        channel.send({**head, "id": message[0].get("id")}, arrays)
 
 
 class _Worker:
@@ -87,6 +89,8 @@ class _Worker:
         start = time.perf_counter()
         made = called(self._parts[head["part"]], given, bool(head["poisoned"]))
         seconds = time.perf_counter() - start
+        if len(made) != len(head["gives"]):
+            raise UsageError(f"a part gives {len(made)} values, not {len(head['gives'])}")
         values.update(zip(head["gives"], made, strict=True))
         sent = [values[number] for number in head["send"]]
         for number in head["drop"]:
@@ -98,9 +102,13 @@ def called(part: Executable, arrays: Sequence[Array], poisoned: bool) -> list[Ar
     """What a part gives. Raises InputError where another host has sent what does not fit it."""
     part.poison(poisoned)
     names = [port.name for port in part.plan.inputs]
+    if len(names) != len(arrays):
+        raise InputError(f"a part takes {len(names)} values, not {len(arrays)}")
     return list(part(dict(zip(names, arrays, strict=True))).values())
 
 
 def shape_only(sizes: Sequence[int]) -> Array:
     """The array without elements that tells a part what its symbols are."""
+    if not all(0 <= size <= DEFAULT.dim for size in sizes):
+        raise InputError(f"a part is told of sizes {list(sizes)}")
     return np.empty((0, *sizes), np.uint8)

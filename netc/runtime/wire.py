@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from netc.errors import ArtifactError, NetcError, ResourceError, clean
-from netc.ir.types import DType
+from netc.ir.types import MAX_RANK, DType
 from netc.runtime.limits import DEFAULT, Limits
 from netc.runtime.memory import require_memory
 from netc.runtime.ports import Array
@@ -27,6 +27,7 @@ PROTOCOL = 1
 _PREFIX = struct.Struct("<8sI")
 _HEAD_BYTES = 1 << 20
 _ARRAYS = 4096  # of one message
+_SAID = 4000  # characters of another host's error
 _PIECES = 64  # handed to the system at once
 _READ_AHEAD = 1 << 16  # bytes
 _LARGE = 1 << 20  # bytes of a value that is worth a look at the memory there is
@@ -36,6 +37,10 @@ _NAMES = {t.numpy: t.value for t in DType}
 
 class Lost(ResourceError):
     """The other end is gone, or says what is no message."""
+
+
+class Gone(Lost):
+    """The other end has closed the connection."""
 
 
 class Channel:
@@ -52,8 +57,8 @@ class Channel:
         """Say something. Raises Lost."""
         listed = [[_NAMES[a.dtype], list(a.shape)] for a in arrays]
         text = json.dumps({**head, "arrays": listed}).encode()
-        if len(text) > _HEAD_BYTES:
-            raise ResourceError(f"a message's head would have {len(text)} bytes")
+        if len(text) > _HEAD_BYTES or len(arrays) > _ARRAYS:
+            raise ResourceError(f"{len(arrays)} values are too many for one message")
         pieces = [memoryview(_PREFIX.pack(MAGIC, len(text)) + text)]
         pieces += [_bytes(array) for array in arrays if array.nbytes]
         try:
@@ -98,7 +103,7 @@ class Channel:
             require_memory(size, lambda: [("a value from another host", size)], self._limits)
         try:
             array: Array = np.empty(shape, dtype)
-        except MemoryError as error:
+        except (MemoryError, ValueError) as error:
             raise ResourceError("no memory for a value from another host") from error
         if size:
             self._fill(_bytes(array))
@@ -117,7 +122,7 @@ class Channel:
             if not count:
                 if may_end and not got:
                     return False
-                raise Lost("it ended within a message")
+                raise Gone("it ended within a message")
             self._start, self._end = 0, max(0, got + count - len(into))
             got = min(len(into), got + count)
         return True
@@ -125,8 +130,8 @@ class Channel:
 
 def _lost(what: str, error: OSError) -> Lost:
     """What became of a connection; one that blocks has done so for as long as it may."""
-    why = "it is silent" if isinstance(error, BlockingIOError) else error.strerror
-    return Lost(f"{what}: {why}")
+    silent = isinstance(error, BlockingIOError)
+    return (Lost if silent else Gone)(f"{what}: {'it is silent' if silent else error.strerror}")
 
 
 def _bytes(array: Array) -> memoryview:
@@ -152,7 +157,8 @@ def _about(entry: Any, limits: Limits) -> tuple[np.dtype[Any], tuple[int, ...]]:
     dtype = _TYPES[name]
     if not all(type(d) is int and 0 <= d <= limits.tensor_bytes for d in shape):
         raise ValueError
-    if math.prod(shape) * dtype.itemsize > limits.tensor_bytes:
+    whole = math.prod(max(d, 1) for d in shape) * dtype.itemsize
+    if len(shape) > MAX_RANK or whole > limits.tensor_bytes:
         raise ValueError
     return dtype, tuple(shape)
 
@@ -180,4 +186,9 @@ def error_from_json(value: Any, where: str) -> NetcError:
     found = getattr(errors, str(kind), None)
     fits = isinstance(found, type) and issubclass(found, NetcError)
     made: type[NetcError] = found if fits else ResourceError  # type: ignore[assignment]
-    return made(f"{where}: {message}", help=help)
+    return made(f"{where}: {_printable(message)}", help=_printable(help))
+
+
+def _printable(text: str) -> str:
+    """What another host says, as an error may show it."""
+    return "".join(clean(text[i : i + 100]) for i in range(0, min(len(text), _SAID), 100))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import netc
-from netc.errors import ArtifactError, InputError, ResourceError, UsageError
+from netc.errors import InputError, ResourceError, UsageError
 from netc.ir.device import Device
 from netc.ir.graph import Graph
 from netc.ir.interpret import initial_weights
@@ -38,6 +40,7 @@ from .workers import PROCESS, in_threads
 X = np.random.default_rng(0).normal(size=(4, 3, 20, 20)).astype(np.float32)
 REAL = {"a": PROCESS, "b": PROCESS}
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+ENDS_APART, STAGES = {"x": "cpu:0@a", "y": "cpu:0"}, {"x": "cpu:0@a", "y": "cpu:0@b"}
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -109,8 +112,8 @@ def check_random(g: Graph, seed: int) -> None:
     [
         {"replicate": ["cpu:0@a", "cpu:0@b"]},
         {"replicate": ["cpu:0", "cpu:1@a", "cpu:0@b"]},
-        {"pipeline": ["cpu:0@a", "cpu:0"], "micro_batches": 4},
-        {"pipeline": ["cpu:0@a", "cpu:0@b"], "micro_batches": 2},
+        {"pipeline": ["cpu:0@a", "cpu:0"], "micro_batches": 4, "place": ENDS_APART},
+        {"pipeline": ["cpu:0@a", "cpu:0@b"], "micro_batches": 2, "place": STAGES},
         {"split": {"conv": ["cpu:0@a", "cpu:0@b"], "fc": ["cpu:0", "cpu:0@b"]}},
     ],
 )
@@ -350,14 +353,48 @@ def test_commands(monkeypatch: pytest.MonkeyPatch) -> None:
         commands_of(None)
 
 
-def test_a_damaged_part(tmp_path: Path, exe: netc.Executable) -> None:
-    path = tmp_path / "m.bin"
-    exe.save(path)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(ArtifactError, match="damaged: part"):
-        netc.load(path, hosts=REAL)
+def test_answers_of_a_run_that_was_interrupted_are_not_taken(exe: netc.Executable) -> None:
+    """As a second Ctrl-C leaves it, which comes while workers are being ended."""
+    assert np.array_equal(exe(data=X)["out"], expected())
+    assert isinstance(exe, HostsExecutable)
+    exe._hosts["a"].ask(3, {"do": "nothing"})
+    exe._hosts["b"].has_parts = False
+    before = dict(exe._hosts)
+    assert np.array_equal(exe(data=X)["out"], expected())
+    assert not set(before.values()) & set(exe._hosts.values())
+    assert all(host._process.returncode is not None for host in before.values())
+
+
+def test_nothing_is_left_open() -> None:
+    """Also where the last one to hold a net is the thread of its own part."""
+    net = netc.parse("""
+    net g(data: f32[N, 4, 6, 6]) -> out {
+      x = data |> conv(8, 3, pad=1) |> relu @ cpu:0@a
+      y = data |> conv(8, 3, pad=1) |> relu
+      out = x + y @ cpu:0
+    }""")
+    x = np.ones((2, 4, 6, 6), np.float32)
+    with in_threads():
+        netc.compile(net, hosts={"a": "-"}, threads=1)(data=x)
+        gc.collect()
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(40):
+            netc.compile(net, hosts={"a": "-"}, threads=1)(data=x)
+            with pytest.raises(UsageError, match="does not read"):
+                netc.compile(net, hosts={"a": "'"})
+        gc.collect()
+        assert len(os.listdir("/proc/self/fd")) <= before + 2
+
+
+def test_no_more_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    made = netc.compile(spread(), optimize=False, hosts=REAL)
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socketpair", refuse)
+        with pytest.raises(ResourceError, match="Too many open files"):
+            made(data=X)
 
 
 # ---- the command line ----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import netc
-from netc.errors import GraphError
+from netc.errors import GraphError, UnsupportedError
 from netc.ir.device import Device
-from netc.ir.dims import evaluate
+from netc.ir.dims import evaluate, parse_dim
 from netc.ir.graph import Builder, Graph
 from netc.ir.interpret import initial_weights, interpret
 from netc.ir.op import Array
@@ -21,6 +22,7 @@ from netc.ir.verify import verify
 from netc.passes.base import Context, run_passes
 from netc.passes.hosts import Part, cut_by_host, on_hosts
 from netc.passes.hosts_plan import plan_of_parts
+from netc.passes.partition.choose import annotate
 from netc.passes.shardings import Shardings
 from tests.strategies import feeds, graphs
 
@@ -110,11 +112,12 @@ def pipeline(micro_batches: int, batch: int | str = 8) -> Graph:
     net = f"""
     net two(data: f32[{batch}, 4, 9, 9]) -> out {{
       pipeline over cpu:0@a, cpu:0@b micro_batches={micro_batches} {{
-        x = data |> conv(8, 3, pad=1) |> relu |> conv(8, 3, pad=1) |> relu
-        out = x |> conv(8, 3, pad=1) |> relu |> global_avg_pool |> flatten |> fc(5)
+        x = data |> conv(8, 3, pad=1) |> relu |> conv(8, 3, pad=1, name="x") |> relu
+        out = x |> conv(8, 3, pad=1, name="y") |> relu |> global_avg_pool |> flatten |> fc(5)
       }}
     }}"""
-    return run_passes(netc.parse(net), (Shardings(),), Context())
+    placed = annotate(netc.parse(net), {"x": "cpu:0@a", "y": "cpu:0@b"})
+    return run_passes(placed, (Shardings(),), Context())
 
 
 def test_micro_batches_stay_apart_and_are_calls_of_one_net() -> None:
@@ -133,6 +136,56 @@ def test_micro_batches_of_a_batch_known_at_run_time_are_calls_of_one_net() -> No
         assert len(called) == 4
         assert len(set(called)) == 1
     assert [str(p.inputs[0].types[0]) for p in programs[1:3]] == ["f32[N,4,9,9]", "f32[N,8,9,9]"]
+
+
+SLICED = """
+net g(data: f32[N, 4]) -> y {
+  h = data |> relu |> slice(axis=0, stop=N//2) |> abs @ cpu:0@a
+  y = h |> slice(axis=0, stop=N//4) |> reduce_sum(axes=[0], keep=true) @ cpu:0@b
+}"""
+
+
+def ones_behind_a_share() -> Graph:
+    """A part that reads half of the batch, and has a constant of all of it."""
+    b = Builder()
+    x = b.input("data", f32["N", 4])
+    with b.on(Device("cpu", 0, "a")):
+        h = b.abs(b.slice(b.relu(x), axis=0, stop=parse_dim("N//2")))
+    with b.on(Device("cpu", 0, "b")):
+        y = b.concat(h, b.const(type=f32["N", 4], value=1.0), axis=0)
+        return b.graph("g", {"y": b.reduce_sum(y, axes=(0,), keep=True)})
+
+
+@pytest.mark.parametrize("make", [lambda: netc.parse(SLICED), ones_behind_a_share])
+def test_a_part_that_knows_more_of_the_batch_than_its_share(make: Callable[[], Graph]) -> None:
+    g = make()
+    feed = {"data": np.ones((8, 4), np.float32)}
+    whole, parts = cut_by_host(g, CPU)
+    assert any(part.sizes == ("N",) for part in parts)
+    for name, array in interpret(g, feed).items():
+        assert np.array_equal(composed(whole, parts, dict(feed))[name], array)
+
+
+def test_parts_of_other_precisions_are_others() -> None:
+    b = Builder()
+    x, y, w = b.input("x", f32[2, 8]), b.input("y", f32[2, 8]), b.param("w", f32[8, 8])
+    with b.on(Device("cpu", 0, "a")):
+        first = b.fc(x, w, name="first")
+    with b.on(Device("cpu", 0, "b")):
+        second = b.fc(y, w, name="second")
+    whole, parts = cut_by_host(b.graph("g", {"first": first, "second": second}), CPU)
+    for precisions, count in (({}, 1), ({"first": "exact"}, 2), ({"second": "exact"}, 2)):
+        assert len(plan_of_parts(whole, parts, precisions)[0]) == count
+
+
+def test_a_net_in_too_many_parts() -> None:
+    b = Builder()
+    x = b.input("x", f32[4])
+    for i in range(2100):
+        with b.on(Device("cpu", 0, "ab"[i % 2])):
+            x = b.relu(x)
+    with pytest.raises(UnsupportedError, match="it would be in 2100 parts"):
+        cut(b.graph("g", {"y": x}))
 
 
 def test_sizes_that_no_input_of_a_part_has() -> None:

@@ -116,6 +116,8 @@ def framed(head: object) -> bytes:
         framed({"arrays": [[["f32"], [1]]]}),
         framed({"arrays": [["f32", [4]]]}) + b"123",
         framed({"arrays": [["u8", [0]]] * 5000}),
+        framed({"arrays": [["u8", [1] * 70]]}),
+        framed({"arrays": [["f32", [1 << 45, 1 << 45, 1 << 45, 0]]]}),
         framed(b'{"arrays":' + b"[" * 100_000),
     ],
 )
@@ -149,6 +151,21 @@ def test_any_bytes(said: bytes, behind_magic: bool) -> None:
 )
 def test_an_error_that_does_not_read(value: object) -> None:
     assert "does not read" in str(error_from_json(value, "on a"))
+
+
+def test_what_is_too_much_for_a_message(pair: tuple[socket.socket, socket.socket]) -> None:
+    with pytest.raises(ResourceError, match="5000 values are too many"):
+        channel(pair[0]).send({}, [np.zeros(1, np.uint8)] * 5000)
+    with pytest.raises(ResourceError, match="too many"):
+        channel(pair[0]).send({"names": "x" * (1 << 20)})
+
+
+def test_an_error_is_printable() -> None:
+    made = error_from_json(
+        {"kind": "GraphError", "said": [["a\x1b[31m" + "b" * 500, "c\n"]]}, "on a"
+    )
+    assert "\x1b" not in str(made)
+    assert "b" * 500 in str(made)
 
 
 def test_errors_keep_their_kind() -> None:
@@ -232,6 +249,7 @@ def test_what_a_worker_gives_is_checked(
 def test_a_host_that_stops_amid_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither side waits for ever: not to read the rest, nor to send more than the other reads."""
     monkeypatch.setattr(remote, "_ENDING", 0.1)
+    monkeypatch.setattr(remote, "_GREETING", 1.0)
     half = framed({"netc": "x", "protocol": 1, "arrays": [["f32", [9]]]}) + b"half"
     (tmp_path / "half").write_bytes(half)
     host = Host("a", ["sh", "-c", f"cat {tmp_path}/half; sleep 60"], Limits(wait=1))
@@ -242,6 +260,27 @@ def test_a_host_that_stops_amid_a_message(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(ResourceError, match="host b is lost: it takes nothing: it is silent"):
         ask_much(deaf)
     deaf.close()
+
+
+@pytest.mark.parametrize("spoil", [{"id": 7}, {"id": None}, {"id": "1"}])
+def test_an_answer_to_something_else(
+    spoil: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that comes late, or twice, is not taken for another."""
+    real = Channel.send
+
+    def send(self: Channel, head: dict[str, Any], arrays: Sequence[Any] = ()) -> None:
+        real(self, {**head, **spoil} if "seconds" in head else head, arrays)
+
+    x = np.ones((2, 3, 20, 20), np.float32)
+    exe = netc.compile(two_hosts(), optimize=False, hosts={"a": "-"})
+    with in_threads():
+        want = exe(data=x)["out"]
+        with monkeypatch.context() as patch:
+            patch.setattr(Channel, "send", send)
+            with pytest.raises(ResourceError, match="it answered what it was not asked"):
+                exe(data=x)
+        assert np.array_equal(exe(data=x)["out"], want)
 
 
 def ask_much(host: Host) -> None:

@@ -25,7 +25,7 @@ PROCESS = [sys.executable, "-m", "netc", "worker", "--threads", "1"]
 class ThreadWorker:
     """What `subprocess.Popen` is to `Host`, but for a thread that serves."""
 
-    def __init__(self, name: str, command: Sequence[str], theirs: socket.socket) -> None:
+    def __init__(self, command: Sequence[str], theirs: socket.socket) -> None:
         self._end = theirs.dup()
         read, write = os.pipe()
         os.close(write)
@@ -53,5 +53,5 @@ class ThreadWorker:
 def in_threads() -> Iterator[Any]:
     """Every host is a thread."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(remote, "_started", ThreadWorker)
+        patch.setattr(remote, "_process", ThreadWorker)
         yield patch
