@@ -114,6 +114,11 @@ class Host:
         """Whether some of the next answer is here already."""
         return self._channel.has_more
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it can be asked: it is there, has its parts, and owes no answer."""
+        return self.has_parts and not self.asked and not self.is_lost
+
     def greet(self) -> None:
         """Wait until the worker is there. Raises ResourceError where it does not come."""
         _be_patient(self._socket, _GREETING)
@@ -157,14 +162,9 @@ class Host:
             raise made
         return what, head, arrays
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether it can be asked: it is there, has its parts, and owes no answer."""
-        return self.has_parts and not self.asked and not self.is_lost
-
     def close(self) -> None:
         """End the worker. What it has not answered it never will."""
-        self.part()
+        self.hang_up()
         try:
             self._process.wait(0 if self.asked or self.is_lost else _ENDING)
         except subprocess.TimeoutExpired:
@@ -174,7 +174,7 @@ class Host:
             thread.join(_ENDING)
         self._socket.close()
 
-    def part(self) -> None:
+    def hang_up(self) -> None:
         """Say no more to it, which ends it sooner or later; takes no time."""
         self._outbox.put(None)
         with suppress(OSError):
@@ -201,7 +201,8 @@ class Host:
         with suppress(subprocess.TimeoutExpired):
             code = self._process.wait(_ENDING if isinstance(why, Gone) else 0)
             why = Lost(f"its command ended with status {code}") if code else why
-        self._threads[0].join(_ENDING)  # the last words
+        if self._process.poll() is not None:
+            self._threads[0].join(_ENDING)  # the last words
         said = "; ".join(self._last_words)
         message = f"host {clean(self.name)} is lost: {why.diagnostics[0].message}"
         return ResourceError(message, help=f"its command said: {said}" if said else "")

@@ -24,7 +24,7 @@ from netc.runtime.remote import Host, commands_of
 from netc.runtime.remote_calls import Run, Spans, calls_of
 from netc.runtime.remote_worker import called
 from netc.runtime.session import Executable, HostOptions, Watch, ready
-from netc.runtime.trust import usable
+from netc.runtime.trust import level_of, usable
 
 
 class HostsExecutable(Executable):
@@ -108,8 +108,7 @@ class HostsExecutable(Executable):
         """A part that this process runs."""
         part = self.model.parts[number]
         if isinstance(part, Artifact):
-            (level,) = part.levels[:1]
-            return ready(part, level, self.threads, self._limits, self._gpu)
+            return ready(part, level_of(part), self.threads, self._limits, self._gpu)
         model, level = usable(part, self._options.trusted, None, self._options.recompile)
         return ready(model, level, self.threads, self._limits, self._gpu)
 
@@ -129,7 +128,7 @@ class HostsExecutable(Executable):
         """
         unfit = [host for host in self._hosts.values() if not host.is_idle]
         for host in unfit:
-            host.part()
+            host.hang_up()
         for host in unfit:
             host.close()
             del self._hosts[host.name]

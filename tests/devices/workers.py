@@ -39,6 +39,10 @@ class ThreadWorker:
             load = functools.partial(api.load_part, threads=1, gpu="interpret", on_gpu_loss="error")
             serve(channel, load, lambda names: Machine.typical(names or ["cpu:0"]).show())
 
+    def poll(self) -> int | None:
+        """Nothing while it serves."""
+        return None if self._thread.is_alive() else 0
+
     def wait(self, seconds: float | None = None) -> int:
         """Until it has served."""
         self._thread.join(seconds)
