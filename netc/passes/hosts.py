@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-
-import networkx as nx
+from graphlib import TopologicalSorter
+from heapq import heappop, heappush
 
 from netc.errors import GraphError, UnsupportedError
 from netc.ir.attributes import mapped, symbols_of
@@ -62,11 +62,12 @@ def cut_by_host(graph: Graph, default: Device) -> tuple[Graph, list[Part]]:
     """
     graph = _without_crossings(_all_placed(graph, default))
     graph = _at_the_ends(graph)
+    place = {node: i for i, node in enumerate(graph.nodes)}
     groups = _groups(graph)
     if len(groups) > MAX_CALLS:
         what = f"the net changes hosts too often: it would be in {len(groups)} parts"
         raise UnsupportedError(what, help="place neighbouring layers on one host")
-    groups = _ordered(_joined(graph, groups), graph)
+    groups = _ordered(_joined(groups, place), place)
     cutter = _Cutter(graph)
     parts = [cutter.part(_host(nodes[0]), nodes) for nodes in groups]
     passed = [v for v in graph.outputs.values() if v.node.device is None]
@@ -170,46 +171,49 @@ def _crossing(nodes: Iterable[Node]) -> dict[Value, None]:
             if v.node.device is not None and _host(v.node) != _host(n)}  # fmt: skip
 
 
-def _joined(graph: Graph, groups: Sequence[list[Node]]) -> list[list[Node]]:
+def _joined(groups: Sequence[list[Node]], place: Mapping[Node, int]) -> list[list[Node]]:
     """Groups of one host that hear from the same others and tell the same, as one."""
-    home = {node: i for i, nodes in enumerate(groups) for node in nodes}
-    hears: list[set[int]] = [set() for _ in groups]
+    hears = _makers(groups)
     tells: list[set[int]] = [set() for _ in groups]
-    for node in home:
-        for maker in _feeding(node):
-            if home[maker] != home[node]:
-                hears[home[node]].add(home[maker])
-                tells[home[maker]].add(home[node])
-    levels = _levels(groups, hears)
+    for i, makers in enumerate(hears):
+        for maker in makers:
+            tells[maker].add(i)
+    levels = _levels(hears)
     joined: dict[object, list[Node]] = {}
     for i, nodes in enumerate(groups):
         key = _host(nodes[0]), levels[i], frozenset(hears[i]), frozenset(tells[i])
         joined.setdefault(key, []).extend(nodes)
-    place = {node: i for i, node in enumerate(graph.nodes)}
     return [sorted(nodes, key=lambda n: place[n]) for nodes in joined.values()]
 
 
-def _levels(groups: Sequence[list[Node]], hears: Sequence[set[int]]) -> list[int]:
+def _makers(groups: Sequence[list[Node]]) -> list[set[int]]:
+    """Of each group, the others that make what it reads."""
+    home = {node: i for i, nodes in enumerate(groups) for node in nodes}
+    read = (({home[m] for n in nodes for m in _feeding(n)}, i) for i, nodes in enumerate(groups))
+    return [makers - {i} for makers, i in read]
+
+
+def _levels(hears: Sequence[set[int]]) -> list[int]:
     """How many groups are before each, on the longest way; none of one level reads another."""
-    order: nx.DiGraph[int] = nx.DiGraph()
-    order.add_nodes_from(range(len(groups)))
-    order.add_edges_from((maker, i) for i, makers in enumerate(hears) for maker in makers)
-    levels = [0] * len(groups)
-    for i in nx.topological_sort(order):
+    levels = [0] * len(hears)
+    for i in TopologicalSorter(dict(enumerate(hears))).static_order():
         levels[i] = max((levels[maker] + 1 for maker in hears[i]), default=0)
     return levels
 
 
-def _ordered(groups: Sequence[list[Node]], graph: Graph) -> list[list[Node]]:
+def _ordered(groups: Sequence[list[Node]], place: Mapping[Node, int]) -> list[list[Node]]:
     """Makers first, and else as the net's nodes stand."""
-    home = {node: i for i, nodes in enumerate(groups) for node in nodes}
-    place = {node: i for i, node in enumerate(graph.nodes)}
-    order: nx.DiGraph[int] = nx.DiGraph()
-    order.add_nodes_from(range(len(groups)))
-    pairs = ((home[m], home[n]) for n in home for m in _feeding(n))
-    order.add_edges_from((a, b) for a, b in pairs if a != b)
-    sort = nx.lexicographical_topological_sort(order, key=lambda i: place[groups[i][-1]])
-    return [groups[i] for i in sort]
+    sorter = TopologicalSorter(dict(enumerate(_makers(groups))))
+    sorter.prepare()
+    ready: list[tuple[int, int]] = []
+    out: list[list[Node]] = []
+    while sorter.is_active():
+        for i in sorter.get_ready():
+            heappush(ready, (place[groups[i][-1]], i))
+        _, i = heappop(ready)
+        sorter.done(i)
+        out.append(groups[i])
+    return out
 
 
 class _Cutter:

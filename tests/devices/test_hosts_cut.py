@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -215,3 +217,13 @@ def test_a_device_that_is_not_there() -> None:
     g = on_devices(netc.parse(BRANCHES), lambda i, _: Device("cpu", 0, "a"))
     with pytest.raises(GraphError, match="is on cpu:0@a, which is not there"):
         netc.compile(g, devices=["cpu:0", "cpu:0@b"])
+
+
+def test_a_net_on_one_host_is_compiled_without_what_it_does_not_need() -> None:
+    code = (
+        "import sys, netc; "
+        "netc.compile(netc.parse('net n(x: f32[N, 4]) -> y { y = relu(x) }')); "
+        "assert 'networkx' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
