@@ -87,18 +87,24 @@ def lower(graph: Graph, options: Options = Options()) -> Lowered:
     from netc.passes.base import Context, run_passes
     from netc.passes.order import schedule
     from netc.passes.pipelines import INFERENCE, MINIMAL, for_back_end
-    from netc.passes.place import default_device
 
-    check_net(graph)
-    _check_size(graph)
-    default = default_device(graph, options.devices, "cuda" if "cuda" in options.targets else "")
-    graph = replace(graph, weights=initial_weights(graph, options.seed))
+    graph, default = _checked(graph, options)
     words = _words(graph, options)
     context = Context(check=options.check, seed=options.seed, hooks=(words,))
     passes = INFERENCE if options.optimize else MINIMAL
     graph = run_passes(graph, for_back_end(passes, why_not, row_major(default), default), context)
     other = {k: p for k, p in words.of_kernels(graph).items() if p != options.precision}
     return Lowered(graph, schedule(graph), context, other)
+
+
+def _checked(graph: Graph, options: Options) -> tuple[Graph, Device]:
+    """A net that can be compiled, with all its weights, and where nodes run that say nothing."""
+    from netc.passes.place import default_device
+
+    check_net(graph)
+    _check_size(graph)
+    default = default_device(graph, options.devices, "cuda" if "cuda" in options.targets else "")
+    return replace(graph, weights=initial_weights(graph, options.seed)), default
 
 
 def _words(graph: Graph, options: Options) -> Words:
@@ -279,13 +285,9 @@ def build_parts(graph: Graph, options: Options) -> Artifact:
     from netc.passes.fold_params import FoldParams
     from netc.passes.hosts import cut_by_host
     from netc.passes.hosts_plan import plan_of_parts
-    from netc.passes.place import default_device
     from netc.passes.shardings import Shardings
 
-    check_net(graph)
-    _check_size(graph)
-    default = default_device(graph, options.devices, "cuda" if "cuda" in options.targets else "")
-    graph = replace(graph, weights=initial_weights(graph, options.seed))
+    graph, default = _checked(graph, options)
     before = (Shardings(), Canonicalize(), FoldParams())  # what is fixed has no place
     graph = run_passes(graph, before, Context(check=options.check))
     said = _precisions(graph, options)

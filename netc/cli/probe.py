@@ -93,22 +93,22 @@ def _processors(devices: Sequence[Device]) -> Machine:
     return Machine("this machine", dict.fromkeys(devices, spec), between=link, call=call)
 
 
-def _best(exe: Executable, *shape: int) -> float:
+def best(exe: Executable, *shape: int) -> float:
     """Seconds of the fastest run."""
-    x, best = np.ones(shape, np.float32), float("inf")
+    x, least = np.ones(shape, np.float32), float("inf")
     end = time.perf_counter() + _SECONDS
-    while time.perf_counter() < end or best == float("inf"):
+    while time.perf_counter() < end or least == float("inf"):
         start = time.perf_counter()
         exe(x=x)
-        best = min(best, time.perf_counter() - start)
-    return best
+        least = min(least, time.perf_counter() - start)
+    return least
 
 
 def _flops(threads: int) -> float:
     """Of a convolution, all of whose operations are done."""
     shape, operations = images(1)
     exe = compiled(convolution, shape, threads=threads, precision="exact")
-    return operations / _best(exe, *shape)
+    return operations / best(exe, *shape)
 
 
 def _bandwidth(threads: int, floats: int) -> float:
@@ -118,13 +118,13 @@ def _bandwidth(threads: int, floats: int) -> float:
         return b.reduce_max(x, axes=(1,))
 
     shape = (64, floats // 64)
-    return 4.0 * floats / _best(compiled(most, shape, optimize=False, threads=threads), *shape)
+    return 4.0 * floats / best(compiled(most, shape, optimize=False, threads=threads), *shape)
 
 
 def _launch(threads: int) -> tuple[float, float]:
     """Of a step that has nothing to do, by the difference of two chains; and of a run's rest."""
     long, short = (
-        _best(compiled(chain(n), (8,), optimize=False, threads=threads), 8)
+        best(compiled(chain(n), (8,), optimize=False, threads=threads), 8)
         for n in (11 * _CHAIN, _CHAIN)
     )
     step = max(1e-9, (long - short) / (10 * _CHAIN))
@@ -133,7 +133,7 @@ def _launch(threads: int) -> tuple[float, float]:
 
 def _link(threads: int, spec: DeviceSpec) -> Link:
     """Between two devices: a small value to and fro, and a large one."""
-    small = _best(_hops(_CHAIN, 8, threads), 8) / _CHAIN
+    small = best(_hops(_CHAIN, 8, threads), 8) / _CHAIN
     latency = max(1e-9, small - 2 * spec.launch)
     return Link(4.0 * _SENT / _copying(_hops(3, _SENT, threads)), latency)
 

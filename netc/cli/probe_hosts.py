@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
-import netc
+from netc.cli.probe import best
+from netc.cli.probe_nets import compiled
 from netc.errors import ResourceError, clean
 from netc.ir.device import Device
-from netc.ir.graph import Builder, Graph
+from netc.ir.graph import Builder, Value
 from netc.ir.machine import Link, Machine
-from netc.ir.types import f32
 from netc.runtime.limits import DEFAULT
 from netc.runtime.remote import Host, command_of
 
-_SECONDS = 0.3  # for each measurement
 _TRIPS = 4  # there and back, of a small value
 _FLOATS = 1 << 22  # of a large one
 
@@ -68,8 +64,8 @@ def _measured(name: str, command: str, devices: Sequence[str]) -> Machine:
 
 def _way(host: str, command: str) -> Link:
     """From here to a host, or back: a small value and a large one, by nets that are on both."""
-    small = _best(_trips(host, _TRIPS, 16), host, command) / (2 * _TRIPS)
-    large = _best(_trips(host, 1, _FLOATS), host, command) / 2
+    small = _seconds(host, command, _TRIPS, 16) / (2 * _TRIPS)
+    large = _seconds(host, command, 1, _FLOATS) / 2
     return Link(4.0 * _FLOATS / max(1e-9, large - small), max(1e-9, small))
 
 
@@ -78,27 +74,15 @@ def _joined(ways: Sequence[Link]) -> Link:
     return Link(1 / sum(1 / way.bandwidth for way in ways), sum(way.latency for way in ways))
 
 
-def _trips(host: str, count: int, floats: int) -> Graph:
-    """A net whose value goes to a host and back so many times."""
-    b = Builder()
-    x = b.input("x", f32[16, floats // 16])
-    for _ in range(count):
-        with b.on(Device("cpu", 0, host)):
-            x = b.relu(x)
-        with b.on(Device("cpu")):
-            x = b.relu(x)
-    return b.graph("trips", {"y": x})
+def _seconds(host: str, command: str, count: int, floats: int) -> float:
+    """Of a net whose value goes to a host and back so many times."""
+    shape, places = (16, floats // 16), [Device("cpu", 0, host), Device("cpu")]
 
+    def trips(b: Builder, x: Value) -> Value:
+        for place in places * count:
+            with b.on(place):
+                x = b.relu(x)
+        return x
 
-def _best(graph: Graph, host: str, command: str) -> float:
-    """Seconds of the fastest run."""
-    devices = ["cpu:0", f"cpu:0@{host}"]
-    exe = netc.compile(graph, devices=devices, optimize=False, hosts={host: command})
-    x = np.ones(graph.inputs[0].types[0].sizes({}), np.float32)
-    exe(x=x)
-    best, end = float("inf"), time.perf_counter() + _SECONDS
-    while time.perf_counter() < end or best == float("inf"):
-        start = time.perf_counter()
-        exe(x=x)
-        best = min(best, time.perf_counter() - start)
-    return best
+    devices, hosts = [str(place) for place in places], {host: command}
+    return best(compiled(trips, shape, devices=devices, optimize=False, hosts=hosts), *shape)
