@@ -32,16 +32,19 @@ def host_options(command: F) -> F:
 
 def named_hosts(words: Sequence[str]) -> dict[str, str] | None:
     """Host -> command; nothing where none is given."""
+    if not words:
+        return None
+    from netc.runtime.remote import example, host_and_command
+
     found: dict[str, str] = {}
     for word in words:
-        name, equals, command = word.partition("=")
-        if not (equals and name.strip() and command.strip()):
-            help = "such as --host node1='ssh node1 netc worker'"
-            raise UsageError(f"--host {clean(word)!r} is no NAME=COMMAND", help=help)
-        if name.strip() in found:
-            raise UsageError(f"--host names {clean(name.strip())} twice")
-        found[name.strip()] = command
-    return found or None
+        said = host_and_command(word)
+        if said is None:
+            raise UsageError(f"--host {clean(word)!r} is no NAME=COMMAND", help=example())
+        if said[0] in found:
+            raise UsageError(f"--host names {clean(said[0])} twice")
+        found[said[0]] = said[1]
+    return found
 
 
 @click.command("worker")

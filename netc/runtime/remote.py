@@ -28,7 +28,6 @@ from netc.runtime.ports import Array
 from netc.runtime.wire import PROTOCOL, Channel, Gone, Lost, error_from_json
 
 ENVIRONMENT = "NETC_HOSTS"
-_HELP = "such as {0}='ssh {0} netc worker', by --host, hosts= or " + ENVIRONMENT
 _GREETING = 60.0  # seconds a worker may take to start
 _ENDING = 2.0  # seconds it may take to end
 _BUFFER = 4 << 20  # bytes on their way
@@ -43,15 +42,27 @@ def commands_of(given: Mapping[str, str | Sequence[str]] | None) -> dict[str, tu
     """
     found: dict[str, tuple[str, ...]] = {}
     for line in os.environ.get(ENVIRONMENT, "").replace(";", "\n").splitlines():
-        name, equals, command = line.partition("=")
-        if line.strip() and not equals:
-            help = _HELP.format("node1")
-            raise UsageError(f"{ENVIRONMENT}: {clean(line.strip())!r} names no command", help=help)
-        if equals:
-            found[name.strip()] = command_of(name.strip(), command)
+        said = host_and_command(line)
+        if said is not None:
+            found[said[0]] = command_of(*said)
+        elif line.strip():
+            what = f"{ENVIRONMENT}: {clean(line.strip())!r} names no command"
+            raise UsageError(what, help=example())
     if given is not None and not isinstance(given, Mapping):
-        raise UsageError("hosts go by name: give a mapping", help=_HELP.format("node1"))
+        raise UsageError("hosts go by name: give a mapping", help=example())
     return found | {name: command_of(name, said) for name, said in (given or {}).items()}
+
+
+def example(host: str = "node1") -> str:
+    """How a host's command may be said."""
+    how = f"{host}='ssh {host} netc worker'"
+    return f"--host {clean(how)}, or hosts= in Python, or {ENVIRONMENT}"
+
+
+def host_and_command(text: str) -> tuple[str, str] | None:
+    """What `node1=ssh node1 netc worker` names, if both."""
+    name, _, command = (word.strip() for word in text.partition("="))
+    return (name, command) if name and command else None
 
 
 def command_of(host: str, said: str | Sequence[str]) -> tuple[str, ...]:
@@ -61,8 +72,7 @@ def command_of(host: str, said: str | Sequence[str]) -> tuple[str, ...]:
     except (ValueError, TypeError) as error:
         raise UsageError(f"the command of host {clean(host)} does not read: {error}") from None
     if not words or not all(isinstance(w, str) and w and "\0" not in w for w in words):
-        help = _HELP.format(clean(host))
-        raise UsageError(f"host {clean(host)} has no command", help=help)
+        raise UsageError(f"host {clean(host)} has no command", help=example(host))
     return words
 
 
@@ -266,7 +276,7 @@ def _started(name: str, command: Sequence[str]) -> tuple[socket.socket, subproce
         what = f"host {clean(name)}: cannot start {clean(command[0])}: {why}"
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             raise ResourceError(what) from None
-        raise UsageError(what, help=_HELP.format(clean(name))) from None
+        raise UsageError(what, help=example(name)) from None
 
 
 def _process(command: Sequence[str], theirs: socket.socket) -> subprocess.Popen[bytes]:

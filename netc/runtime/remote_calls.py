@@ -52,19 +52,35 @@ class Call:
         return Call(numbers[step.kernel], host, reads, step.writes, sizes or None)
 
 
-def calls_of(plan: Plan, parts: int) -> list[Call]:
-    """The calls of a plan, each of which reads what is given before. Raises ArtifactError."""
-    known = {port.buffer for port in plan.inputs}
-    calls = [Call.of(step, parts) for step in plan.steps]
-    for call in calls:
-        given = set(call.gives)
-        if not known.issuperset(call.reads) or known & given or len(given) < len(call.gives):
-            raise ArtifactError(f"a call of part {call.part} reads or gives what it cannot")
-        known |= given
-    made = known - {port.buffer for port in plan.inputs}
-    if any(p.buffer not in made or p.count is not None for p in plan.outputs):
-        raise ArtifactError("no part of the net gives one of its outputs")
-    return calls
+@dataclass(frozen=True)
+class Route:
+    """The calls of a plan, and what is the same in every run of it.
+
+    `wanted` are buffers that come to this host: outputs, and what is read on another host than
+    gives it. `readers` says how many calls of a host read a buffer.
+    """
+
+    calls: tuple[Call, ...]
+    wanted: frozenset[int]
+    readers: Counter[tuple[str, int]]
+
+    @staticmethod
+    def of(plan: Plan, parts: int) -> Route:
+        """The route of a plan, each of whose calls reads what is there. Raises ArtifactError."""
+        known = {port.buffer for port in plan.inputs}
+        calls = tuple(Call.of(step, parts) for step in plan.steps)
+        maker: dict[int, str] = {}
+        for call in calls:
+            given = set(call.gives)
+            if not known.issuperset(call.reads) or known & given or len(given) < len(call.gives):
+                raise ArtifactError(f"a call of part {call.part} reads or gives what it cannot")
+            known |= given
+            maker |= dict.fromkeys(given, call.host)
+        if any(p.buffer not in maker or p.count is not None for p in plan.outputs):
+            raise ArtifactError("no part of the net gives one of its outputs")
+        crossing = {b for c in calls for b in c.reads if maker.get(b, c.host) != c.host}
+        wanted = frozenset(crossing | {port.buffer for port in plan.outputs})
+        return Route(calls, wanted, Counter((c.host, b) for c in calls for b in set(c.reads)))
 
 
 class Work:
@@ -108,31 +124,33 @@ class Run:
 
     def __init__(
         self,
-        plan: Plan,
-        calls: Sequence[Call],
+        route: Route,
         hosts: Mapping[str, Host],
         compute: Callable[[int, Sequence[Array]], list[Array]],
         poisoned: bool = False,
     ) -> None:
         """`compute` does a part of this host on what it reads."""
-        self._plan, self._calls, self._hosts = plan, calls, hosts
+        self._calls, self._wanted, self._hosts = route.calls, route.wanted, hosts
         self._compute, self._poisoned = compute, poisoned
-        self._wanted = _wanted(plan, calls)
-        self._waiting = list(range(len(calls)))
+        self._waiting = list(range(len(route.calls)))
         self._mine: deque[int] = deque()  # calls of this host that may begin
         self._running: tuple[int, Work] | None = None
         self._held: dict[str, set[int]] = {}  # by each other host that was asked, so far
-        self._readers = Counter((c.host, b) for c in calls for b in set(c.reads))
+        self._readers = Counter(route.readers)  # to come
         self._known: Mapping[str, int] = {}
         self._began = time.perf_counter()
         self.values: dict[int, Array] = {}  # of buffers that are here
         self.spans: Spans = {}
 
-    def finish(self, known: Mapping[str, int], arrays: Sequence[Array], patience: float) -> None:
-        """Ask for all parts, and wait for them. Raises what any of them does."""
+    def finish(
+        self, known: Mapping[str, int], inputs: Mapping[int, Array], patience: float
+    ) -> None:
+        """Ask for all parts, and wait for them. Raises what any of them does.
+
+        `inputs` are the arrays of input buffers.
+        """
         self._known = known
-        ports = zip(self._plan.inputs, arrays, strict=True)
-        self.values.update((port.buffer, array) for port, array in ports)
+        self.values.update(inputs)
         while self._waiting or self._mine or self._pending():
             self._ask()
             pending = self._pending()
@@ -239,10 +257,3 @@ class Run:
         if len(arrays) != len(given):
             raise ResourceError(f"part {call.part} gave {len(arrays)} values, not {len(given)}")
         self.values.update(zip(given, arrays, strict=True))
-
-
-def _wanted(plan: Plan, calls: Sequence[Call]) -> set[int]:
-    """The buffers that come here: outputs, and what is read on another host than gives it."""
-    maker = {b: call.host for call in calls for b in call.gives}
-    crossing = {b for call in calls for b in call.reads if maker.get(b, call.host) != call.host}
-    return crossing | {port.buffer for port in plan.outputs}

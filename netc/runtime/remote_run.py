@@ -20,8 +20,8 @@ from netc.runtime.faults import fault
 from netc.runtime.limits import Limits
 from netc.runtime.memory import Bytes
 from netc.runtime.ports import Array, match_sizes, value_of
-from netc.runtime.remote import Host, commands_of
-from netc.runtime.remote_calls import Run, Spans, calls_of
+from netc.runtime.remote import Host, commands_of, example
+from netc.runtime.remote_calls import Route, Run, Spans
 from netc.runtime.remote_worker import called
 from netc.runtime.session import Executable, HostOptions, Watch, ready
 from netc.runtime.trust import level_of, usable
@@ -47,10 +47,10 @@ class HostsExecutable(Executable):
         weakref.finalize(self, _close, self._hosts)
 
     def _load_code(self, level: Level, weights: Bytes) -> None:
-        self._calls = calls_of(level.plan, len(self.model.parts))
+        self._route = Route.of(level.plan, len(self.model.parts))
         self._commands = commands_of(self._options.commands)
         self._wanted: dict[str, dict[int, None]] = {}  # the parts of each host
-        for call in self._calls:
+        for call in self._route.calls:
             self._wanted.setdefault(call.host, {})[call.part] = None
 
     def _devices_of(self, plan: Plan) -> tuple[str, ...]:
@@ -98,11 +98,8 @@ class HostsExecutable(Executable):
     def _check_commands(self, names: Sequence[str]) -> None:
         for name in names:
             if name not in self._commands:
-                how = f"{name}='ssh {name} netc worker'"
-                raise UsageError(
-                    f"nothing says how to reach host {clean(name)}",
-                    help=f"--host {clean(how)}, or hosts= in Python, or NETC_HOSTS",
-                )
+                what = f"nothing says how to reach host {clean(name)}"
+                raise UsageError(what, help=example(name))
 
     def _part_here(self, number: int) -> Executable:
         """A part that this process runs."""
@@ -147,9 +144,10 @@ class HostsExecutable(Executable):
         known = match_sizes(self.plan, arrays)
         self._reach()
         fault("run.begin")
-        run = Run(self.plan, self._calls, self._hosts, self._compute, self._poisoned)
+        run = Run(self._route, self._hosts, self._compute, self._poisoned)
+        inputs = {take.buffer: array for take, array in zip(self._takes, arrays, strict=True)}
         try:
-            run.finish(known, arrays, self._limits.wait)
+            run.finish(known, inputs, self._limits.wait)
         except BaseException:
             self._leave_unfit()
             run.settle()
