@@ -146,4 +146,5 @@ def verify_command(model: Path) -> None:
         by = "" if file.compiler == rebuilt.compiler else f" (it was made by netc {file.compiler})"
         raise ArtifactError(f"{clean(model.name)} differs in {', '.join(differing)}{by}")
     but = f", but for GPU code, which was not compared: {without}" if without else ""
+    but += ", but for what calls its parts" if file.on_hosts else ""
     say(f"{clean(model.name)}: what this netc builds from its IR is the same, byte for byte{but}")

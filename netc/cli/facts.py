@@ -135,9 +135,10 @@ def _part_lines(file: ArtifactFile) -> list[str]:
         times = f", {len(calls)} times a run" if len(calls) > 1 else ""
         levels = ", ".join(info.name for info in part.levels)
         what = f"{size(len(part.weights))} of weights, code for {levels}"
-        hosts = (Device.parse(step.device).host for step in calls)
-        where = clean(", ".join(host or "this host" for host in dict.fromkeys(hosts)))
-        lines.append(f"  {PART}{number}  on {where}: {clean(calls[0].name)}, {what}{times}")
+        hosts = dict.fromkeys(Device.parse(step.device).host or "this host" for step in calls)
+        where = f"on {clean(', '.join(hosts))}" if hosts else "called by nothing"
+        named = "".join(f"{clean(step.name)}, " for step in calls[:1])
+        lines.append(f"  {PART}{number}  {where}: {named}{what}{times}")
     return lines
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import netc
+from netc.cli.app import main
 from netc.errors import ArtifactError, NetcError
 from netc.ir.plan import BufferArg, IntArg, Step
 from netc.runtime.artifact import Artifact, Level
@@ -66,3 +68,19 @@ def test_a_plan_made_by_hand(
     save_artifact(replace(exe.model, levels=[replace(level, plan=plan)]), tmp_path / "m.bin")
     with in_threads(), pytest.raises(NetcError, match=said):
         netc.load(tmp_path / "m.bin", hosts={"a": "-"})(data=np.ones((2, 3), np.float32))
+
+
+def test_a_part_that_nothing_calls(tmp_path: Path, exe: netc.Executable) -> None:
+    assert isinstance(exe.model, Artifact)
+    parts = exe.model.parts
+    save_artifact(replace(exe.model, parts=[*parts, parts[0]]), tmp_path / "m.bin")
+    shown = CliRunner().invoke(main, ["inspect", str(tmp_path / "m.bin")])
+    assert shown.exit_code == 0, shown.output
+    assert "part.2  called by nothing: " in shown.output
+    assert "part.0  on a: y, " in shown.output
+    x = np.ones((2, 3), np.float32)
+    with in_threads():
+        got = netc.load(tmp_path / "m.bin", hosts={"a": "-"})(data=x)
+    assert np.array_equal(got["y"], x)
+    verified = CliRunner().invoke(main, ["verify", str(tmp_path / "m.bin")])
+    assert "byte for byte, but for what calls its parts" in verified.output
