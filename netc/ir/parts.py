@@ -22,6 +22,7 @@ from netc.ir.ops.elementwise import Cast
 from netc.ir.ops.image import ResizeBilinear, ResizeNearest, Unpool
 from netc.ir.ops.indexing import Gather, Im2col, Pick
 from netc.ir.ops.layout import ToBlocked, ToPlain
+from netc.ir.ops.matmul import MatMul
 from netc.ir.ops.normalization import Lrn, Softmax
 from netc.ir.ops.pooling import Global, Pool
 from netc.ir.ops.random import StochasticPool
@@ -145,6 +146,20 @@ def _fc(node: Node, first: int, cut: Cut) -> Follow | None:
     return _alone(node, cut) if first == 0 and cut.axis < axis else None
 
 
+def _matmul(node: Node, first: int, cut: Cut) -> Follow | None:
+    """Products are independent of each other; so are rows of x, and columns of y."""
+    op, given = cast(MatMul, node.op), node.inputs[first].type.rank
+    if cut.axis < given - 2:
+        return _elementwise(node, first, cut)
+    turned = op.transpose_y if first else op.transpose_x
+    inner = given - 2 if (first == 0) == turned else given - 1
+    if cut.axis == inner:
+        return None
+    operands = (None, cut) if first else (cut, None)
+    axis = node.types[0].rank - (1 if first else 2)
+    return Follow(operands, axis, (op,) * len(cut.sizes))
+
+
 def _concat(node: Node, first: int, cut: Cut) -> Follow | None:
     """Along another axis, every operand is cut."""
     if cut.axis == axis_of(cast(Concat | AllGather, node.op).axis, node.types[0].rank):
@@ -254,6 +269,7 @@ _RULES: tuple[tuple[type[Op] | tuple[type[Op], ...], Rule], ...] = (
     (Reduce, _reduce),
     ((Conv, ConvTranspose), _windowed),
     (Fc, _fc),
+    (MatMul, _matmul),
     ((Concat, AllGather), _concat),
     ((Slice, Tile), _along),
     (Pad, _pad),
