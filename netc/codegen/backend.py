@@ -148,13 +148,6 @@ def _copy_kernel(copy: Copy) -> Kernel:
     return Kernel(copy.node, b.graph("copy", {"y": x}), None, (copy.source,), (copy.target,))
 
 
-def _title(node: Node) -> str:
-    """The ops of a kernel as a person reads them: conv+add+relu."""
-    assert isinstance(node.op, Fused)
-    inner = [n.op.name for n in node.op.body.nodes if not isinstance(n.op, Input | Param)]
-    return "+".join(inner) or "copy"
-
-
 def _cost(item: Copy | Run, kernel: Kernel) -> Cost:
     """All that a kernel does; of bytes each operand once."""
     moved: Dim = 0
@@ -165,7 +158,7 @@ def _cost(item: Copy | Run, kernel: Kernel) -> Cost:
     total: Dim = 0
     for n in kernel.body.nodes:
         total = total + n.op.flops(*(v.type.plain() for v in n.inputs))
-    return Cost(_title(item.node), total, moved)
+    return Cost(kernel.title, total, moved)
 
 
 def _plan(graph: Graph, placement: Placement, work: list[Work], batch: str) -> Plan:

@@ -22,6 +22,7 @@ from netc.ir.ops import devices
 from netc.ir.ops.convolution import Conv, ConvTranspose, Fc
 from netc.ir.ops.fused import Fused
 from netc.ir.ops.indexing import Compact
+from netc.ir.ops.matmul import MatMul
 from netc.ir.ops.reduction import ArgMax
 from netc.ir.ops.shape import Concat, Flatten, Reshape, Slice
 from netc.ir.ops.sources import Const, Input, Param
@@ -32,7 +33,7 @@ from netc.ir.verify import is_copy
 VIEWS = (Reshape, Flatten, Slice, Concat)
 CPU = Device("cpu")
 HOST_KINDS = ("cpu", "sim")  # kinds of devices whose kernels are the processor's
-DENSE = (ArgMax, Compact, Fc)  # their kernels write results without gaps
+DENSE = (ArgMax, Compact, Fc, MatMul)  # their kernels write results without gaps
 
 Halo = tuple[int, ...]
 

@@ -10,6 +10,7 @@ from netc.ir.dims import Dim, ceil_div
 from netc.ir.graph import Graph, Node, Value
 from netc.ir.op import Array
 from netc.ir.ops.layout import ToBlocked
+from netc.ir.ops.sources import Input, Param
 from netc.ir.plan import Arg, BufferArg
 from netc.ir.types import Layout, TensorType
 
@@ -118,6 +119,12 @@ class Kernel:
                 found.add(value)
                 stack += value.node.inputs
         return found
+
+    @property
+    def title(self) -> str:
+        """Its ops as a person reads them: conv+add+relu."""
+        inner = [n.op.name for n in self.body.nodes if not isinstance(n.op, Input | Param)]
+        return "+".join(inner) or "copy"
 
     def operand(self, value: Value) -> Operand | None:
         """Where a value of the body lies, None when it exists in registers only."""

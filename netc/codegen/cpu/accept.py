@@ -9,6 +9,7 @@ from netc.ir.graph import Graph, Node, Value
 from netc.ir.ops.convolution import PRODUCTS, Conv, ConvTranspose, Fc
 from netc.ir.ops.indexing import Compact
 from netc.ir.ops.layout import ToBlocked, ToPlain
+from netc.ir.ops.matmul import MatMul
 from netc.ir.ops.normalization import LogSoftmax, Softmax
 from netc.ir.ops.reduction import Reduce
 from netc.ir.ops.sources import Const, Input, Param
@@ -33,7 +34,7 @@ def why_not(body: Graph, params: frozenset[str]) -> str | None:
         return _alone(body, anchor)
     if any(isinstance(n.op, ToBlocked) for n in body.nodes) and not _gives_blocks(anchor):
         return f"the kernel of {anchor.op.name} gives row-major results only"
-    if isinstance(anchor.op, Conv | Fc) or _in_phases(body, anchor):
+    if isinstance(anchor.op, Conv | Fc | MatMul) or _in_phases(body, anchor):
         return _matrix(body, anchor, params)
     return _alone(body, anchor)
 
@@ -121,8 +122,9 @@ def _matrix(body: Graph, anchor: Node, params: frozenset[str]) -> str | None:
         for v in n.inputs
         if isinstance(v.op, Input | Param)
     ]
+    per_column = set() if isinstance(anchor.op, MatMul) else params
     return next(
-        (why for v in tail_inputs if (why := _operand(v, out.type, v.name in params))), None
+        (why for v in tail_inputs if (why := _operand(v, out.type, v.name in per_column))), None
     )
 
 
@@ -134,7 +136,7 @@ def _operand(v: Value, out: TensorType, param: bool) -> str | None:
         fits = all(d == 1 for d in aligned[:-1]) if param else aligned == out.shape
         if fits:
             return None
-        return f"%{v.name} is {v.type}, which an inner product's tail does not read"
+        return f"%{v.name} is {v.type}, which a row-major product's tail does not read"
     if v.type.layout is Layout.C8:
         if shape[1] == out.shape[1]:
             return None

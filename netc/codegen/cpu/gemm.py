@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from netc.codegen.cpu.emit import Function, Int, Module, Val
 from netc.codegen.cpu.epilogue import Epilogue, Slots, emit_epilogue
-from netc.codegen.cpu.microkernel import PANEL_ROW, microkernels
+from netc.codegen.cpu.microkernel import PANEL_ROW, microkernels, tile_pixels
 from netc.ir.gemm_plan import BLOCK, PARTS, SCRATCH, Slot
 
 __all__ = ["DRIVER", "Epilogue", "GemmFamily", "emit_gemm"]
@@ -21,7 +21,7 @@ __all__ = ["DRIVER", "Epilogue", "GemmFamily", "emit_gemm"]
 _WORD, _LINE = 8, 64  # bytes
 _UNITS = 6  # for each thread at least, where there are pixels enough
 _LEAST_PIXELS = 12  # of a block cut small for the sake of threads
-_UNIT_PARAMS = ("ptr", "ptr", "i64", "i64", "i64", "i64", "ptr")
+_UNIT_PARAMS = ("ptr", *("i64",) * 6, "ptr")  # panel, panels, pixel, pixels, image, group
 
 
 DRIVER = "gemm"
@@ -49,7 +49,7 @@ def emit_gemm(module: Module) -> None:
     _driver(module, _unit(module, microkernels(module)))
 
 
-def _ceil_div(f: Function, a: Val, b: Val) -> Val:
+def _ceil_div(f: Function, a: Val, b: Int) -> Val:
     return f.sdiv(f.add(a, f.sub(b, 1)), b)
 
 
@@ -68,8 +68,9 @@ class _Cut:
     def __init__(self, f: Function, slots: Slots, nthreads: Val) -> None:
         self.f, self.slots = f, slots
         self.images, self.together = slots.size(Slot.IMAGES), slots.size(Slot.TOGETHER)
-        self.per_image, self.ntiles = slots.size(Slot.PER_IMAGE), slots.size(Slot.NTILES)
-        self.panels = f.mul(slots.size(Slot.GROUPS), slots.size(Slot.PANELS))
+        self.per_image, self.width = slots.size(Slot.PER_IMAGE), slots.size(Slot.PANELS)
+        self.ntiles = _ceil_div(f, self.width, max(tile_pixels(f.target)))
+        self.panels = f.mul(slots.size(Slot.GROUPS), self.width)
         self.columns = f.mul(slots.size(Slot.GROUPS), self.ntiles)
         self.outer = f.icmp("ne", slots.size(Slot.CHANNELS_OUTER), 0)
         rounds = _ceil_div(f, self.images, self.together)
@@ -107,19 +108,22 @@ class _Cut:
         return side.results[0]
 
     def _column(self, panel: Val) -> tuple[Val, Val, Val]:
-        """The column that holds a panel, its first panel, and its width (1 beyond the last)."""
-        f, tiles = self.f, self.slots.ptr(Slot.TILES)
-        each = self.slots.size(Slot.PANELS)
-        group, inside = f.sdiv(panel, each), f.srem(panel, each)
-        with f.loop(0, self.ntiles, carry=[f.const(0), f.const(0), f.const(1)]) as turn:
-            row = f.gep(tiles, turn.index, 16)
-            begin, width = (f.sext(f.load("i32", f.gep(row, 4 * i))) for i in range(2))
-            here = f.icmp("sle", begin, inside)
-            found = (turn.index, begin, width)
-            turn.next([f.select(here, a, b) for a, b in zip(found, turn.values, strict=True)])
-        index, begin, width = turn.results
+        """The column that holds a panel, its first panel, and its width."""
+        f = self.f
+        group, inside = f.sdiv(panel, self.width), f.srem(panel, self.width)
+        index = f.sdiv(f.sub(f.mul(f.add(inside, 1), self.ntiles), 1), self.width)
+        begin, width = self.tile(index)
         column = f.add(f.mul(group, self.ntiles), index)
-        return column, f.add(f.mul(group, each), begin), width
+        return column, f.add(f.mul(group, self.width), begin), width
+
+    def tile(self, index: Val) -> tuple[Val, Val]:
+        """The first panel of a tile of a group, and how many it has.
+
+        Panels are cut evenly: one alone is bound by its loads, a fifth slower than several.
+        """
+        begin = _share(self.f, self.width, index, self.ntiles)
+        end = _share(self.f, self.width, self.f.add(index, 1), self.ntiles)
+        return begin, self.f.sub(end, begin)
 
 
 def _driver(module: Module, unit: Function) -> Function:
@@ -164,7 +168,7 @@ def _taken(f: Function, counter: Val, size: Val, nthreads: Val) -> Iterator[Val]
 
 def _do(f: Function, cut: _Cut, index: Val, unit: Function, finish: Val) -> None:
     """Decode a unit's number and do it."""
-    args, slots = f.args[0], cut.slots
+    args = f.args[0]
     fast = f.select(cut.outer, cut.blocks, cut.columns)
     slow_index, fast_index = f.sdiv(index, fast), f.srem(index, fast)
     column = f.select(cut.outer, slow_index, fast_index)
@@ -176,18 +180,26 @@ def _do(f: Function, cut: _Cut, index: Val, unit: Function, finish: Val) -> None
     with f.if_(f.icmp("slt", number, count)):
         p0 = _share(f, here, number, count)
         p1 = _share(f, here, f.add(number, 1), count)
-        tile = f.gep(slots.ptr(Slot.TILES), f.srem(column, cut.ntiles), 16)
+        panel, panels = cut.tile(f.srem(column, cut.ntiles))
         group = f.sdiv(column, cut.ntiles)
-        f.call(unit, args, tile, p0, f.sub(p1, p0), first, group, finish)
+        f.call(unit, args, panel, panels, p0, f.sub(p1, p0), first, group, finish)
+
+
+def _most_pixels(f: Function, panels: Val) -> Val:
+    """The most pixels that a tile of so many panels may have."""
+    (_, most), *rest = sorted(tile_pixels(f.target).items())
+    found = f.const(most)
+    for width, pixels in rest:
+        found = f.select(f.icmp("eq", panels, width), f.const(pixels), found)
+    return found
 
 
 def _unit(module: Module, table: Val) -> Function:
     """All of K for one block of pixels and one tile of panels, then the epilogue."""
     f = module.function("gemm_unit", _UNIT_PARAMS, internal=True)
-    args, tile, p0, pixels, first, group, finish = f.args
+    args, panel, panels, p0, pixels, first, group, finish = f.args
     slots = Slots(f, args)
     scratch = f.alloca(SCRATCH)
-    panel, panels, most = (f.sext(f.load("i32", f.gep(tile, 4 * i))) for i in range(3))
     n8, n1 = slots.size(Slot.N8), slots.size(Slot.N1)
     stride = f.mul(f.add(f.mul(n8, BLOCK), n1), PANEL_ROW)
     index = f.add(f.mul(group, slots.size(Slot.PANELS)), panel)
@@ -197,7 +209,7 @@ def _unit(module: Module, table: Val) -> Function:
     source = f.gep(slots.ptr(Slot.INPUT), shift, 4)
     offsets = f.gep(slots.ptr(Slot.PIXELS), p0, 4)
     enough = f.smin(panels, f.lshr(pixels, 2))  # a tile for each panel to be asked for ahead
-    tiles = f.smax(_ceil_div(f, pixels, most), enough)
+    tiles = f.smax(_ceil_div(f, pixels, _most_pixels(f, panels)), enough)
     thin, fat = f.sdiv(pixels, tiles), f.srem(pixels, tiles)  # the first `fat` have one more
     kernels = f.gep(table, f.mul(panels, 16), 4)
     chunks = f.smax(_ceil_div(f, n8, slots.size(Slot.CHUNK)), 1)

@@ -47,7 +47,8 @@ class MatMul(Op, name="matmul"):
     def reference(self, x: Array, y: Array) -> Array:
         first = x.swapaxes(-1, -2) if self.transpose_x else x
         second = y.swapaxes(-1, -2) if self.transpose_y else y
-        return np.matmul(first, second)
+        out: Array = np.matmul(first, second)
+        return out
 
     def flops(self, x: TensorType, y: TensorType) -> Dim:
         return self.infer(x, y).count * self.matrices(x, y)[0][1] * 2

@@ -14,7 +14,7 @@ from netc.codegen.cpu.library import build_image
 from netc.codegen.cpu.microkernel import tile_pixels
 from netc.codegen.cpu.packing import pack, pack_channels, packed_count
 from netc.codegen.cpu.target import Target
-from netc.ir.gemm_plan import BLOCK, PANEL, Offsets, Slot, plan_gemm
+from netc.ir.gemm_plan import BLOCK, PANEL, Slot, plan_gemm
 from netc.runtime.code import CodeMapping, load_image
 
 CANARY = np.float32(12345.0)
@@ -180,17 +180,12 @@ class Conv:
         weights = aligned((packed_count(how, self.w.shape),))
         pack(self.w, how, weights)
         panels, depth = -(-og // PANEL), self.w[0].size
-        plan = plan_gemm(
-            panels,
-            -(-depth // 8),
-            self.together * out_pixels,
-            list(tile_pixels(target).items()),
-            4 * self.together * image,
-        )
+        widest = max(tile_pixels(target))
+        plan = plan_gemm(panels, -(-depth // 8), widest, 4 * self.together * image)
         self.out, out_image, out_row, out_plane = self._output()
         outs = pixel_offsets(self.together, out_image, self.out_size, out_row, self._column)
         bias = pack_channels(self.bias, self.groups)
-        self.keep = [laid, taps.offsets, pixels, weights, plan.tiles, outs, bias]
+        self.keep = [laid, taps.offsets, pixels, weights, outs, bias]
         args = np.zeros(self.epilogue().slots(), np.int64)
         values = {
             Slot.INPUT: laid.ctypes.data,
@@ -205,12 +200,10 @@ class Conv:
             Slot.IMAGE_STRIDE: image,
             Slot.GROUPS: self.groups,
             Slot.GROUP_STRIDE: cg // (1 if self.planar else BLOCK) * plane,
-            Slot.TILES: plan.tiles.ctypes.data,
-            Slot.NTILES: len(plan.tiles),
+            Slot.PANELS: panels,
             Slot.PIXEL_BLOCK: plan.pixel_block,
             Slot.CHUNK: plan.chunk,
             Slot.CHANNELS_OUTER: plan.channels_outer,
-            Slot.PANELS: panels,
             Slot.OUTPUT: self.start,
             Slot.OUT_PIXELS: outs.ctypes.data,
             Slot.OUT_IMAGE_STRIDE: out_image,
@@ -268,7 +261,7 @@ class Conv:
 class Taps:
     """Where one pixel's inputs lie, in the order of the packed weights."""
 
-    offsets: Offsets
+    offsets: np.ndarray
     n8: int
     n1: int
 
@@ -305,7 +298,9 @@ def conv_taps(
     return Taps(both.astype(np.int32), eights.size, ones.size)
 
 
-def pixel_offsets(images: int, image: int, size: tuple[int, int], row: int, column: int) -> Offsets:
+def pixel_offsets(
+    images: int, image: int, size: tuple[int, int], row: int, column: int
+) -> np.ndarray:
     """Offsets of every pixel of `images` images, row by row; strides are in floats."""
     n, y, x = np.ogrid[:images, : size[0], : size[1]]
     return np.ravel(n * image + y * row + x * column).astype(np.int32)

@@ -172,8 +172,10 @@ class Compiled:
 
     def do(self, calls: Sequence[Call], buffers: Sequence[Memory], threads: int) -> None:
         """Some calls."""
+        kept: Memory | None = None  # what the call before left for this one
         for call in calls:
-            scratch = Memory(evaluate(call.scratch, self.sizes))
+            scratch = kept or Memory(evaluate(call.scratch, self.sizes))
+            kept = scratch if call.goes_on else None
             block = self.block(call, [*buffers, scratch])
             entry = _ENTRY(self.mapping.entry(self.symbols[call.symbol]))
             for tid in reversed(range(threads)):

@@ -12,9 +12,8 @@ from gemm_harness import CANARY, Code, Conv, compile_epilogue
 from netc.codegen.cpu.emit import Module
 from netc.codegen.cpu.gemm import GemmFamily
 from netc.codegen.cpu.library import build_image
-from netc.codegen.cpu.microkernel import microkernels, tile_pixels
+from netc.codegen.cpu.microkernel import microkernels
 from netc.codegen.cpu.target import LEVELS, Target, assembly, native
-from netc.ir.gemm_plan import cover_panels
 
 RUNNABLE = [t for t in LEVELS.values() if t.arch == native().arch]
 RUNNABLE = [t for t in RUNNABLE if set(t.features) <= set(native().features)]
@@ -143,15 +142,15 @@ def test_every_level_links(level: str) -> None:
     assert kernel.name in image.symbols
 
 
-@pytest.mark.parametrize("panels", range(1, 40))
-def test_tiles_cover_all_panels_once(panels: int) -> None:
-    for target in LEVELS.values():
-        rows = cover_panels(panels, list(tile_pixels(target).items()))
-        covered = [p for first, count, _, _ in rows for p in range(first, first + count)]
-        assert covered == list(range(panels))
-
-
-def test_no_panel_is_left_alone() -> None:
-    sizes = [(4, 6), (3, 8), (2, 9), (1, 10)]
-    widths = {p: cover_panels(p, sizes)[:, 1].tolist() for p in (1, 2, 5, 9, 13)}
-    assert widths == {1: [1], 2: [2], 5: [3, 2], 9: [4, 3, 2], 13: [4, 4, 3, 2]}
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("panels", range(1, 14))
+def test_tiles_cover_all_panels_once(panels: int, groups: int) -> None:
+    target = RUNNABLE[-1]
+    case = Conv(1, 8 * groups, (5, 5), 16 * panels * groups, (1, 1), groups=groups)
+    code = code_of(target, case)
+    for threads in (1, 3):
+        args = case.bind(target)
+        for tid in range(threads):
+            code(args, tid, threads)
+        assert (abs(case.result() - case.expected()) <= bound(case)).all()
+        assert all((guard == CANARY).all() for guard in case.guards)

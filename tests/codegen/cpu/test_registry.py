@@ -6,9 +6,9 @@ import pytest
 from netc.codegen.cpu.anchors import lower
 from netc.codegen.cpu.emit import Module
 from netc.codegen.cpu.gemm import GemmFamily
-from netc.codegen.cpu.image import link
+from netc.codegen.cpu.library import build_image
 from netc.codegen.cpu.lowering import RULES, Lowering
-from netc.codegen.cpu.target import LEVELS, compile_module
+from netc.codegen.cpu.target import LEVELS
 from netc.ir.op import REGISTRY
 from netc.ir.ops.convolution import Conv, Fc
 from netc.ir.ops.devices import AllGather, AllReduce
@@ -108,4 +108,4 @@ def test_aarch64(name):
         bench = Bench(body, feed, {f"x{i}": Where(param=True) for i in params})
         module = Module(target)
         lower(Lowering(target, module, GemmFamily(module)), bench.kernel)
-        assert link(compile_module(module.text(), target)).symbols
+        assert build_image(module).symbols

@@ -7,6 +7,7 @@ from netc.codegen.cpu.anchors import copies as copies
 from netc.codegen.cpu.anchors import images as images
 from netc.codegen.cpu.anchors import indexing as indexing
 from netc.codegen.cpu.anchors import lrn as lrn
+from netc.codegen.cpu.anchors import matmul as matmul
 from netc.codegen.cpu.anchors import phases as phases
 from netc.codegen.cpu.anchors import pooling as pooling
 from netc.codegen.cpu.anchors import randoms as randoms

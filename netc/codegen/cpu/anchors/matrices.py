@@ -20,10 +20,10 @@ from netc.codegen.cpu.lowering import Lowering
 from netc.codegen.cpu.microkernel import tile_pixels
 from netc.codegen.cpu.packing import pack_channels
 from netc.codegen.operand import BLOCK, Call, Kernel, Operand
-from netc.ir.dims import Dim, evaluate, least, most, product
+from netc.ir.dims import Dim, ceil_div, evaluate, least, most, product
 from netc.ir.gemm_plan import PANEL, Slot, plan_gemm
 from netc.ir.op import Array
-from netc.ir.plan import Affine, Arg, IntArg, MadeArg, TableArg, WeightArg
+from netc.ir.plan import Affine, Arg, BufferArg, IntArg, MadeArg, TableArg, WeightArg
 from netc.ir.types import Layout
 
 NOMINAL = 56  # what a symbolic height or width is taken for where blocking is chosen
@@ -44,11 +44,11 @@ class Matrix:
     in_image: Dim
     in_group: Dim
     taps: tuple[Affine, ...]
-    n8: int
-    n1: int
-    groups: int
-    channels: int  # output channels of one group
-    weights: WeightArg | MadeArg
+    n8: Dim
+    n1: Dim
+    groups: Dim
+    channels: Dim  # output channels of one group
+    weights: WeightArg | MadeArg | BufferArg
     beside: tuple[int, int] = (0, 1)  # groups that are phases of a row: pixels apart, out of step
     apart: Dim | None = None  # output elements between groups that share no map
 
@@ -77,7 +77,7 @@ def matrix_call(ctx: Lowering, k: Kernel, m: Matrix) -> Call:
         body=partial(_finish, tail, bool(bias), _picks(k, tail)),
         channels=len(bias) + len(vectors),
         pixels=len(tensors),
-        padded=m.channels % BLOCK != 0,
+        padded=not isinstance(m.channels, int) or m.channels % BLOCK != 0,
         rows=not out.is_c8,
     )
     key = ("gemm", tail.key, bool(bias), _picks(k, tail), epilogue.padded, epilogue.rows)
@@ -117,6 +117,8 @@ def _split(k: Kernel, tail: Tail) -> tuple[list[Operand], list[Operand]]:
 
 def _channel_vector(o: Operand, m: Matrix) -> Array:
     """A parameter that varies by channel only, as the epilogue reads it: panels of 16."""
+    assert isinstance(m.channels, int)
+    assert isinstance(m.groups, int)
     flat = np.asarray(o.array, np.float32).reshape(-1)
     if m.beside[0]:
         return pack_channels(np.tile(np.broadcast_to(flat, (m.channels,)), m.groups), m.groups)
@@ -129,21 +131,18 @@ def matrix_args(ctx: Lowering, m: Matrix, out: Operand) -> list[Arg]:
 
 
 def _sizes(ctx: Lowering, m: Matrix, out: Operand) -> list[Arg]:
-    """Slots INPUT to PANELS."""
+    """Slots INPUT to CHANNELS_OUTER."""
     per_image = product(m.outputs)
-    panels = -(-m.channels // PANEL)
+    panels = ceil_div(m.channels, PANEL)
     nominal = dict.fromkeys(m.source.type.symbols | out.type.symbols, NOMINAL)
     nominal = {s: 1 if s == str(m.images) else n for s, n in nominal.items()}
-    steps = m.n8 + -(-m.n1 // BLOCK)
-    pixels = evaluate(per_image * m.together, nominal)
+    known = isinstance(m.n8, int) and isinstance(m.n1, int)
     blocking = plan_gemm(
-        panels,
-        steps,
-        pixels,
-        list(tile_pixels(ctx.target).items()),
+        evaluate(panels, nominal),
+        evaluate(m.n8 + ceil_div(m.n1, BLOCK), {}) if known else None,
+        max(tile_pixels(ctx.target)),
         _FLOAT * evaluate(m.in_image, nominal),
     )
-    tiles = ctx.weight(blocking.tiles)
     pixel_table = TableArg(
         (Affine((m.together, *m.outputs), (m.in_image, *m.in_steps)),),
     )
@@ -160,12 +159,10 @@ def _sizes(ctx: Lowering, m: Matrix, out: Operand) -> list[Arg]:
         IntArg(m.in_image),
         IntArg(m.groups),
         IntArg(m.in_group),
-        tiles,
-        IntArg(len(blocking.tiles)),
+        IntArg(panels),
         IntArg(blocking.pixel_block),
         IntArg(blocking.chunk),
         IntArg(int(blocking.channels_outer)),
-        IntArg(panels),
     ]
 
 
@@ -193,7 +190,7 @@ def _place(m: Matrix, o: Operand) -> list[Arg]:
         image, plane, *rest = strides
         steps = tuple(rest)
         plane = o.strides[1]
-    group: Dim = m.channels // BLOCK * plane if m.groups > 1 else 0
+    group: Dim = m.channels // BLOCK * plane if m.groups != 1 else 0
     if m.beside[0]:
         group = o.strides[-1] // m.beside[1] * m.beside[0]
     group = group if m.apart is None else m.apart

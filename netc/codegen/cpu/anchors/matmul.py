@@ -1,0 +1,241 @@
+"""Products of two values on the matrix kernels: y is packed in every run, as weights are once.
+
+The products of a batch are groups of one matrix kernel. x is read as it lies where its rows are
+contiguous and lie evenly apart; else it is copied first. Both copies are scratch memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from netc.codegen.cpu.anchors.access import Access, Args, plain_access
+from netc.codegen.cpu.anchors.elementwise import Formula, map_accesses
+from netc.codegen.cpu.anchors.matrices import Matrix, matrix_call, pixels_together
+from netc.codegen.cpu.anchors.transpose import to_channels
+from netc.codegen.cpu.anchors.units import units
+from netc.codegen.cpu.emit import Function, Val, vec
+from netc.codegen.cpu.lowering import Lowering, rule
+from netc.codegen.operand import BLOCK, SCRATCH, Call, Cost, Kernel, Operand, row_major
+from netc.ir.dims import Dim, ceil_div, product
+from netc.ir.gemm_plan import PANEL
+from netc.ir.graph import Builder
+from netc.ir.ops.matmul import MatMul
+from netc.ir.plan import Affine, BufferArg
+from netc.ir.types import DType, TensorType
+
+_FLOAT = 4  # bytes
+_ROW = _FLOAT * PANEL  # bytes of a panel for one place of the depth
+
+
+@dataclass(frozen=True)
+class _Matrices:
+    """An operand over the batch of the result, then rows and columns as they are multiplied."""
+
+    source: Operand
+    access: Access
+    shape: tuple[Dim, ...]
+
+    @property
+    def shared(self) -> bool:
+        """Whether one matrix serves the whole batch."""
+        return all(d == 1 or s == 0 for d, s in zip(self.shape[:-2], self.strides, strict=False))
+
+    @property
+    def strides(self) -> tuple[Dim, ...]:
+        """Elements from one to the next, by axis."""
+        return self.access.strides
+
+    def apart(self, axes: int) -> Dim | None:
+        """Elements from each of what the first axes count to the next; None where it varies."""
+        step: Dim | None = None
+        run: Dim = 0
+        for size, stride in zip(self.shape[:axes][::-1], self.strides[:axes][::-1], strict=True):
+            if size == 1:
+                continue
+            if step is None:
+                step = run = stride
+            elif stride != run:
+                return None
+            run = run * size
+        return 0 if step is None else step
+
+
+@rule(MatMul)
+def lower_matmul(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
+    """Copies where there must be, then the matrix kernel."""
+    assert k.anchor is not None
+    op, batch = k.anchor.op, k.anchor.types[0].shape[:-2]
+    assert isinstance(op, MatMul)
+    x, y = k.anchor_operands()
+    first = _matrices(ctx, x, batch, op.transpose_x)
+    second = _matrices(ctx, y, batch, op.transpose_y)
+    *_, rows, depth = first.shape
+    columns = second.shape[-1]
+    size: Dim = 0
+    calls = []
+    together = len(batch) + (1 if second.shared else 0)  # axes of what is a group, or a row
+    if (first.strides[-1] != 1 and depth != 1) or first.apart(together) is None:
+        first, copy = _copied(ctx, first)
+        size = _FLOAT * product(first.shape)
+        calls.append(copy)
+    packed = BufferArg(SCRATCH, size)
+    groups = () if second.shared else batch
+    size = size + _ROW * product(groups) * ceil_div(columns, PANEL) * depth
+    calls.append(_packed(ctx, second, groups, packed))
+    images = product(batch) * rows if second.shared else rows
+    apart = first.apart(together)
+    assert apart is not None
+    matrix = Matrix(
+        source=first.source,
+        shift=0,
+        images=images,
+        together=pixels_together(images, ()),
+        outputs=(),
+        in_steps=(),
+        in_image=apart if second.shared else first.strides[-2],
+        in_group=0 if second.shared else apart,
+        taps=_taps(depth),
+        n8=depth // BLOCK,
+        n1=depth - depth // BLOCK * BLOCK,
+        groups=product(groups),
+        channels=columns,
+        weights=packed,
+        apart=rows * columns,
+    )
+    moved = _FLOAT * sum((product(o.type.shape) for o in (*k.ins, *k.outs)), start=size // _FLOAT)
+    cost = Cost(k.title, op.flops(*(v.type for v in k.anchor.inputs)), moved)
+    chained = [replace(call, scratch=size, goes_on=True, gives=False) for call in calls]
+    return (*chained, replace(matrix_call(ctx, k, matrix), scratch=size, cost=cost))
+
+
+def _matrices(ctx: Lowering, o: Operand, batch: tuple[Dim, ...], turned: bool) -> _Matrices:
+    shape = (*batch, *o.type.shape[-2:])
+    access = plain_access(ctx, o, shape)
+    if not turned:
+        return _Matrices(o, access, shape)
+    *outer, rows, columns = access.strides
+    swapped = replace(access, strides=(*outer, columns, rows))
+    return _Matrices(o, swapped, (*batch, shape[-1], shape[-2]))
+
+
+def _taps(depth: Dim) -> tuple[Affine, ...]:
+    """Where the elements of a row lie: by eight, and those left."""
+    whole = depth // BLOCK * BLOCK
+    return Affine((depth // BLOCK,), (BLOCK,)), Affine((depth - whole,), (1,), whole)
+
+
+def _copied(ctx: Lowering, m: _Matrices) -> tuple[_Matrices, Call]:
+    """The matrices one behind the other, at the begin of the scratch memory."""
+    type = TensorType(DType.F32, m.shape)
+    made = Operand(type, SCRATCH, 0, row_major(m.shape))
+    formula = Formula([Builder().input("x", type)])
+    access = Access(made.pointer(), DType.F32, made.strides)
+    call = map_accesses(ctx, formula, [m.access, access], 1, m.shape)
+    cost = Cost("copy", 0, 2 * _FLOAT * product(m.shape))
+    return _Matrices(made, access, m.shape), replace(call, cost=cost)
+
+
+# ---- y into panels ----------------------------------------------------------------------------
+
+
+def _packed(ctx: Lowering, y: _Matrices, batch: Sequence[Dim], target: BufferArg) -> Call:
+    """[batch…, panel, depth, 16], zeros behind the last column."""
+    depth, columns = y.shape[-2:]
+    args = Args()
+    outer = y.strides[: len(batch)]
+    args.access(replace(y.access, strides=(*outer, *y.strides[-2:])))
+    args.add(target)
+    for d in (*batch, ceil_div(columns, PANEL), depth, columns):
+        args.size(d)
+    turned = y.strides[-1] != 1 and columns != 1
+    key = ("matmul", "panels", len(batch), turned)
+    symbol = ctx.code(key, lambda f: _emit_panels(f, len(batch), turned))
+    size = product(batch) * depth * (columns + ceil_div(columns, PANEL) * PANEL)
+    return Call(symbol, tuple(args.items), cost=Cost("pack", 0, _FLOAT * size))
+
+
+def _emit_panels(f: Function, axes: int, turned: bool) -> None:
+    """A unit is a panel: sixteen columns of one matrix, whole or the last ones."""
+    source, target = f.slot(f.args[0], 0, "ptr"), f.slot(f.args[0], axes + 4, "ptr")
+    *outer, down, across = (f.slot(f.args[0], 1 + i) for i in range(axes + 2))
+    *sizes, depth, columns = (f.slot(f.args[0], axes + 5 + i) for i in range(axes + 3))
+    steps = (*outer, f.mul(across, PANEL))
+    with units(f, sizes) as indices:
+        there, number = source, f.const(0)
+        for index, size, step in zip(indices, sizes, steps, strict=True):
+            there = f.gep(there, f.mul(index, step))
+            number = f.add(f.mul(number, size), index)
+        panel = _Panel(f, there, f.gep(target, f.mul(number, depth), _ROW), depth, down, across)
+        left = f.sub(columns, f.mul(indices[-1], PANEL))
+        with f.if_(f.icmp("sge", left, PANEL)) as side:
+            if turned:
+                panel.whole_turned()
+            else:
+                panel.rows(None)
+            side.otherwise()
+            if turned:
+                panel.rest_turned(left)
+            else:
+                panel.rows(left)
+    f.ret()
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """Sixteen columns over the depth, and where they go."""
+
+    f: Function
+    source: Val
+    target: Val
+    depth: Val
+    down: Val  # bytes from one place of the depth to the next
+    across: Val  # bytes from column to column
+
+    def rows(self, left: Val | None) -> None:
+        """Columns that lie side by side, or those that are left and zeros."""
+        f, lanes = self.f, self.f.target.lanes
+        with f.loop(0, self.depth) as turn:
+            there = f.gep(self.source, f.mul(turn.index, self.down))
+            here = f.gep(self.target, turn.index, _ROW)
+            for at in range(0, PANEL, lanes):
+                place = f.gep(there, _FLOAT * at)
+                if left is None:
+                    value = f.load(vec(lanes), place)
+                else:
+                    mask = f.lane_mask(f.sub(left, at), lanes)
+                    value = f.masked_load(place, mask, vec(lanes))
+                f.store(value, f.gep(here, _FLOAT * at))
+
+    def whole_turned(self) -> None:
+        """Columns whose elements lie side by side: by tiles that are turned in registers."""
+        f, count = self.f, min(BLOCK, self.f.target.lanes)
+        whole = f.and_(self.depth, -count)
+        with f.loop(0, whole, count) as turn:
+            there = f.gep(self.source, turn.index, _FLOAT)
+            here = f.gep(self.target, turn.index, _ROW)
+            for half in range(0, PANEL, BLOCK):
+                columns = (f.mul(self.across, half + n) for n in range(BLOCK))
+                tile = [f.load(vec(count), f.gep(there, column)) for column in columns]
+                size = _FLOAT * count
+                for n, value in enumerate(to_channels(f, tile)):
+                    row, part = divmod(n, BLOCK // count)
+                    f.store(value, f.gep(here, _ROW * row + _FLOAT * half + size * part))
+        with f.loop(whole, self.depth) as turn, f.loop(0, PANEL) as column:
+            self._single(turn.index, column.index)
+
+    def rest_turned(self, left: Val) -> None:
+        """The last columns, and zeros."""
+        f, lanes = self.f, self.f.target.lanes
+        with f.loop(0, self.depth) as turn:
+            here = f.gep(self.target, turn.index, _ROW)
+            for at in range(0, PANEL, lanes):
+                f.store(f.f32(0.0, lanes), f.gep(here, _FLOAT * at))
+        with f.loop(0, left) as column, f.loop(0, self.depth) as turn:
+            self._single(turn.index, column.index)
+
+    def _single(self, row: Val, column: Val) -> None:
+        f = self.f
+        there = f.gep(self.source, f.mul(column, self.across))
+        here = f.gep(f.gep(self.target, row, _ROW), column, _FLOAT)
+        f.store(f.load("float", f.gep(there, row, _FLOAT)), here)
