@@ -105,6 +105,12 @@ class Tensor:
     def __rtruediv__(self, other: Any) -> Tensor:
         return _join("/", other, self)
 
+    def __matmul__(self, other: Any) -> Tensor:
+        return cast(Tensor, _apply("matmul", (self, other), {}, None, None))
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return cast(Tensor, _apply("matmul", (other, self), {}, None, None))
+
     def __neg__(self) -> Tensor:
         return _join("*", self, -1.0)
 
@@ -142,7 +148,6 @@ _NO_SIGNS = {
         *("and", "rand", "or", "ror", "xor", "rxor"),
     ),
     "~x": ("1 - x, where x is 0 or 1", "invert"),
-    "x @ y": ("netc.fc(x, 10)", "matmul", "rmatmul"),
     "x > y": ("netc.threshold(x, 0)", "gt", "lt", "ge", "le"),
     "x[…]": ("netc.slice(x, axis=1, start=0, stop=1), or netc.split(x, 2)", "getitem", "iter"),
     "x[…] = y": ("netc.concat(x, y, axis=1)", "setitem", "delitem"),

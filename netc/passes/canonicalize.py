@@ -16,7 +16,7 @@ from netc.ir.ops.normalization import Softmax
 from netc.ir.ops.pooling import AvgPool, MaxPool, Pool
 from netc.ir.ops.reduction import Accuracy, ArgMax, Reduce, ReduceMean, ReduceSum
 from netc.ir.ops.shape import Concat, Crop, Flatten, Pad, Reshape, Slice, Tile, Transpose
-from netc.ir.ops.sources import Const
+from netc.ir.ops.sources import Const, Param
 from netc.ir.scalar import Elementwise, broadcast
 from netc.ir.types import TensorType
 from netc.passes.base import BEFORE_KERNELS, Context
@@ -175,6 +175,24 @@ def fc_reads_through(rw: Rewriter, node: Node) -> Value | None:
     return None
 
 
+@rule(Fc)
+def computed_weights(rw: Rewriter, node: Node) -> Value | None:
+    """fc(x, w, b) = x · wᵀ + b where a run computes w."""
+    match node:
+        case Node(op=Fc(axis=axis), inputs=(x, w, *bias)) if not (
+            isinstance(w.op, Param) or rw.fixed(w)
+        ):
+            outer, (count, depth) = x.type.shape[:axis], w.type.shape
+            shape = (*(outer or (1,)), depth)
+            rows = x if x.type.shape == shape else reshaped(rw, x, shape)
+            if rows is None:
+                return None
+            y = rw.matmul(rows, w, transpose_y=True)
+            y = rw.add(y, *bias) if bias else y
+            return y if outer else reshaped(rw, y, (count,))
+    return None
+
+
 @rule(AvgPool)
 def whole_avg_pool(rw: Rewriter, node: Node) -> Value | None:
     """avg_pool over the whole image without padding = global_avg_pool."""
@@ -210,8 +228,8 @@ def scalar_constant(rw: Rewriter, node: Node) -> Value | None:
 
 RULES: tuple[Rule, ...] = (
     fill_window, fill_pool, axes_from_front, flatten_is_reshape, explicit_reshape,
-    plain_transpose, concat_of_one, whole_slice, no_op, fc_reads_through, whole_avg_pool,
-    spatial_mean, scalar_constant,
+    plain_transpose, concat_of_one, whole_slice, no_op, fc_reads_through, computed_weights,
+    whole_avg_pool, spatial_mean, scalar_constant,
 )  # fmt: skip
 
 

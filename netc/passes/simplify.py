@@ -7,7 +7,7 @@ only while neither they nor their products leave the range in which float32 is e
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -31,6 +31,7 @@ from netc.ir.ops.elementwise import (
     Sqrt,
     Sub,
 )
+from netc.ir.ops.matmul import MatMul
 from netc.ir.ops.shape import Concat, Reshape, Slice, Transpose
 from netc.ir.ops.sources import Const, Param
 from netc.ir.scalar import broadcast
@@ -229,6 +230,39 @@ def transpose_of_transpose(rw: Rewriter, node: Node) -> Value | None:
     return None
 
 
+@rule(MatMul)
+def turned_factor(rw: Rewriter, node: Node) -> Value | None:
+    """matmul(x, yᵀ) = matmul(x, y; transpose_y), and of xᵀ likewise."""
+    op, (x, y) = node.op, node.inputs
+    assert isinstance(op, MatMul)
+    if (turned := _matrices_turned(x)) is not None:
+        return rw(replace(op, transpose_x=not op.transpose_x), turned, y).out
+    if (turned := _matrices_turned(y)) is not None:
+        return rw(replace(op, transpose_y=not op.transpose_y), x, turned).out
+    return None
+
+
+def _matrices_turned(v: Value) -> Value | None:
+    """What a value is the transpose of, matrix by matrix."""
+    if not isinstance(v.op, Transpose):
+        return None
+    *outer, rows, columns = v.op.order(v.type.rank)
+    swapped = (rows, columns) == (v.type.rank - 1, v.type.rank - 2)
+    return v.node.inputs[0] if swapped and outer == list(range(len(outer))) else None
+
+
+@rule(MatMul)
+def fixed_factor(rw: Rewriter, node: Node) -> Value | None:
+    """x · p = fc(x, pᵀ) along the last axis, for a fixed matrix p: it is packed when compiling."""
+    match node:
+        case Node(op=MatMul(transpose_x=False, transpose_y=turned), inputs=(x, p)) if (
+            rw.fixed(p) and not rw.fixed(x) and p.type.rank == 2
+        ):
+            weights = p if turned else rw.transpose(p, perm=(1, 0), name=f"{node.name}.turned")
+            return rw.fc(x, weights, axis=x.type.rank - 1)
+    return None
+
+
 @rule(Slice)
 def slice_of(rw: Rewriter, node: Node) -> Value | None:
     """A slice of a slice is one slice; of a concat, within one part, it is of that part."""
@@ -296,7 +330,8 @@ def _adjacent(rw: Rewriter, first: Value, second: Value, axis: int) -> Value | N
 
 RULES: tuple[Rule, ...] = (
     join_affines, constant_operand, join_fixed, scale_of_scale, relu_of, clip_of, same_twice,
-    abs_of, constant_slope, reshape_of_reshape, transpose_of_transpose, slice_of, concat_of,
+    abs_of, constant_slope, reshape_of_reshape, transpose_of_transpose, turned_factor,
+    fixed_factor, slice_of, concat_of,
 )  # fmt: skip
 
 
