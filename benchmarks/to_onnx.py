@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from netc.ir.graph import Graph, Node, Value
 from netc.ir.ops.sources import Const, Input, Param
+from netc.ir.scalar import Elementwise, S
 
 OPSET = 17
 Rule = Callable[["_Writer", Node], None]
@@ -123,11 +124,28 @@ def _conv(out: _Writer, node: Node) -> None:
 
 @_writes("fc")
 def _fc(out: _Writer, node: Node) -> None:
-    x, *rest = out.inputs(node)
-    if cast(Any, node.op).axis != 1:
-        raise NotImplementedError("fc over another axis than 1")
-    flat = out.add("Flatten", [x], axis=1)
-    out.add("Gemm", [flat, *rest], node, transB=1)
+    (x, w, *bias), axis = out.inputs(node), cast(Any, node.op).axis
+    if axis == 1:
+        out.add("Gemm", [out.add("Flatten", [x], axis=1), w, *bias], node, transB=1)
+        return
+    if axis not in (-1, node.inputs[0].type.rank - 1):
+        raise NotImplementedError("fc over another axis than the second or the last")
+    factors = [x, out.add("Transpose", [w], perm=(1, 0))]
+    if bias:
+        out.add("Add", [out.add("MatMul", factors), *bias], node)
+    else:
+        out.add("MatMul", factors, node)
+
+
+@_writes("matmul")
+def _matmul(out: _Writer, node: Node) -> None:
+    op, factors = cast(Any, node.op), out.inputs(node)
+    for i, turned in enumerate((op.transpose_x, op.transpose_y)):
+        if turned:
+            rank = node.inputs[i].type.rank
+            perm = (*range(rank - 2), rank - 1, rank - 2)
+            factors[i] = out.add("Transpose", [factors[i]], perm=perm)
+    out.add("MatMul", factors, node)
 
 
 @_writes("max_pool", "avg_pool")
@@ -188,6 +206,60 @@ def _clip(out: _Writer, node: Node) -> None:
     low = out.constant(out.fresh() + "l", np.float32(op.low))
     high = out.constant(out.fresh() + "h", np.float32(op.high))
     out.add("Clip", [*out.inputs(node), low, high], node)
+
+
+@_writes("reduce_mean")
+def _reduce_mean(out: _Writer, node: Node) -> None:
+    op = cast(Any, node.op)
+    axes = op.over(node.inputs[0].type.rank)
+    out.add("ReduceMean", out.inputs(node), node, axes=axes, keepdims=int(op.keep))
+
+
+@_writes("transpose")
+def _transpose(out: _Writer, node: Node) -> None:
+    out.add("Transpose", out.inputs(node), node, perm=node.op.order(node.inputs[0].type.rank))
+
+
+@_writes("slice")
+def _slice(out: _Writer, node: Node) -> None:
+    op = cast(Any, node.op)
+    ends = (op.start, op.start + out.shape(node.out)[op.axis], op.axis)
+    limits = [out.constant(out.fresh() + "i", np.array([n], np.int64)) for n in ends]
+    out.add("Slice", [*out.inputs(node), *limits], node)
+
+
+@_writes("pad")
+def _pad(out: _Writer, node: Node) -> None:
+    op, none = cast(Any, node.op), (0,) * node.inputs[0].type.rank
+    sides = np.array([*(op.before or none), *(op.after or none)], np.int64)
+    value = out.constant(out.fresh() + "v", np.float32(op.value))
+    out.add("Pad", [*out.inputs(node), out.constant(out.fresh() + "n", sides), value], node)
+
+
+@_writes("formula", "gelu", "sqrt")
+def _formula(out: _Writer, node: Node) -> None:
+    """An element-wise op by its own formula."""
+    op, scalars = cast(Elementwise, node.op), _Scalars(out)
+    out.add("Identity", [op.scalar(*(S(scalars, x) for x in out.inputs(node))).h], node)
+
+
+class _Scalars:
+    """Formulas read as ONNX nodes; handles are names."""
+
+    def __init__(self, out: _Writer) -> None:
+        self.out = out
+
+    def const(self, c: float) -> str:
+        """A number."""
+        return self.out.constant(self.out.fresh() + "c", np.float32(c))
+
+    def unary(self, fn: str, a: str) -> str:
+        """One of scalar.UNARY that ONNX has."""
+        return self.out.add({"neg": "Neg", "exp": "Exp", "sqrt": "Sqrt", "erf": "Erf"}[fn], [a])
+
+    def binary(self, fn: str, a: str, b: str) -> str:
+        """One of the arithmetic of scalar.BINARY."""
+        return self.out.add({"+": "Add", "-": "Sub", "*": "Mul", "/": "Div"}[fn], [a, b])
 
 
 @_writes("concat")

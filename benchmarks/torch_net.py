@@ -172,12 +172,13 @@ def _prelu(net: _Net, node: Node, sizes: Sizes) -> Call:
     return lambda x, slope: F.prelu(x, slope.reshape(-1))
 
 
-@_writes("sigmoid", "tanh", "abs", "exp", "log", "sqrt", "floor", "softplus", "elu")
+@_writes("sigmoid", "tanh", "abs", "exp", "log", "sqrt", "floor", "softplus", "elu", "gelu")
 def _unary(net: _Net, node: Node, sizes: Sizes) -> Call:
     if node.op.name == "elu":
         alpha = cast(Any, node.op).alpha
         return lambda x: F.elu(x, alpha)
-    return cast(Call, getattr(F if node.op.name == "softplus" else torch, node.op.name))
+    home = F if node.op.name in ("softplus", "gelu") else torch
+    return cast(Call, getattr(home, node.op.name))
 
 
 @_writes("add", "sub", "mul", "div", "maximum", "minimum")
@@ -258,6 +259,16 @@ def _fc(net: _Net, node: Node, sizes: Sizes) -> Call:
     if axis == node.inputs[0].type.rank - 1:
         return F.linear
     return lambda x, w, *bias: F.linear(torch.flatten(x, axis), w, *bias)
+
+
+@_writes("matmul")
+def _matmul(net: _Net, node: Node, sizes: Sizes) -> Call:
+    op = cast(Any, node.op)
+    first, second = (
+        (lambda v: v.transpose(-1, -2)) if turned else (lambda v: v)
+        for turned in (op.transpose_x, op.transpose_y)
+    )
+    return lambda x, y: torch.matmul(first(x), second(y))
 
 
 @_writes("max_pool", "avg_pool")

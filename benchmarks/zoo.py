@@ -17,7 +17,7 @@ from netc.ir.ops.sources import Param
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 NAMES = (
     *("lenet", "squeezenet", "googlenet", "resnet50", "mobilenet", "alexnet", "vgg16"),
-    *("resnet18", "densenet121", "unet"),
+    *("resnet18", "densenet121", "unet", "vit_b16"),
 )
 QUICK = ("lenet", "squeezenet", "googlenet", "resnet50")  # what is run where nothing is said
 _STEMS = {"squeezenet": "squeezenet*", "mobilenet": "mobilenet*", "resnet50": "resnet*50"}

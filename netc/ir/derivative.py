@@ -128,6 +128,9 @@ def _slope(fn: str, x: Tree, whole: Tree) -> Tree:
             return Apply("/", (Number(0.5), whole))
         case "tanh":
             return Apply("-", (_ONE, Apply("*", (whole, whole))))
+        case "erf":  # 2/√π · e^(−x²)
+            square = Apply("neg", (Apply("*", (x, x)),))
+            return Apply("*", (Number(2 / math.sqrt(math.pi)), Apply("exp", (square,))))
         case "sigmoid":
             return Apply("*", (whole, Apply("-", (_ONE, whole))))
         case "relu":

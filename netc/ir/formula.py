@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from netc.errors import GraphError, clean
-from netc.ir.scalar import COMPARE, S, exp, log, maximum, minimum, power, select, tanh, unary
+from netc.ir.scalar import COMPARE, S, erf, exp, log, maximum, minimum, power, select, tanh, unary
 
 MAX_DEPTH, MAX_TERMS, MAX_TEXT = 50, 200, 10_000  # nesting, operators, characters
 
@@ -30,6 +30,7 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., S]]] = {
     "log1p": (1, lambda x: unary("log1p", x)),
     "sqrt": (1, lambda x: unary("sqrt", x)),
     "tanh": (1, tanh),
+    "erf": (1, erf),
     "sigmoid": (1, lambda x: 1.0 / (1.0 + exp(-x))),
     "abs": (1, lambda x: unary("abs", x)),
     "floor": (1, lambda x: unary("floor", x)),

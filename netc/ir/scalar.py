@@ -7,6 +7,7 @@ back ends for code, `Count` for the cost model. A back end is a `Scalars` implem
 from __future__ import annotations
 
 import inspect
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
@@ -20,7 +21,7 @@ from netc.ir.types import DType, TensorType
 if TYPE_CHECKING:
     from netc.ir.graph import Builder, Value
 
-UNARY = ("neg", "abs", "sqrt", "exp", "expm1", "log", "log1p", "tanh", "floor")
+UNARY = ("neg", "abs", "sqrt", "exp", "expm1", "log", "log1p", "tanh", "erf", "floor")
 BINARY = ("+", "-", "*", "/", "max", "min", "pow")
 COMPARE = ("<", "<=", ">", ">=", "==", "!=")
 
@@ -132,6 +133,11 @@ def tanh(x: S) -> S:
     return unary("tanh", x)
 
 
+def erf(x: S) -> S:
+    """2/√π · ∫₀ˣ e^(−t²) dt, Gauss' error function."""
+    return unary("erf", x)
+
+
 def log(x: S) -> S:
     """The natural logarithm."""
     return unary("log", x)
@@ -169,7 +175,7 @@ class NumPy:
 
     def unary(self, fn: str, a: Any) -> Any:
         """One of UNARY."""
-        return getattr(np, {"neg": "negative"}.get(fn, fn))(a)
+        return _erf(a) if fn == "erf" else getattr(np, {"neg": "negative"}.get(fn, fn))(a)
 
     def binary(self, fn: str, a: Any, b: Any) -> Any:
         """One of BINARY."""
@@ -184,12 +190,18 @@ class NumPy:
         return np.where(mask, a, b)
 
 
+def _erf(a: Any) -> Any:
+    """C's erf, element by element: NumPy has none."""
+    return np.asarray(_ERF(a), np.asarray(a).dtype)
+
+
 def _power(a: Any, b: Any) -> Any:
     """C's pow; for an exponent of 1/2 NumPy takes the root, which differs at -0 and -infinity."""
     odd = np.equal(b, 0.5) & (np.equal(a, 0) | np.isneginf(a))
     return np.where(odd, np.abs(a), np.power(a, b))
 
 
+_ERF = np.frompyfunc(math.erf, 1, 1)
 _NUMPY: dict[str, Any] = {
     "+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide, "max": np.maximum,
     "min": np.minimum, "pow": _power, "<": np.less, "<=": np.less_equal, ">": np.greater,

@@ -205,10 +205,10 @@ def whole_avg_pool(rw: Rewriter, node: Node) -> Value | None:
 
 @rule(ReduceMean, ReduceSum)
 def spatial_mean(rw: Rewriter, node: Node) -> Value | None:
-    """reduce_mean over all spatial axes, kept = global_avg_pool; over no axis at all it is x."""
+    """reduce_mean over height and width, kept = global_avg_pool; over no axis at all it is x."""
     match node:
-        case Node(op=ReduceMean(axes=axes, keep=True), inputs=(x,)) if x.type.rank >= 3:
-            if sorted(axes) == list(range(2, x.type.rank)):
+        case Node(op=ReduceMean(axes=axes, keep=True), inputs=(x,)) if x.type.rank == 4:
+            if sorted(axes) == [2, 3]:
                 return rw.global_avg_pool(x)
         case Node(op=Reduce(axes=()), inputs=(x,)):
             return x

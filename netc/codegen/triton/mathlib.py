@@ -100,6 +100,30 @@ def tanh(x):
     far = 1.0 - tl.div_rn(2.0 + 0.0 * size, exp(size + size) + 1.0)
     return tl.where(size < 0.625, near, tl.where(x < 0.0, -far, far))
 """
+_ERF = """
+@triton.jit
+def erf(x):
+    size = tl.abs(x)
+    z = x * x
+    y = tl.full(x.shape, 7.853860734e-5, tl.float32)
+    y = tl.fma(y, z, -8.010193706e-4)
+    y = tl.fma(y, z, 5.188327748e-3)
+    y = tl.fma(y, z, -2.685381286e-2)
+    y = tl.fma(y, z, 1.128358543e-1)
+    y = tl.fma(y, z, -3.761262596e-1)
+    y = tl.fma(y, z, 1.283791067e-1)
+    near = tl.fma(x, y, x)
+    held = tl.where(size > 4.0, 4.0, size)
+    t = tl.full(x.shape, -1.855740702e-4, tl.float32)
+    t = tl.fma(t, held, 2.939607948e-3)
+    t = tl.fma(t, held, -2.180531994e-2)
+    t = tl.fma(t, held, 1.030373722e-1)
+    t = tl.fma(t, held, 6.382256746e-1)
+    t = tl.fma(t, held, 1.127040029)
+    t = tl.fma(t, held, 3.537187586e-4)
+    far = 1.0 - exp(-t)
+    return tl.where(size < 1.0, near, tl.where(x < 0.0, -far, far))
+"""
 _POWER = """
 @triton.jit
 def power(x, y):
@@ -163,6 +187,7 @@ _FUNCTIONS = {  # in an order that has every function after those it calls
     "log": _LOG,
     "log1p": _LOG1P,
     "tanh": _TANH,
+    "erf": _ERF,
     "power": _POWER,
     "tf32": _TF32,
 }

@@ -13,6 +13,7 @@ from netc.errors import GraphError
 from netc.frontend.net.maker import Site
 from netc.frontend.net.recurrent import lstm, rnn
 from netc.ir.dims import Dim, product
+from netc.ir.formula import parse, show
 from netc.ir.graph import Value
 from netc.ir.op import REGISTRY
 from netc.ir.ops.sources import Initializer
@@ -165,6 +166,29 @@ def batch_norm(
     return _value(site.node(_op("batch_norm", eps=eps), x, centre, spread))
 
 
+def layer_norm(
+    site: Site,
+    x: Value,
+    axis: int = -1,
+    eps: float = 1e-5,
+    w: Value | None = None,
+    b: Value | None = None,
+    init: Initializer = ONE,
+    bias_init: Initializer = ZERO,
+) -> Value:
+    """w · (x − mean) / √(variance + eps) + b over the axes from `axis` on (Ba et al., 2016)."""
+    first = axis_of(axis, x.type.rank)
+    shape = x.type.shape[first:]
+    own = site.own("w", shape, init, w), site.own("b", shape, bias_init, b)
+    mean = _op("reduce_mean", axes=tuple(range(first, x.type.rank)), keep=True)
+    centre = site.node(mean, x, inner="mean")
+    square = _op("formula", body="(x0 - x1) * (x0 - x1)")
+    spread = site.node(mean, site.node(square, x, centre, inner="square"), inner="variance")
+    standard = _op("formula", body=show(parse(f"(x0 - x1) / sqrt(x2 + {float(eps)!r})")))
+    y = site.node(standard, x, centre, spread, inner="standard")
+    return _value(site.node(_op("add"), site.node(_op("mul"), y, own[0], inner="mul"), own[1]))
+
+
 def scale(
     site: Site,
     x: Value,
@@ -247,6 +271,7 @@ LAYERS: tuple[Callable[..., Any], ...] = (
     fc,
     prelu,
     batch_norm,
+    layer_norm,
     scale,
     bias,
     embed,

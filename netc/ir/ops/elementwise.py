@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from netc.ir.op import Array, Grads, Op, case, require
-from netc.ir.scalar import Elementwise, S, exp, log, maximum, minimum, power, select, tanh, unary
+from netc.ir.scalar import (
+    Elementwise,
+    S,
+    erf,
+    exp,
+    log,
+    maximum,
+    minimum,
+    power,
+    select,
+    tanh,
+    unary,
+)
 from netc.ir.types import DType, TensorType, f32, i64, u8
 
 if TYPE_CHECKING:
@@ -44,6 +57,15 @@ class Elu(Elementwise, name="elu"):
         return select(x > 0, x, unary("expm1", x) * self.alpha)
 
     samples = (case(_X), case(_X, alpha=0.3))
+
+
+class Gelu(Elementwise, name="gelu"):
+    """x · Φ(x) = x/2 · (1 + erf(x/√2)), Φ the normal distribution (Hendrycks and Gimpel, 2016)."""
+
+    def scalar(self, x: S) -> S:
+        return x * 0.5 * (1.0 + erf(x * math.sqrt(0.5)))
+
+    samples = (case(_X), case(f32[1, 17, 1, 3]))
 
 
 class Sigmoid(Elementwise, name="sigmoid"):

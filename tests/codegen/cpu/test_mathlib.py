@@ -1,6 +1,7 @@
 """Elementary functions against float64, on every level this machine runs."""
 
 import ctypes
+import math
 
 import numpy as np
 import pytest
@@ -64,6 +65,7 @@ UNARY = [
     (mathlib.log, np.log, (-1, 20), 2),
     (mathlib.log1p, np.log1p, (-1.5, 8), 4),
     (mathlib.tanh, np.tanh, (-10, 10), 3),
+    (mathlib.erf, np.vectorize(math.erf), (-6, 6), 3),
 ]
 
 
