@@ -174,7 +174,7 @@ class Compiled:
         """Some calls."""
         kept: Memory | None = None  # what the call before left for this one
         for call in calls:
-            scratch = kept or Memory(evaluate(call.scratch, self.sizes))
+            scratch = kept or Memory(-(-evaluate(call.scratch, self.sizes) // 64) * 64)  # aligned
             kept = scratch if call.goes_on else None
             block = self.block(call, [*buffers, scratch])
             entry = _ENTRY(self.mapping.entry(self.symbols[call.symbol]))

@@ -72,17 +72,15 @@ def lower_matmul(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     second = _matrices(ctx, y, batch, op.transpose_y)
     *_, rows, depth = first.shape
     columns = second.shape[-1]
-    size: Dim = 0
-    calls = []
+    groups = () if second.shared else batch
+    packed = BufferArg(SCRATCH, 0)  # whole vectors are read of it, so it is aligned
+    size = _ROW * product(groups) * ceil_div(columns, PANEL) * depth
+    calls = [_packed(ctx, second, groups, packed)]
     together = len(batch) + (1 if second.shared else 0)  # axes of what is a group, or a row
     if (first.strides[-1] != 1 and depth != 1) or first.apart(together) is None:
-        first, copy = _copied(ctx, first)
-        size = _FLOAT * product(first.shape)
+        first, copy = _copied(ctx, first, size)
+        size = size + _FLOAT * product(first.shape)
         calls.append(copy)
-    packed = BufferArg(SCRATCH, size)
-    groups = () if second.shared else batch
-    size = size + _ROW * product(groups) * ceil_div(columns, PANEL) * depth
-    calls.append(_packed(ctx, second, groups, packed))
     images = product(batch) * rows if second.shared else rows
     apart = first.apart(together)
     assert apart is not None
@@ -125,10 +123,10 @@ def _taps(depth: Dim) -> tuple[Affine, ...]:
     return Affine((depth // BLOCK,), (BLOCK,)), Affine((depth - whole,), (1,), whole)
 
 
-def _copied(ctx: Lowering, m: _Matrices) -> tuple[_Matrices, Call]:
-    """The matrices one behind the other, at the begin of the scratch memory."""
+def _copied(ctx: Lowering, m: _Matrices, at: Dim) -> tuple[_Matrices, Call]:
+    """The matrices one behind the other, from a byte of the scratch memory on."""
     type = TensorType(DType.F32, m.shape)
-    made = Operand(type, SCRATCH, 0, row_major(m.shape))
+    made = Operand(type, SCRATCH, at, row_major(m.shape))
     formula = Formula([Builder().input("x", type)])
     access = Access(made.pointer(), DType.F32, made.strides)
     call = map_accesses(ctx, formula, [m.access, access], 1, m.shape)
