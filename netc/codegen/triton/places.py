@@ -11,6 +11,7 @@ from netc.ir.ops.convolution import PRODUCTS
 from netc.ir.ops.fused import Fused
 from netc.ir.ops.image import Unpool
 from netc.ir.ops.indexing import Gather, Iota, Pick
+from netc.ir.ops.matmul import MatMul
 from netc.ir.ops.pooling import MaxPoolIndex
 from netc.ir.ops.reduction import Accuracy, ArgMax
 from netc.ir.ops.regions import Regions
@@ -49,7 +50,7 @@ def exact_values(graph: Graph) -> frozenset[Value]:
 
 def _data(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
     """The operands whose digits a node's results have."""
-    if isinstance(node.op, (*PRODUCTS, NonMaxSuppression)):
+    if isinstance(node.op, (*PRODUCTS, MatMul, NonMaxSuppression)):
         return ()
     return inputs[:1] if isinstance(node.op, _LOOKED_UP) else inputs
 

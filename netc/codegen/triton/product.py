@@ -1,11 +1,12 @@
-"""A convolution of any kind, or an inner product, as one product of rows and columns.
+"""A convolution of any kind, an inner product, or matrix products, as rows times columns.
 
     y[m, g, n] = Σ_tap Σ_c x[row(m) + shift(tap), g·C + c] · w[g, n, tap, c]
 
 Rows m run over batch and window positions, columns n over the output channels of a group. A tap is
 a position in the window; the depth is walked tap by tap and within a tap over channels, which lie
 side by side. With few channels the depth is walked in one go ("flat") and each place of it finds
-its own tap. `product_text` writes the kernel.
+its own tap. Groups g are products of their own: those of a grouped convolution, or of the matrices
+of a batch, where w is the second of the operands. `product_text` writes the kernel.
 """
 
 from __future__ import annotations
@@ -50,6 +51,16 @@ class Inner:
     step: Dim
 
 
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Products side by side: how many, and how far operands lie from one to the next."""
+
+    size: Dim
+    x: Dim  # of x, in elements; 0 where all of them read the same
+    weights: Dim  # the same of the weights
+    axis: int  # of the result, along which they lie; where that is the columns', behind each other
+
+
 @dataclass(frozen=True)
 class Product:
     """A product to be made a kernel."""
@@ -60,7 +71,7 @@ class Product:
     channels: Dim  # of x, per group
     spread: Dim  # of x from channel to channel, in elements
     columns: Dim  # per group
-    groups: int
+    groups: tuple[Group, ...]
     weights: BufferArg | WeightArg
     element: str  # of the weights
     row: Dim  # elements from one column's weights to the next
@@ -89,5 +100,17 @@ class Product:
 
     @property
     def rows(self) -> Dim:
-        """All rows."""
+        """All rows of a group."""
         return product(tuple(a.size for a in self.axes))
+
+    @property
+    def many(self) -> Dim:
+        """How many products there are."""
+        return product(tuple(g.size for g in self.groups))
+
+    @property
+    def row_axes(self) -> tuple[int, ...]:
+        """The axes of the result along which the rows lie, as `axes` has them."""
+        others = {self.channel_axis, *(g.axis for g in self.groups)}
+        rank = len(self.axes) + len(others)
+        return tuple(a for a in range(rank) if a not in others)

@@ -58,12 +58,13 @@ class _Writer:
         run, runs = self.p.channels, self.p.count
         if self.p.flat:
             run, runs = self.p.flat * self.p.count, 1
-        named = symbols(self.p.rows) | symbols(self.p.columns) | symbols(run)
+        open_ = (self.p.rows, self.p.columns, self.p.many, run)
+        named = frozenset().union(*(symbols(d) for d in open_))
         works = []
         for batch in self.ctx.batches if named else (1,):
             sizes = {s: batch if s == BATCH else NOMINAL for s in named}
-            rows, columns = (max(1, evaluate(d, sizes)) for d in (self.p.rows, self.p.columns))
-            works.append(Work(rows, columns, evaluate(run, sizes), runs, self.p.groups, item))
+            rows, columns, many, depth = (evaluate(d, sizes) for d in open_)
+            works.append(Work(max(1, rows), max(1, columns), depth, runs, max(1, many), item))
         return works
 
     def size(self, value: Dim, role: str) -> str:
@@ -86,6 +87,7 @@ class _Writer:
         src, p = self.src, self.p
         self.rows, self.columns = self.size(p.rows, "rows"), self.size(p.columns, "columns")
         self._place()
+        self.group = self._group_indices()
         rows = self._row_indices()
         self._bases(rows)
         self._sum()
@@ -95,7 +97,7 @@ class _Writer:
         scratch = SPLIT_PROGRAMS * SPLIT_TILE * 4 if self.splits else 0
         for name in ("BM", "BN", "BK"):
             src.constant(name)
-        return self.ctx.launch(src, (p.rows, p.columns, p.groups), self.variants, scratch)
+        return self.ctx.launch(src, (p.rows, p.columns, p.many), self.variants, scratch)
 
     def _place(self) -> None:
         """Which tile this program has: eight tile rows share their columns' weights in cache."""
@@ -104,7 +106,7 @@ class _Writer:
         line(f"tm = tl.cdiv({self.rows}, BM)")
         line(f"tn = tl.cdiv({self.columns}, BN)")
         if self.splits:  # as many programs share a tile as the launch has for each
-            groups = "" if self.p.groups == 1 else f" * {self.size(self.p.groups, 'groups')}"
+            groups = f" * {self.size(self.p.many, 'groups')}" if self.p.groups else ""
             line(f"parts = tl.num_programs(0) // (tm * tn{groups})")
             line("part = pid % parts")
             line("tile = pid // parts")
@@ -112,8 +114,8 @@ class _Writer:
             line("parts = 1")
             line("part = 0")
             line("tile = pid")
-        line("place = tile % (tm * tn)" if self.p.groups > 1 else "place = tile")
-        if self.p.groups > 1:
+        line("place = tile % (tm * tn)" if self.p.groups else "place = tile")
+        if self.p.groups:
             line("group = tile // (tm * tn)")
         line("first = (place // (8 * tn)) * 8")
         line("high = tl.minimum(tm - first, 8)")
@@ -124,6 +126,12 @@ class _Writer:
         line(f"row = tl.minimum(m, {self.rows} - 1)")
         line(f"col = tl.minimum(n, {self.columns} - 1)")
         line("kk = tl.arange(0, BK)")
+
+    def _group_indices(self) -> list[str]:
+        """The place of this program's product among those side by side, for each kind of them."""
+        groups = self.p.groups
+        named = [self.size(g.size, f"groups{i}") for i, g in enumerate(groups)]
+        return self.src.digits("group", reversed(named[1:]))[::-1] if groups else []
 
     def _row_indices(self) -> list[str]:
         """The place of each row along each axis; axes along which x runs on evenly are one."""
@@ -164,14 +172,20 @@ class _Writer:
             if start != "0":
                 step = self.along(axis, "step")
                 terms.append(f"({start})" if step == "1" else f"({start}) * {step}")
-        if p.groups > 1:
-            shift = p.spread * p.channels
-            terms.append(f"group * {self.size(shift, 'group')}")
         if not terms or all(index == "0" for index in rows):
             terms.append("0 * row")  # as many places as a tile has, also where all are one
-        src.line(f"xb = {' + '.join(terms)}")
-        column = "col" if p.groups == 1 else f"(group * {self.columns} + col)"
-        src.line(f"wb = {column} * {self.size(p.row, 'row')}")
+        src.line(f"xb = {' + '.join([*terms, *self._apart('x')])}")
+        column = f"col * {self.size(p.row, 'row')}"
+        src.line(f"wb = {' + '.join([column, *self._apart('w')])}")
+
+    def _apart(self, operand: str) -> list[str]:
+        """How far this program's group lies from the first one in x, or in the weights."""
+        terms = []
+        for i, (group, place) in enumerate(zip(self.p.groups, self.group, strict=True)):
+            step = group.x if operand == "x" else group.weights
+            if step != 0:
+                terms.append(f"{place} * {self.size(step, f'group{i}.{operand}')}")
+        return terms
 
     # ---- the sum --------------------------------------------------------------------------
 
@@ -341,13 +355,17 @@ class _Writer:
         """Bias, epilogue and stores."""
         src, p = self.src, self.p
         tile = Tile({"row": "mm[:, None]", "col": "nn[None, :]"}, "acc")
-        channel = "n" if p.groups == 1 else f"group * {self.columns} + n"
+        places = {g.axis: place for g, place in zip(p.groups, self.group, strict=True)}
+        before = places.pop(p.channel_axis, None)
+        channel = "n" if before is None else f"{before} * {self.columns} + n"
         if p.patches:
             coords, channel = self._patch_coords()
         else:
             coords = [self._row_coord(r) for r in self._result_rows(rows)]
         column = Coord(f"({channel})[None, :]", "col")
-        coords.insert(p.channel_axis, column)
+        others = {p.channel_axis: column, **{axis: Coord(text) for axis, text in places.items()}}
+        for axis in sorted(others):
+            coords.insert(axis, others[axis])
         known: dict[Value, str] = {}
         out = "acc"
         if p.bias is not None:
@@ -406,17 +424,17 @@ class _Writer:
         """The operands of the epilogue that vary along the rows."""
         read = self.k.tail_reads()
         pairs = zip(self.k.body.inputs, self.k.ins, strict=True)
-        return [o for n, o in pairs if n.out in read and not self._per_channel(o)]
+        return [o for n, o in pairs if n.out in read and self._along_rows(o)]
 
-    def _per_channel(self, o: Operand) -> bool:
-        place = self.p.channel_axis - len(self.p.axes) - 1
-        return all(d == 1 for a, d in enumerate(o.type.shape) if a - o.type.rank != place)
+    def _along_rows(self, o: Operand) -> bool:
+        missing = self.k.outs[0].type.rank - o.type.rank  # axes, which come first
+        return any(o.type.shape[a - missing] != 1 for a in self.p.row_axes if a >= missing)
 
     def _even(self, o: Operand, sizes: Sequence[Dim], last: int) -> bool:
         """Whether an operand of the result's shape goes from row to row by one step."""
         if o.type.shape != self.k.outs[0].type.shape:
             return False
-        strides = [s for a, s in enumerate(o.strides) if a != self.p.channel_axis]
+        strides = [o.strides[a] for a in self.p.row_axes]
         step: Dim = strides[last] if strides else 1
         for size, stride in zip(reversed(sizes), reversed(strides), strict=True):
             if size != 1 and stride != step:

@@ -65,6 +65,39 @@ NETS = (
     ("(x: f32[N,C,5,5], w: f32[C,M,2,2]) -> conv_transpose(x, w=w, stride=2, bias=false)", 2),
     ("(x: f32[N,8,5,5], w: f32[8,M,2,2]) -> conv_transpose(x, w=w, groups=2, bias=false)", 2),
 )  # fmt: skip
+MATRICES = (
+    ("(x: f32[N,3,17,20], y: f32[N,3,20,9]) -> matmul(relu(x), relu(y)) |> relu", 2),
+    ("(x: f32[N,3,5,64], y: f32[N,3,33,64]) -> matmul(relu(x), relu(y), transpose_y=true)", 2),
+    ("(x: f32[N,20,17], y: f32[N,9,20]) -> matmul(relu(x), y, transpose_x=true, transpose_y=true)",
+     3),
+    ("(x: f32[N,3,H,C], y: f32[N,3,C,M]) -> matmul(relu(x), relu(y)) |> relu", 2),
+    ("(x: f32[C,H], y: f32[C,M]) -> matmul(x, y, transpose_x=true)", 1),
+    ("(x: f32[N,3,H,C], y: f32[3,M,C]) -> matmul(relu(x), relu(y), transpose_y=true) |> relu", 2),
+    ("(x: f32[3,H,C], y: f32[N,1,C,M]) -> matmul(relu(x), relu(y))", 2),
+    ("(x: f32[N,1,H,C], y: f32[3,C,M]) -> matmul(relu(x), relu(y)) |> relu", 2),
+    ("(x: f32[N,5,7,24], y: f32[24,20]) -> matmul(relu(x), relu(y)) |> relu", 2),
+    ("(x: f32[H,24], y: f32[N,24,20]) -> matmul(relu(x), y) |> relu", 2),
+    ("(x: f32[N,5,7,24]) -> relu(x) |> matmul(param(f32[24,20])) |> relu", 2),
+    ("(x: f32[N,24]) -> matmul(x, param(f32[20,24]), transpose_y=true)", 3),
+    ("(x: f32[N,3,7,24]) -> relu(x) |> matmul(param(f32[3,24,20])) |> relu", 2),
+    ("(x: f32[N,24,7]) -> matmul(param(f32[5,24]), relu(x)) |> relu", 2),
+    ("(x: f32[N,3,24,7]) -> matmul(param(f32[3,24,20]), relu(x), transpose_x=true)", 2),
+    ("(x: f32[N,4,9,50], y: f32[N,4,30,9]) -> matmul(slice(relu(x), 3, 7, 27),"
+     " slice(relu(y), 2, 3, 23))", 2),
+    ("(x: f32[N,4,9,5], y: f32[N,4,9,6]) -> concat(relu(x), exp(y), axis=3)"
+     " |> matmul(relu(x), transpose_x=true)", 2),
+    ("(x: f32[N,4,9,11], y: f32[N,4,11,6]) -> concat(matmul(x, y), matmul(x, relu(y)), axis=2)"
+     " |> relu |> matmul(y, transpose_y=true)", 2),
+    ("(x: f32[N,4,9,11], y: f32[N,4,11,6], b: f32[6], r: f32[N,4,9,6]) -> matmul(relu(x), y)"
+     " |> affine(scale=0.125) |> add(b) |> add(relu(r)) |> relu", 2),
+    ("(x: f32[N,4,9,8], m: f32[N,1,1,9]) -> matmul(relu(x), relu(x), transpose_y=true)"
+     " |> affine(0.35) |> add(m) |> relu", 2),
+    ("(x: f32[N,4,9,8], m: f32[N,1,9,1], h: f32[4,1,1]) -> matmul(relu(x), x, transpose_y=true)"
+     " |> add(m) |> mul(h)", 2),
+    ("(x: f32[N,5,9,8], y: f32[8,7], m: f32[5,1,7]) -> matmul(relu(x), y) |> add(m)", 2),
+    ("(x: f32[N,1,300], y: f32[N,300,1]) -> matmul(x, y) |> relu", 2),
+    ("(x: f32[3,400], y: f32[400,20]) -> matmul(x, y) |> relu", 1),
+)  # fmt: skip
 OPEN = {"H": 5, "W": 7, "M": 6, "C": 20}  # sizes known at run time only, beside the batch
 # How far a result may be from the float64 one, as a share of the largest: three tf32 products and
 # float32 sums of at most 432 terms; one rounding to bf16 (2⁻⁹) of operands and of each value kept.
@@ -105,13 +138,13 @@ def deepest(variants: tuple[Variant, ...]) -> Variant:
 
 @needs_triton
 @pytest.mark.parametrize("precision", BOUNDS)
-@pytest.mark.parametrize(("text", "batch"), NETS)
+@pytest.mark.parametrize(("text", "batch"), [*NETS, *MATRICES])
 def test_products(text: str, batch: int, precision: str) -> None:
     assert error(net_of(text), batch, largest, precision=precision) <= BOUNDS[precision]
 
 
 @needs_triton
-@pytest.mark.parametrize(("text", "batch"), NETS)
+@pytest.mark.parametrize(("text", "batch"), [*NETS, *MATRICES])
 def test_split_sums(text: str, batch: int) -> None:
     assert error(net_of(text), batch, most_split) <= BOUNDS["high"]
 

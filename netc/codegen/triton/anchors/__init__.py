@@ -9,6 +9,7 @@ from netc.codegen.triton.anchors import copies as copies
 from netc.codegen.triton.anchors import images as images
 from netc.codegen.triton.anchors import indexing as indexing
 from netc.codegen.triton.anchors import lrn as lrn
+from netc.codegen.triton.anchors import matmul as matmul
 from netc.codegen.triton.anchors import matrix as matrix
 from netc.codegen.triton.anchors import pools as pools
 from netc.codegen.triton.anchors import randoms as randoms

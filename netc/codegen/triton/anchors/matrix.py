@@ -14,7 +14,7 @@ from netc.codegen.triton.anchors.depthwise import depthwise, is_thin
 from netc.codegen.triton.home import FEW
 from netc.codegen.triton.lowering import Launch, Lowering, check_reach, rule
 from netc.codegen.triton.packing import Layout, packed_array, packed_count, rounded
-from netc.codegen.triton.product import Axis, Inner, Product
+from netc.codegen.triton.product import Axis, Group, Inner, Product
 from netc.codegen.triton.product_text import lower_product
 from netc.errors import UnsupportedError
 from netc.ir.dims import MAX_DIM, Dim, evaluate, symbols
@@ -37,22 +37,24 @@ def convolution(ctx: Lowering, k: Kernel) -> Launch:
     main = _main(k, xv)
     x, w = k.operand(main), k.operand(wv)
     if x is None or w is None:
-        raise _unfit(k, "reads what is not in memory")
+        raise unfit(k, "reads what is not in memory")
     if is_thin(op, x, w):
         return depthwise(ctx, k, op, x, w)
     channels, columns = (v.type.shape[1] // op.groups for v in (main, k.anchor.out))
     lanes = x.type.shape[1] // op.groups  # at least as many as channels
     layout = _layout(op, w, lanes) if w.buffer == WEIGHTS else None
-    weights, strides, element = _packed(ctx, k, w, layout) if layout else _computed(k, op, w)
+    weights, strides, element = packed(ctx, k, w, layout) if layout else _computed(k, op, w)
     taps, patches = known(w.type.shape[2:], "taps"), layout is not None and layout.patches
+    spread = 1 if lanes * op.groups == 1 else x.strides[1]
+    group = Group(op.groups, spread * channels, strides[0] * columns, axis=1)
     made = Product(
         x=x,
         axes=_plain_axes(x) if patches else _window_axes(x, k.anchor.out.type.shape, op, taps),
         inner=(),
         channels=channels,
-        spread=1 if lanes * op.groups == 1 else x.strides[1],
+        spread=spread,
         columns=columns * (math.prod(taps) if patches else 1),
-        groups=op.groups,
+        groups=(group,) if op.groups > 1 else (),
         weights=weights,
         element=element,
         row=strides[0],
@@ -113,8 +115,8 @@ def _main(k: Kernel, x: Value) -> Value:
     return next((v for v in read if v.type.shape == x.type.shape), x)
 
 
-def _packed(ctx: Lowering, k: Kernel, w: Operand, layout: Layout) -> Weights:
-    """A parameter, packed."""
+def packed(ctx: Lowering, k: Kernel, w: Operand, layout: Layout) -> Weights:
+    """A parameter, packed and stored as the anchor's precision says."""
     assert k.anchor is not None
     assert w.array is not None
     element = ctx.precision_of(k.anchor).element
@@ -133,7 +135,7 @@ def _computed(k: Kernel, op: Windowed | Fc, w: Operand) -> Weights:
     order = [axis for axis, size in enumerate(taps) if size != 1]
     runs = _runs(taps, w.strides[2:], order)
     if len(runs) > 1:
-        raise _unfit(k, "reads weights whose windows have gaps")
+        raise unfit(k, "reads weights whose windows have gaps")
     tap = runs[0][1] if runs else 1
     column, lane = w.strides[1::-1] if isinstance(op, ConvTranspose) else w.strides[:2]
     return pointer, (column, tap, lane), w.element
@@ -147,7 +149,7 @@ def inner_product(ctx: Lowering, k: Kernel) -> Launch:
     assert isinstance(op, Fc)
     x, w = k.operand(xv), k.operand(wv)
     if x is None or w is None:
-        raise _unfit(k, "reads what is not in memory")
+        raise unfit(k, "reads what is not in memory")
     axis = axis_of(op.axis, x.type.rank)
     rows = tuple(
         Axis(size, step) for size, step in zip(x.type.shape[:axis], x.strides[:axis], strict=True)
@@ -160,7 +162,7 @@ def inner_product(ctx: Lowering, k: Kernel) -> Launch:
         columns, depth = w.type.sizes({})[0], tuple(int(d) for d in sizes)
         taps = tuple(i.taps for i in inner)
         layout = Layout(1, columns, taps, int(channels), 0, False, depth, tuple(order))
-        weights, strides, element = _packed(ctx, k, w, layout)
+        weights, strides, element = packed(ctx, k, w, layout)
     else:
         assert not inner, "beside computed weights x lies in their order"
         weights, strides, element = _computed(k, op, w)
@@ -174,7 +176,7 @@ def inner_product(ctx: Lowering, k: Kernel) -> Launch:
             channels=channels,
             spread=spread,
             columns=w.type.shape[0],
-            groups=1,
+            groups=(),
             weights=weights,
             element=element,
             row=strides[0],
@@ -189,7 +191,8 @@ def inner_product(ctx: Lowering, k: Kernel) -> Launch:
     )
 
 
-def _unfit(k: Kernel, why: str) -> UnsupportedError:
+def unfit(k: Kernel, why: str) -> UnsupportedError:
+    """What is raised for a product that no kernel does."""
     return UnsupportedError(f"%{k.node.name} {why}, which has no GPU kernel", k.node.loc)
 
 
