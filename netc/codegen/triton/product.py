@@ -109,6 +109,18 @@ class Product:
         return product(tuple(g.size for g in self.groups))
 
     @property
+    def rows_side_by_side(self) -> bool:
+        """Whether neighbours in x are rows of one depth, not the depth of one row."""
+        real = [a for a in self.axes if a.size != 1]
+        near = len(real) == 1 and real[0].simple and (real[0].step, real[0].stride) == (1, 1)
+        return near and self.spread != 1 and not self.flat
+
+    @property
+    def columns_side_by_side(self) -> bool:
+        """The same of the weights' columns."""
+        return self.row == 1 and self.lane != 1
+
+    @property
     def row_axes(self) -> tuple[int, ...]:
         """The axes of the result along which the rows lie, as `axes` has them."""
         others = {self.channel_axis, *(g.axis for g in self.groups)}

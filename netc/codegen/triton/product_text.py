@@ -85,7 +85,8 @@ class _Writer:
     def launch(self) -> Launch:
         """The whole kernel."""
         src, p = self.src, self.p
-        self.rows, self.columns = self.size(p.rows, "rows"), self.size(p.columns, "columns")
+        self.rows = self.size(p.rows, "across" if p.rows_side_by_side else "rows")
+        self.columns = self.size(p.columns, "columns")
         self._place()
         self.group = self._group_indices()
         rows = self._row_indices()
@@ -123,8 +124,10 @@ class _Writer:
         line("n = ((place % (8 * tn)) // high) * BN + tl.arange(0, BN)")
         line(f"mm = m < {self.rows}")
         line(f"nn = n < {self.columns}")
-        line(f"row = tl.minimum(m, {self.rows} - 1)")
-        line(f"col = tl.minimum(n, {self.columns} - 1)")
+        # What is beyond the last is the last again, or where neighbours are read together masked.
+        line("row = m" if self.p.rows_side_by_side else f"row = tl.minimum(m, {self.rows} - 1)")
+        columns = self.p.columns_side_by_side
+        line("col = n" if columns else f"col = tl.minimum(n, {self.columns} - 1)")
         line("kk = tl.arange(0, BK)")
 
     def _group_indices(self) -> list[str]:
@@ -207,8 +210,8 @@ class _Writer:
                 self._flat_step()
             else:
                 self._tap_step("tap" if walks else "0")
-            src.line("acc = tl.dot(a, tl.trans(b), acc, input_precision="
-                     f'"{self.precision.input}")')  # fmt: skip
+            b = "b" if p.columns_side_by_side else "tl.trans(b)"  # as its neighbours are read
+            src.line(f'acc = tl.dot(a, {b}, acc, input_precision="{self.precision.input}")')
             if walks:  # without a division in every step
                 src.line("c0 += BK")
                 src.line(f"turn = c0 >= {self.depth}")
@@ -223,22 +226,28 @@ class _Writer:
         shift, masks = self._shift(spots, row="", column="")
         rows = f"(xb{shift})[:, None]"
         inside = [f"({' & '.join(masks)})[:, None]"] if masks else []
-        src.line(f"legal = {self._legal()}")
+        inside += ["mm[:, None]"] if p.rows_side_by_side else []
+        src.line(f"legal = {self._legal('[None, :]', '(1, BK)')}")
         spread = self.size(p.spread, "spread")
         across = "c[None, :]" if spread == "1" else f"(c * {spread})[None, :]"
         self._load_a(f"{rows} + {across}", [*inside, "legal"])
         lane = "c" if p.lane == 1 else f"c * {self.size(p.lane, 'lane')}"
         at = lane if tap == "0" else f"{tap} * {self.size(p.tap, 'tap')} + {lane}"
-        self._load_b(f"wb[:, None] + ({at})[None, :]", "legal")
+        if p.columns_side_by_side:
+            deep = self._legal("[:, None]", "(BK, 1)")
+            self._load_b(f"({at})[:, None] + wb[None, :]", f"({deep}) & nn[None, :]")
+        else:
+            self._load_b(f"wb[:, None] + ({at})[None, :]", "legal")
 
-    def _legal(self) -> str:
+    def _legal(self, place: str, shape: str) -> str:
         """Which channels of a chunk there are. A mask that is all true costs nothing.
 
         A text is shared by layers of other sizes, and so are its variants: a chunk that divides
         the channels of one layer may be longer than those of another.
         """
-        tail = f"(c < {self.depth})[None, :]"
-        return f"{tail} if BK > {EVEN} else tl.full((1, BK), True, tl.int1)" if self.even else tail
+        tail = f"(c < {self.depth}){place}"
+        whole = f"tl.full({shape}, True, tl.int1)"
+        return f"{tail} if BK > {EVEN} else {whole}" if self.even else tail
 
     def _flat_step(self) -> None:
         """A run of depth in which each place has a tap and a channel of its own."""
