@@ -160,3 +160,52 @@ def test_what_a_product_reads_is_read_behind_it_too(body: str) -> None:
     want = netc.interpret(netc.parse(text), {"x": x})["y"]
     got = interpreted(text, {"x": x}, precision="exact")["y"]
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+ATTENTION = """block heads(x) {
+  return x |> fc(24, axis=2, init=gaussian(0, 0.3)) |> reshape((0, 0, 4, 6))
+    |> transpose((0, 2, 1, 3))
+}
+net n(x: f32[N,TOKENS,24], m: f32[N,1,1,TOKENS]) -> y {
+  scores = matmul(heads(x), heads(x), transpose_y=true) * 0.4 + m
+  y = scores |> softmax(axis=3) |> matmul(heads(x)) |> transpose((0, 2, 1, 3))
+    |> reshape((0, 0, 24)) |> fc(24, axis=2, init=gaussian(0, 0.3))
+}"""
+# Of the largest: float32 sums, operands rounded to 10 bits, to 7 bits.
+SHARES = {"exact": 1e-6, "high": 2e-6, "medium": 3e-3, "low": 2e-2, "fp16": 3e-3}
+
+
+def tokens(images: int) -> dict[str, np.ndarray]:
+    """Nine tokens an image, of which some are not to be looked at."""
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((images, 9, 24)).astype(np.float32)
+    return {"x": x, "m": rng.choice([0, -30], (images, 1, 1, 9)).astype(np.float32)}
+
+
+@pytest.mark.parametrize("precision", SHARES)
+@pytest.mark.parametrize("known", [False, True])
+def test_attention(known: bool, precision: str) -> None:
+    text = ATTENTION.replace("TOKENS", "9" if known else "T")
+    for images in (1, 3):
+        feed = tokens(images)
+        want = netc.interpret(netc.parse(text), feed)["y"]
+        got = interpreted(text, feed, precision=precision)["y"]
+        np.testing.assert_allclose(got, want, atol=SHARES[precision] * np.abs(want).max())
+
+
+def test_attention_on_a_gpu_between_processors() -> None:
+    """What crosses is row-major; the products are on the GPU."""
+    text = """net n(x: f32[N,4,T,6], m: f32[N,1,1,T]) -> y {
+      on cpu:0 { a = relu(x) }
+      on cuda:0 {
+        scores = matmul(a, x, transpose_y=true) + m
+        b = scores |> softmax(axis=3) |> matmul(a)
+      }
+      on cpu:0 { y = b * 2 }
+    }"""
+    rng = np.random.default_rng(2)
+    feed = {"x": rng.standard_normal((2, 4, 7, 6)).astype(np.float32), "m": tokens(2)["m"][..., :7]}
+    want = netc.interpret(netc.parse(text), feed)["y"]
+    options = {"target": "cpu", "devices": ["cpu:0", "cuda:0"], "precision": "high"}
+    got = interpreted(text, feed, **options)["y"]
+    np.testing.assert_allclose(got, want, atol=2e-6 * np.abs(want).max())

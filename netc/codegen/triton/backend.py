@@ -10,6 +10,7 @@ from netc.codegen.steps import Work
 from netc.codegen.triton.anchors import lower
 from netc.codegen.triton.home import GpuHome
 from netc.codegen.triton.lowering import Lowering, check_reach
+from netc.codegen.triton.orders import row_major_values
 from netc.codegen.triton.places import exact_values
 from netc.codegen.triton.precision import Precision
 from netc.codegen.weight_store import WeightStore
@@ -33,11 +34,13 @@ class GpuBackEnd:
         self.home = GpuHome(self.ctx)
 
     def prepare(self, graph: Graph) -> None:
-        """Note which values keep all digits, and store whole the parameters that will be rounded.
+        """Note which values lie row-major and which keep all digits, and store whole the parameters
+        that will be rounded.
 
-        They stand before all that kernels read, so that no GPU takes them along. Only large ones:
+        These stand before all that kernels read, so that no GPU takes them along. Only large ones:
         what kernels read as it is would be found there, and the GPU would take them all.
         """
+        self.ctx.by_rows = row_major_values(graph)
         if not any(p.element for p in (self.ctx.precision, *self.ctx.by_node.values())):
             return
         self.ctx.exact = exact_values(graph)

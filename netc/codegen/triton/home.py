@@ -1,4 +1,7 @@
-"""How values lie on a GPU: channels last, so that neighbours in a tile are neighbours in memory."""
+"""How values lie on a GPU: so that neighbours in a tile are neighbours in memory.
+
+Channels are last for windows, values around matrix products are row-major (`orders`).
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,8 @@ WHOLE = 4  # channels that are read together
 
 
 class GpuHome(Home):
-    """Values of three or more axes [n, c, …] lie as [n, …, c]; kernels read any strides."""
+    """Values of three or more axes [n, c, …] lie as [n, …, c] but for those that are multiplied
+    along their last axis; kernels read any strides."""
 
     def __init__(self, ctx: Lowering) -> None:
         self.ctx = ctx
@@ -33,7 +37,9 @@ class GpuHome(Home):
     def own(self, type: TensorType, buffer: int, halo: Halo, node: Node) -> tuple[Operand, Dim]:
         """A value alone in a buffer, floats as its kernel's precision stores them."""
         element = self._element(node) if type.dtype is DType.F32 else ""
-        operand = Operand(type, buffer, 0, channels_last(type), element=element)
+        by_rows = any(v in self.ctx.by_rows for v in node.results)
+        strides = row_major(type.shape) if by_rows else channels_last(type)
+        operand = Operand(type, buffer, 0, strides, element=element)
         return operand, type.count * operand.item
 
     def _element(self, node: Node) -> str:

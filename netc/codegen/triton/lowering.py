@@ -61,6 +61,7 @@ class Lowering:
     by_node: Mapping[str, Precision] = field(default_factory=dict)
     batches: tuple[int, ...] = (1, 16, 128)  # what an unknown batch counts as when tiles are ranked
     exact: frozenset[Value] = frozenset()  # that keep all digits in any precision
+    by_rows: frozenset[Value] = frozenset()  # that lie row-major
     kernels: dict[str, KernelText] = field(default_factory=dict)
     _symbols: dict[tuple[str, tuple[str, ...], tuple[int, ...]], str] = field(default_factory=dict)
 

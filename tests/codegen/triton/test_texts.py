@@ -25,6 +25,8 @@ TEXTS = {
     "max_pool": "(x: f32[N,64,15,15]) -> x |> relu |> max_pool(3, stride=2) |> conv(8, 1)",
     "regions": "(x: f32[N,64,15,15], rois: f32[R,5]) -> x |> relu |> roi_pool(rois, size=(7, 7))",
     "softmax": "(x: f32[N,100]) -> x |> softmax",
+    "attention": "(x: f32[N,12,197,64], m: f32[N,1,1,197]) -> matmul(relu(x), exp(x),"
+    " transpose_y=true) |> affine(scale=0.125) |> add(m) |> softmax(axis=3)",
     "prologue": "(x: f32[N,64,14,14]) -> x |> prelu |> conv(32, 1) |> relu |> conv(8, 1)",
 }
 # A chain of the layers of ResNet-50's stages, each with its kernel of its own; over the pools
@@ -33,6 +35,17 @@ STAGES = " |> max_pool(3, pad=1) |> ".join(
     f"conv({n}, 1, stride={s}) |> relu |> conv({n}, 3, pad=1) |> relu |> conv({4 * n}, 1) |> relu"
     for n, s in ((64, 1), (128, 2), (256, 2), (512, 2))
 )
+
+# Twelve heads: all tokens with all, then what comes of that with the values of all.
+HEADS = (
+    "(x: f32[N,12,{0},64], m: f32[N,1,1,{0}]) -> matmul(relu(x), exp(x), transpose_y=true)"
+    " |> affine(scale=0.125) |> add(m) |> softmax(axis=3) |> matmul(relu(x)) |> softmax(axis=3)"
+)
+NETS = {
+    "stages": f"(x: f32[1,64,56,56]) -> x |> relu |> {STAGES} |> conv(64, 3, stride=2, pad=1)",
+    "odd": HEADS.format(197),
+    "even": HEADS.format(512),
+}
 
 
 def of_interest(text: str) -> KernelText:
@@ -52,18 +65,28 @@ def test_text(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def image() -> GpuImage:
-    """The products of ResNet-50's stages, each in the form that is ranked first."""
+    """The products of ResNet-50's stages and of attention, each in the form ranked first."""
     if importlib.util.find_spec("triton") is None:
         pytest.skip("Triton is not installed")
     kernels = {}
     for precision in ("high", "medium", "low"):
-        net = net_of(
-            f"(x: f32[1,64,56,56]) -> x |> relu |> {STAGES} |> conv(64, 3, stride=2, pad=1)"
-        )
-        for name, k in kernels_of(net, precision=precision).items():
-            if k.extents == 3:
-                kernels[f"{precision}_{name}"] = replace(k, variants=k.variants[:1])
+        for title, net in NETS.items():
+            if (precision, title) != ("high", "even"):  # the large tiles of a test of their own
+                for name, k in products(net, precision).items():
+                    kernels[f"{precision}_{title}_{name}"] = replace(k, variants=k.variants[:1])
     return build_image(kernels, ["sm_80", "sm_90"])
+
+
+def products(net: str, precision: str) -> dict[str, KernelText]:
+    """The matrix kernels of a net."""
+    kernels = kernels_of(net_of(net), precision=precision)
+    return {name: k for name, k in kernels.items() if k.extents == 3}
+
+
+@pytest.fixture(scope="module")
+def codes(image: GpuImage) -> dict[str, dict[str, str]]:
+    """Their machine code."""
+    return disassembly(image)
 
 
 def test_nothing_spills(image: GpuImage) -> None:
@@ -73,13 +96,33 @@ def test_nothing_spills(image: GpuImage) -> None:
             assert 0 < code.registers <= 255
 
 
-def test_products_use_the_matrix_units(image: GpuImage) -> None:
+def test_where_large_tiles_spill_others_are_left(tmp_path: Path) -> None:
+    """Three products for one of 64 × 128 results take more registers than four warps of sm_80."""
+    pytest.importorskip("triton", reason="Triton is not installed")
+    kernels = {
+        name: replace(k, variants=(k.variants[0], k.variants[-1]))
+        for name, k in products(NETS["even"], "high").items()
+    }
+    image = build_image(kernels, ["sm_80"], tmp_path)
+    for kernel in image.kernels.values():
+        assert {code.local for codes in kernel.codes for code in codes.values()} == {0}
+
+
+def test_products_use_the_matrix_units(codes: dict[str, dict[str, str]]) -> None:
     """Their instructions stand in the machine code: HMMA on sm_80, HGMMA too on sm_90."""
-    disassembled = disassembly(image)
     for arch, words in (("sm_80", ("HMMA",)), ("sm_90", ("HMMA", "HGMMA"))):
-        for name, code in disassembled[arch].items():
+        for name, code in codes[arch].items():
             assert any(f" {w}." in code for w in words), f"{name} on {arch}"
             assert " LDL" not in code
+
+
+def test_matrices_are_read_sixteen_bytes_at_once(codes: dict[str, dict[str, str]]) -> None:
+    """What products of 512 tokens read goes to shared memory so, while others are multiplied."""
+    for arch, found in codes.items():
+        for name, code in ((n, c) for n, c in found.items() if "_even_" in n):
+            assert " LDGSTS.E.BYPASS.128 " in code, f"{name} on {arch}"
+            assert " LDGSTS.E " not in code, f"{name} on {arch}"
+            assert " LDG.E.U16 " not in code, f"{name} on {arch}"
 
 
 def disassembly(image: GpuImage) -> dict[str, dict[str, str]]:
