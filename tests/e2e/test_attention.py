@@ -87,7 +87,9 @@ def test_a_saved_net_gives_the_same_bits_for_any_threads(name: str, tmp_path: ob
         assert all(np.array_equal(got[k], want[k]) for k in want)
 
 
-@pytest.mark.parametrize("how", [{"replicate": "cpu:0,cpu:1"}, {"strategy": "greedy"}, {"pipeline": "cpu:0,cpu:1"}])
+@pytest.mark.parametrize(
+    "how", [{"replicate": "cpu:0,cpu:1"}, {"strategy": "greedy"}, {"pipeline": "cpu:0,cpu:1"}]
+)
 @pytest.mark.parametrize("name", ["to others", "layers", "masked"])
 def test_several_devices(name: str, how: dict[str, object]) -> None:
     graph = net_of(NETS[name])

@@ -30,8 +30,8 @@ def found(text: str) -> set[str]:
         ('(x: f32[N,9,8,7]) -> x |> softmax(axis=3, name="a") |> conv(5, 3, name="b")', set()),
         ('(x: f32[N,9,8,7], y: f32[N,9,7,7]) -> x |> conv(9, 1, name="a")'
          ' |> matmul(softmax(y, axis=3, name="b"), name="c")', {"b"}),
-        ('(x: f32[N,9,8,7], y: f32[8,5]) -> x |> softmax(axis=2, name="a")'
-         ' |> transpose((0,1,3,2), name="b") |> matmul(y, name="c")', {"b", "c"}),
+        ('(x: f32[N,9,8,7], y: f32[7,5]) -> x |> softmax(axis=2, name="a")'
+         ' |> transpose((0,2,1,3), name="b") |> matmul(y, name="c")', {"b", "c"}),
         ('(x: f32[N,9,8,7]) -> softmax(x, axis=1, name="a") |> max_pool(2, name="b")', set()),
     ],
 )  # fmt: skip
