@@ -111,18 +111,19 @@ def seeded(graph: Graph) -> dict[str, np.ndarray]:
 
 def test_every_example_is_one_screen() -> None:
     files = sorted(EXAMPLES.glob("*.net"))
-    assert len(files) == 13
+    assert len(files) == 14
     for path in files:
         lines = path.read_text("utf-8").splitlines()
         assert len(lines) <= 40, path.name
         assert max(map(len, lines)) <= 100, path.name
 
 
-# Those of the last three are torchvision's and milesial/Pytorch-UNet's, with the statistics.
+# Those of the last four are torchvision's and milesial/Pytorch-UNet's, with the statistics.
 PARAMETERS = {
     "alexnet": 60_965_224, "googlenet": 6_998_552, "lenet": 431_080, "mobilenet": 4_253_864,
     "resnet50": 25_610_216, "squeezenet": 1_235_496, "vgg16": 138_357_544,
     "densenet121": 8_062_504, "resnet18": 11_699_112, "unet": 31_049_474,
+    "vit_b16": 86_567_656,
 }  # fmt: skip
 
 

@@ -198,8 +198,7 @@ def _grown(size: Dim, kernel: int, stride: int, pad: int, dilation: int) -> Dim:
 class Fc(Op, name="fc"):
     """Inner product: x flattened from `axis` on times w[o, k], plus b[o] when given.
 
-    The result is shape[:axis] + (o,) and always row-major (Caffe inner_product_layer.cpp). On
-    processors w and b are parameters.
+    The result is shape[:axis] + (o,) and always row-major (Caffe inner_product_layer.cpp).
     """
 
     axis: int = 1

@@ -133,7 +133,8 @@ def test_time_stamps_grow(bench: Bench, pool: WorkerPool) -> None:
     job = bench.job(pool.threads, 10)
     job[Job.TIMES // 8] = times.ctypes.data
     pool.run(job)
-    assert (np.diff(times[:11]) > 0).all()
+    assert (np.diff(times[:11]) >= 0).all()  # a counter may count microseconds
+    assert times[10] > times[0]
     assert times[11] == 0
 
 

@@ -17,7 +17,7 @@ from netc.codegen.cpu.anchors.units import units
 from netc.codegen.cpu.emit import Function, Val, vec
 from netc.codegen.cpu.lowering import Lowering, rule
 from netc.codegen.operand import BLOCK, SCRATCH, Call, Cost, Kernel, Operand, row_major
-from netc.ir.dims import Dim, ceil_div, product
+from netc.ir.dims import Dim, ceil_div, most, product
 from netc.ir.gemm_plan import PANEL
 from netc.ir.graph import Builder
 from netc.ir.ops.matmul import MatMul
@@ -82,7 +82,7 @@ def lower_matmul(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
         size = size + _FLOAT * product(first.shape)
         calls.append(copy)
     images = product(batch) * rows if second.shared else rows
-    apart = first.apart(together)
+    apart, size = first.apart(together), most(1, size)
     assert apart is not None
     matrix = Matrix(
         source=first.source,
