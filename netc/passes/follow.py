@@ -1,7 +1,7 @@
 """What a user says of a layer, followed through the passes by the names of nodes.
 
-A pass may fold a layer into another or join it with its siblings; the word on a convolution or an
-inner product then goes to the one that computes it now. Where several words meet, one of them is
+A pass may fold a layer into another or join it with its siblings; the word on a convolution or a
+product then goes to the one that computes it now. Where several words meet, one of them is
 chosen. A word on anything else ends with its node.
 """
 
@@ -10,10 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
 from netc.ir.graph import Graph, Node, Value
-from netc.ir.ops.convolution import PRODUCTS
+from netc.ir.op import Op
+from netc.ir.ops.convolution import PRODUCTS, Fc
 from netc.ir.ops.fused import Fused
+from netc.ir.ops.matmul import MatMul
 from netc.ir.verify import is_anchor
 from netc.passes.base import Context, Pass
+
+
+_MULTIPLYING = (*PRODUCTS, MatMul)
 
 
 class Words:
@@ -33,9 +38,9 @@ class Words:
             target = name
             for share in shares_of(name, old, new):
                 moved.setdefault(share, []).append(word)
-            if name in old and isinstance(old[name].op, PRODUCTS):
+            if name in old and isinstance(old[name].op, _MULTIPLYING):
                 target = _heir(old[name], before, after, new)
-            elif name in new and isinstance(new[name].op, PRODUCTS):
+            elif name in new and isinstance(new[name].op, _MULTIPLYING):
                 continue  # it became part of that
             if target in new:
                 moved.setdefault(target, []).append(word)
@@ -70,6 +75,12 @@ def _computing(graph: Graph) -> Iterator[tuple[str, Node]]:
             yield node.name, node
 
 
+def _does(now: Op, before: Op) -> bool:
+    """Whether an op can be what another became: inner products are matrix products and back."""
+    either = (Fc, MatMul)
+    return type(now) is type(before) or (isinstance(now, either) and isinstance(before, either))
+
+
 def _heir(node: Node, before: Graph, after: Graph, new: Mapping[str, Node]) -> str:
     """The name of what computes a product now, or nothing.
 
@@ -82,7 +93,7 @@ def _heir(node: Node, before: Graph, after: Graph, new: Mapping[str, Node]) -> s
     seen: set[Node] = set()
     while waiting:
         found = waiting.pop(0).node
-        if type(found.op) is type(node.op):
+        if _does(found.op, node.op):
             return found.name
         if found not in seen:
             seen.add(found)

@@ -72,3 +72,18 @@ def test_a_name_that_is_not_there() -> None:
 def test_order() -> None:
     assert most_exact(["low", "medium", "high"]) == "high"
     assert most_exact(["fp16", "exact", "low"]) == "exact"
+
+
+PRODUCTS = """
+net n(x: f32[N, 9, 8], w: f32[5, 8]) -> y, z {
+  b = param(f32[5])
+  y = fc(x, w=w, b=b, axis=2, name="made") |> relu
+  z = matmul(x, param(f32[8, 8]), name="fixed") |> matmul(x |> transpose([0, 2, 1]), name="p")
+}
+"""
+
+
+def test_a_product_stays_what_it_is_called() -> None:
+    assert set(words(PRODUCTS, made="low").values()) == {"low"}
+    assert words(PRODUCTS, fixed="exact") == {"fixed": "exact"}
+    assert words(PRODUCTS, p="medium") == {"p": "medium"}
