@@ -17,7 +17,6 @@ from netc.ir.ops.matmul import MatMul
 from netc.ir.verify import is_anchor
 from netc.passes.base import Context, Pass
 
-
 _MULTIPLYING = (*PRODUCTS, MatMul)
 
 
