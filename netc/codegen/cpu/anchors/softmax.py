@@ -1,6 +1,7 @@
 """Softmax and its logarithm along any axis, in three passes: maximum, sum, results.
 
-Exponentials are computed twice rather than stored: the passes then need no memory of their own.
+Exponentials wait in the result's own memory for their sum, where it has room for vectors of them;
+else they are computed twice.
 Where the axis is the last one a row is folded along it; else vectors go along the last axis.
 """
 
@@ -66,6 +67,9 @@ class _Softmax:
         self.heads = len(self.head.leaves)
         self.axis = along.index(True)
         self.even = all(p.mode in "c0" and p.dtype is DType.F32 for p in ports)
+        self.first_out = self.heads + len(self.tail.operands)
+        home = ports[self.first_out]
+        self.kept = not log and home.mode == "c" and home.dtype is DType.F32
 
     def emit(self) -> None:
         """The kernel."""
@@ -80,27 +84,32 @@ class _Softmax:
 
     def _read(self, streams: Sequence[Stream], at: Val, lanes: int, mask: Val | None) -> Val:
         """x at some elements."""
-        loads = [
-            s.load(at, lanes) if mask is None else s.masked(at, mask) for s in streams[: self.heads]
-        ]
+        loads = [_get(s, at, lanes, mask) for s in streams[: self.heads]]
         return self.head.apply(self.f, lanes, loads)[0]
 
+    def _grown(self, streams: Sequence[Stream], at: Val, top: Val, mask: Val | None) -> Val:
+        """e to x less the maximum at some elements, for their sum."""
+        x = self._read(streams, at, top.lanes, mask)
+        grown = mathlib.exp(self.f, self.f.fsub(x, top))
+        if self.kept:
+            _put(streams[self.first_out], grown, at, mask)
+        return grown
+
     def _write(
-        self, streams: Sequence[Stream], at: Val, x: Val, sums: tuple[Val, Val], mask: Val | None
+        self, streams: Sequence[Stream], at: Val, sums: tuple[Val, Val], mask: Val | None
     ) -> None:
-        """The result at some elements, from x, the maximum and the sum (or its logarithm)."""
+        """The result at some elements, from the maximum and the sum (or its logarithm)."""
         f, (top, total) = self.f, sums
-        d = f.fsub(x, top)
-        y = f.fsub(d, total) if self.log else f.fdiv(mathlib.exp(f, d), total)
-        rest = streams[self.heads :]
-        cut = len(self.tail.operands)
-        loads = [s.load(at, x.lanes) if mask is None else s.masked(at, mask) for s in rest[:cut]]
-        values = self.tail.apply(f, x.lanes, y, loads)
-        for s, value in zip(rest[cut:], values, strict=True):
-            if mask is None:
-                s.store(value, at)
-            else:
-                s.masked_store(value, at, mask)
+        lanes = top.lanes
+        if self.kept:
+            y = f.fdiv(_get(streams[self.first_out], at, lanes, mask), total)
+        else:
+            d = f.fsub(self._read(streams, at, lanes, mask), top)
+            y = f.fsub(d, total) if self.log else f.fdiv(mathlib.exp(f, d), total)
+        loads = [_get(s, at, lanes, mask) for s in streams[self.heads : self.first_out]]
+        values = self.tail.apply(f, lanes, y, loads)
+        for s, value in zip(streams[self.first_out :], values, strict=True):
+            _put(s, value, at, mask)
 
     def _total(self, total: Val) -> Val:
         return mathlib.log(self.f, total) if self.log else total
@@ -114,13 +123,13 @@ class _Softmax:
         top = fold_row(f, count, load, largest, _LOWEST, self.even)
 
         def grown(at: Val, lanes: int, mask: Val | None) -> Val:
-            return mathlib.exp(f, f.fsub(load(at, lanes, mask), f.splat(top, lanes)))
+            return self._grown(streams, at, f.splat(top, lanes), mask)
 
         total = self._total(fold_row(f, count, grown, add, 0.0, self.even))
 
         def finish(at: Val, lanes: int, mask: Val | None) -> None:
             sums = f.splat(top, lanes), f.splat(total, lanes)
-            self._write(streams, at, load(at, lanes, mask), sums, mask)
+            self._write(streams, at, sums, mask)
 
         each_vector(f, count, finish, self.even)
 
@@ -136,16 +145,25 @@ class _Softmax:
                 turn.next([largest(f, turn.values[0], x)])
             top = turn.results[0]
             with f.loop(0, depth, carry=[f.f32(0.0, lanes)]) as turn:
-                x = self._read(self._streams(kept, turn.index, start), at, lanes, mask)
-                turn.next([f.fadd(turn.values[0], mathlib.exp(f, f.fsub(x, top)))])
+                grown = self._grown(self._streams(kept, turn.index, start), at, top, mask)
+                turn.next([f.fadd(turn.values[0], grown)])
             total = self._total(turn.results[0])
             with f.loop(0, depth) as turn:
-                streams = self._streams(kept, turn.index, start)
-                x = self._read(streams, at, lanes, mask)
-                self._write(streams, at, x, (top, total), mask)
+                self._write(self._streams(kept, turn.index, start), at, (top, total), mask)
 
         each_vector(f, count, vector, self.even)
 
     def _streams(self, kept: Sequence[Val], index: Val, start: Val) -> list[Stream]:
         indices = [*kept[: self.axis], index, *kept[self.axis :]]
         return self.ports.streams(indices, start)
+
+
+def _get(stream: Stream, at: Val, lanes: int, mask: Val | None) -> Val:
+    return stream.load(at, lanes) if mask is None else stream.masked(at, mask)
+
+
+def _put(stream: Stream, value: Val, at: Val, mask: Val | None) -> None:
+    if mask is None:
+        stream.store(value, at)
+    else:
+        stream.masked_store(value, at, mask)
