@@ -35,7 +35,19 @@ def check(body: object, level: str, sizes: dict[str, int] | None = None, **where
 @pytest.mark.parametrize("level", LEVELS_HERE)
 @pytest.mark.parametrize(("left", "right"), TURNS)
 @pytest.mark.parametrize(
-    "sizes", [(1, 1, 1), (5, 8, 16), (7, 9, 15), (17, 64, 33), (3, 40, 100), (2, 1200, 18)]
+    "sizes",
+    [
+        (1, 1, 1),
+        (5, 8, 16),
+        (7, 9, 15),
+        (17, 64, 33),
+        (3, 40, 100),
+        (2, 1200, 18),
+        (1, 30, 1050),
+        (4, 37, 70),
+        (9, 20, 1),
+        (6, 5, 150),
+    ],  # few rows and one column have kernels of their own
 )
 def test_sizes_known_and_symbolic(
     sizes: tuple[int, int, int], left: bool, right: bool, level: str
@@ -71,13 +83,14 @@ def test_batches_stretch(x: TensorType, y: TensorType, level: str) -> None:
 
 @pytest.mark.parametrize("level", LEVELS_HERE)
 @pytest.mark.parametrize("columns", [16, 21, 5])
-def test_tails(columns: int, level: str) -> None:
+@pytest.mark.parametrize("rows", ["T", 2])
+def test_tails(rows: object, columns: int, level: str) -> None:
     def tail(b: Builder, y: Value, other: Value) -> Value:
         return b.relu(b.add(b.affine(y, scale=0.125, shift=1.0), other))
 
     op = MatMul(transpose_y=True)
-    result = f32["N", 4, "T", columns]
-    body = body_of(op, types("T", 24, columns, op, "N", 4), tail, [result])
+    result = f32["N", 4, rows, columns]
+    body = body_of(op, types(rows, 24, columns, op, "N", 4), tail, [result])
     check(body, level, {"N": 2, "T": 9})
 
 

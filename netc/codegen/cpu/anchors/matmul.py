@@ -11,8 +11,11 @@ from dataclasses import dataclass, replace
 
 from netc.codegen.cpu.anchors.access import Access, Args, plain_access
 from netc.codegen.cpu.anchors.elementwise import Formula, map_accesses
+from netc.codegen.cpu.anchors.few_rows import MOST, few_rows, swapped
 from netc.codegen.cpu.anchors.matrices import Matrix, matrix_call, pixels_together
+from netc.codegen.cpu.anchors.points import with_tail
 from netc.codegen.cpu.anchors.transpose import to_channels
+from netc.codegen.cpu.anchors.units import ceil_div as rounded_up
 from netc.codegen.cpu.anchors.units import units
 from netc.codegen.cpu.emit import Function, Val, vec
 from netc.codegen.cpu.lowering import Lowering, rule
@@ -25,6 +28,7 @@ from netc.ir.plan import Affine, BufferArg
 from netc.ir.types import DType, TensorType
 
 _FLOAT = 4  # bytes
+_TOGETHER = 8  # panels that are packed at a time
 _ROW = _FLOAT * PANEL  # bytes of a panel for one place of the depth
 
 
@@ -70,6 +74,8 @@ def lower_matmul(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     x, y = k.anchor_operands()
     first = _matrices(ctx, x, batch, op.transpose_x)
     second = _matrices(ctx, y, batch, op.transpose_y)
+    if (call := _thin(ctx, first, second, k.outs[0])) is not None:
+        return with_tail(ctx, k, call)
     *_, rows, depth = first.shape
     columns = second.shape[-1]
     groups = () if second.shared else batch
@@ -105,6 +111,24 @@ def lower_matmul(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     cost = Cost(k.title, op.flops(*(v.type for v in k.anchor.inputs)), moved)
     chained = [replace(call, scratch=size, goes_on=True, gives=False) for call in calls]
     return (*chained, replace(matrix_call(ctx, k, matrix), scratch=size, cost=cost))
+
+
+def _thin(ctx: Lowering, x: _Matrices, y: _Matrices, out: Operand) -> Call | None:
+    """The product where it has a few rows, or one column, of each matrix of a batch."""
+    *batch, rows, depth = x.shape
+    columns = y.shape[-1]
+    left, right = x.access, y.access
+    if columns == 1 and rows != 1:
+        left, right, rows, columns = swapped(right), swapped(left), 1, rows
+        x, y = y, x
+    if not isinstance(rows, int) or not 0 < rows <= MOST:
+        return None
+    if y.shared and product(batch) != 1:  # one matrix for all: together they have more rows
+        return None
+    contiguous = left.strides[-1] == 1 or depth == 1
+    if right.strides[-1] != 1 and columns != 1 and not (contiguous and right.strides[-2] == 1):
+        return None
+    return few_rows(ctx, left, right, (*batch, rows, columns), depth, out)
 
 
 def _matrices(ctx: Lowering, o: Operand, batch: tuple[Dim, ...], turned: bool) -> _Matrices:
@@ -154,34 +178,38 @@ def _packed(ctx: Lowering, y: _Matrices, batch: Sequence[Dim], target: BufferArg
 
 
 def _emit_panels(f: Function, axes: int, turned: bool) -> None:
-    """A unit is a panel: sixteen columns of one matrix, whole or the last ones."""
+    """A unit is some panels of one matrix: rows are read by more than sixteen columns at a time."""
     source, target = f.slot(f.args[0], 0, "ptr"), f.slot(f.args[0], axes + 4, "ptr")
     *outer, down, across = (f.slot(f.args[0], 1 + i) for i in range(axes + 2))
-    *sizes, depth, columns = (f.slot(f.args[0], axes + 5 + i) for i in range(axes + 3))
-    steps = (*outer, f.mul(across, PANEL))
-    with units(f, sizes) as indices:
-        there, number = source, f.const(0)
-        for index, size, step in zip(indices, sizes, steps, strict=True):
+    *batch, panels, depth, columns = (f.slot(f.args[0], axes + 5 + i) for i in range(axes + 3))
+    with units(f, [*batch, rounded_up(f, panels, _TOGETHER)]) as indices:
+        first = f.mul(indices[-1], _TOGETHER)
+        there, number = f.gep(source, f.mul(first, f.mul(across, PANEL))), f.const(0)
+        for index, size, step in zip(indices[:-1], batch, outer, strict=True):
             there = f.gep(there, f.mul(index, step))
             number = f.add(f.mul(number, size), index)
-        panel = _Panel(f, there, f.gep(target, f.mul(number, depth), _ROW), depth, down, across)
-        left = f.sub(columns, f.mul(indices[-1], PANEL))
-        with f.if_(f.icmp("sge", left, PANEL)) as side:
+        number = f.add(f.mul(number, panels), first)
+        here = f.gep(target, f.mul(number, depth), _ROW)
+        strip = _Strip(f, there, here, depth, down, across)
+        left = f.smin(f.sub(columns, f.mul(first, PANEL)), _TOGETHER * PANEL)
+        whole, rest = f.sdiv(left, PANEL), f.srem(left, PANEL)
+        if turned:
+            with f.loop(0, whole) as turn:
+                strip.panel(turn.index).turned()
+        else:
+            strip.rows(whole)
+        with f.if_(f.icmp("ne", rest, 0)):
+            last = strip.panel(whole)
             if turned:
-                panel.whole_turned()
+                last.rest_turned(rest)
             else:
-                panel.rows(None)
-            side.otherwise()
-            if turned:
-                panel.rest_turned(left)
-            else:
-                panel.rows(left)
+                last.rest_of_rows(rest)
     f.ret()
 
 
 @dataclass(frozen=True)
-class _Panel:
-    """Sixteen columns over the depth, and where they go."""
+class _Strip:
+    """Columns over the depth, and the panels they go to."""
 
     f: Function
     source: Val
@@ -190,23 +218,40 @@ class _Panel:
     down: Val  # bytes from one place of the depth to the next
     across: Val  # bytes from column to column
 
-    def rows(self, left: Val | None) -> None:
-        """Columns that lie side by side, or those that are left and zeros."""
+    def panel(self, index: Val) -> _Strip:
+        """One panel of it."""
+        f = self.f
+        source = f.gep(self.source, f.mul(f.mul(index, self.across), PANEL))
+        return replace(self, source=source, target=self._home(index, f.const(0)))
+
+    def _home(self, panel: Val, place: Val) -> Val:
+        f = self.f
+        return f.gep(self.target, f.add(f.mul(panel, self.depth), place), _ROW)
+
+    def rows(self, whole: Val) -> None:
+        """Panels whose columns lie side by side."""
+        f, lanes = self.f, self.f.target.lanes
+        with f.loop(0, self.depth) as turn:
+            there = f.gep(self.source, f.mul(turn.index, self.down))
+            with f.loop(0, whole) as panel:
+                here = self._home(panel.index, turn.index)
+                for at in range(0, PANEL, lanes):
+                    value = f.load(vec(lanes), f.gep(f.gep(there, panel.index, _ROW), _FLOAT * at))
+                    f.store(value, f.gep(here, _FLOAT * at))
+
+    def rest_of_rows(self, left: Val) -> None:
+        """The last columns, side by side, and zeros."""
         f, lanes = self.f, self.f.target.lanes
         with f.loop(0, self.depth) as turn:
             there = f.gep(self.source, f.mul(turn.index, self.down))
             here = f.gep(self.target, turn.index, _ROW)
             for at in range(0, PANEL, lanes):
-                place = f.gep(there, _FLOAT * at)
-                if left is None:
-                    value = f.load(vec(lanes), place)
-                else:
-                    mask = f.lane_mask(f.sub(left, at), lanes)
-                    value = f.masked_load(place, mask, vec(lanes))
+                mask = f.lane_mask(f.sub(left, at), lanes)
+                value = f.masked_load(f.gep(there, _FLOAT * at), mask, vec(lanes))
                 f.store(value, f.gep(here, _FLOAT * at))
 
-    def whole_turned(self) -> None:
-        """Columns whose elements lie side by side: by tiles that are turned in registers."""
+    def turned(self) -> None:
+        """A panel whose columns are contiguous: by tiles that are turned in registers."""
         f, count = self.f, min(BLOCK, self.f.target.lanes)
         whole = f.and_(self.depth, -count)
         with f.loop(0, whole, count) as turn:
