@@ -45,6 +45,13 @@ NETS = {
       w = matmul(x, x, transpose_y=true) + mask |> softmax(axis=2)
       y = matmul(w, x)
     }""",
+    "placed": """net t(x: f32[3,9,8]) -> y {
+      y = matmul(x, x, transpose_y=true) + param(f32[3,9,9], init=gaussian) |> softmax(axis=2)
+    }""",
+    "of nothing": """net t(x: f32[2,0,3], w: f32[5,0], z: f32[2,0]) -> y, v {
+      y = fc(x, w=w, bias=false) + 1
+      v = matmul(z, w, transpose_y=true)
+    }""",
     "outer products": "net t(x: f32[N,T,24]) -> y { y = matmul(x, x, transpose_x=true) |> relu }",
 }
 
@@ -90,7 +97,7 @@ def test_a_saved_net_gives_the_same_bits_for_any_threads(name: str, tmp_path: ob
 @pytest.mark.parametrize(
     "how", [{"replicate": "cpu:0,cpu:1"}, {"strategy": "greedy"}, {"pipeline": "cpu:0,cpu:1"}]
 )
-@pytest.mark.parametrize("name", ["to others", "layers", "masked"])
+@pytest.mark.parametrize("name", ["to others", "layers", "masked", "made weights"])
 def test_several_devices(name: str, how: dict[str, object]) -> None:
     graph = net_of(NETS[name])
     feed = feed_of(graph, {"N": 4, "T": 11, "S": 6})

@@ -6,7 +6,7 @@ from netc.codegen.backend import anchor_of
 from netc.codegen.phases import uneven, why_whole
 from netc.errors import clean
 from netc.ir.graph import Graph, Node, Value
-from netc.ir.ops.convolution import PRODUCTS, Conv, ConvTranspose, Fc
+from netc.ir.ops.convolution import Conv, ConvTranspose, Fc, Windowed
 from netc.ir.ops.indexing import Compact
 from netc.ir.ops.layout import ToBlocked, ToPlain
 from netc.ir.ops.matmul import MatMul
@@ -41,7 +41,7 @@ def why_not(body: Graph, params: frozenset[str]) -> str | None:
 
 def no_kernel(node: Node) -> str | None:
     """Why a processor has no kernel for a node of a net; None where it has one."""
-    if isinstance(node.op, PRODUCTS):
+    if isinstance(node.op, Windowed):  # an inner product becomes a product of two values
         for v in node.inputs[1:]:
             if not _of_params(v):
                 return computed(node, v)
@@ -122,9 +122,11 @@ def _matrix(body: Graph, anchor: Node, params: frozenset[str]) -> str | None:
         for v in n.inputs
         if isinstance(v.op, Input | Param)
     ]
-    per_column = set() if isinstance(anchor.op, MatMul) else params
+    read = [v for v in tail_inputs if v.name in params] if isinstance(anchor.op, MatMul) else []
+    if read:
+        return f"%{read[0].name} is a parameter, which the tail of matrix products does not read"
     return next(
-        (why for v in tail_inputs if (why := _operand(v, out.type, v.name in per_column))), None
+        (why for v in tail_inputs if (why := _operand(v, out.type, v.name in params))), None
     )
 
 

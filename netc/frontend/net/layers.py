@@ -180,6 +180,9 @@ def layer_norm(
     first = axis_of(axis, x.type.rank)
     shape = x.type.shape[first:]
     own = site.own("w", shape, init, w), site.own("b", shape, bias_init, b)
+    for name, v in zip("wb", own, strict=True):
+        if v.type.shape != shape:
+            raise GraphError(f"`{name}` is {v.type}; the sizes from `axis` on are {list(shape)}")
     mean = _op("reduce_mean", axes=tuple(range(first, x.type.rank)), keep=True)
     centre = site.node(mean, x, inner="mean")
     square = _op("formula", body="(x0 - x1) * (x0 - x1)")

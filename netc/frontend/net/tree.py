@@ -266,7 +266,9 @@ class Tree:
         try:
             return str(Device.parse(str(token)))
         except GraphError as e:
-            self.wrong(e.diagnostics[0].message, self.span(token), e.diagnostics[0].help)
+            product = "" if ":" in token else "; matmul(x, y) multiplies tensors"
+            help = f"{e.diagnostics[0].help}{product}"
+            self.wrong(e.diagnostics[0].message, self.span(token), help)
             return "cpu:0"
 
     def _distinct(self, named: Children, what: str) -> Children:

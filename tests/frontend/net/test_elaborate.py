@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -433,11 +434,12 @@ def test_no_weights_are_told() -> None:
 def test_layers() -> None:
     g = read(
         """
-        net n(x: f32[N, 4, 8, 8], i: f32[N, 3]) -> a, b, c, d {
+        net n(x: f32[N, 4, 8, 8], i: f32[N, 3]) -> a, b, c, d, e {
           a = x |> conv_transpose(6, 4, stride=2, pad=1, groups=2, init=bilinear)
           b = x |> prelu(shared=true) |> batch_norm(eps=0.001) |> scale |> bias
           c = embed(i, 10, 5)
           d = x |> scale(bias=false)
+          e = x |> layer_norm(axis=2)
         }
         """
     )
@@ -447,7 +449,21 @@ def test_layers() -> None:
         "batch_norm.mean": "f32[4,1,1]", "batch_norm.variance": "f32[4,1,1]",
         "scale.w": "f32[4,1,1]", "scale.b": "f32[4,1,1]", "b.b": "f32[4,1,1]",
         "c.w": "f32[10,5]", "c.b": "f32[5]", "d.w": "f32[4,1,1]",
+        "e.w": "f32[8,8]", "e.b": "f32[8,8]",
     }  # fmt: skip
     assert {k: str(v.type) for k, v in g.outputs.items()} == {
-        "a": "f32[N,6,16,16]", "b": "f32[N,4,8,8]", "c": "f32[N,3,5]", "d": "f32[N,4,8,8]"
+        "a": "f32[N,6,16,16]", "b": "f32[N,4,8,8]", "c": "f32[N,3,5]", "d": "f32[N,4,8,8]",
+        "e": "f32[N,4,8,8]",
     }  # fmt: skip
+
+
+def test_layer_norm() -> None:
+    g = read("net n(x: f32[N, 4, 6]) -> y { y = layer_norm(x, eps=0.1) }")
+    x = np.random.default_rng(0).normal(3, 2, (2, 4, 6))
+    w, b = np.arange(6) / 4, np.arange(6) - 2.0
+    graph = replace(g, weights={"y.w": w.astype(np.float32), "y.b": b.astype(np.float32)})
+    spread = np.sqrt(x.var(2, keepdims=True) + np.float32(0.1))
+    wanted = (x - x.mean(2, keepdims=True)) / spread * w + b
+    np.testing.assert_allclose(interpret(graph, {"x": x.astype(np.float32)})["y"], wanted, 1e-5)
+    with pytest.raises(GraphError, match=r"`w` is f32\[4,6\]; the sizes from `axis` on are \[6\]"):
+        read("net n(x: f32[4, 6]) -> y { y = layer_norm(x, w=x) }")

@@ -1,8 +1,8 @@
 """Products of a few rows: each element of the second matrix is read once, as it lies.
 
-Packing it for the matrix kernels would take longer than the product. Where its rows are
-contiguous, some of them at a time are added to the results; where its columns are, each result is
-a sum along one. Sums are cut into blocks of the depth, so that errors stay small.
+Packing it for the matrix kernels would take longer than the product. Where its columns are
+contiguous, each result is a sum along one; where its rows are, some of them at a time are added to
+the results. Sums are cut into blocks of the depth, so that errors stay small.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from netc.codegen.cpu.anchors.folds import add, each_vector, fold_row
 from netc.codegen.cpu.anchors.units import ceil_div, units
 from netc.codegen.cpu.emit import Function, Val, vec
 from netc.codegen.cpu.lowering import Lowering
-from netc.codegen.operand import Call, Operand, row_major
+from netc.codegen.operand import Call
 from netc.ir.dims import Dim
+from netc.ir.gemm_plan import PANEL
 
 MOST = 4  # rows
 _FLOAT = 4  # bytes
@@ -24,16 +25,22 @@ _BLOCK = 8  # factors held in registers
 
 
 def few_rows(
-    ctx: Lowering, x: Access, y: Access, shape: tuple[Dim, ...], depth: Dim, out: Operand
-) -> Call:
-    """out = x · y over the batch, of this shape; operands by strides over batch, rows, columns."""
+    ctx: Lowering, x: Access, y: Access, out: Access, shape: tuple[Dim, ...], depth: Dim
+) -> Call | None:
+    """out = x · y over the batch, of this shape; operands by strides over batch, rows, columns.
+
+    None where there are many rows, or nothing lies as these kernels read and write it.
+    """
     *batch, rows, columns = shape
-    assert isinstance(rows, int)
-    assert rows <= MOST
-    turned = y.strides[-1] != 1 and columns != 1
-    made = Access(out.pointer(), out.type.dtype, row_major(shape))
+    if not isinstance(rows, int) or not 0 < rows <= MOST:
+        return None
+    narrow = isinstance(columns, int) and columns < PANEL
+    by_rows = y.strides[-1] == out.strides[-1] == 1 and not narrow
+    turned = not by_rows and x.strides[-1] == y.strides[-2] == 1
+    if not (by_rows or turned):
+        return None
     args = Args()
-    for access in (x, y, made):
+    for access in (x, y, out):
         args.access(access)
     for d in (*batch, columns, depth):
         args.size(d)
@@ -65,9 +72,10 @@ def _emit(f: Function, rows: int, axes: int, turned: bool) -> None:
         x, y, out = places
         part = _Part(f, x, steps[0][axes], steps[0][axes + 1], depth, count)
         y = f.gep(y, f.mul(first, steps[1][axes + 1]))
-        lines = [f.gep(f.gep(out, f.mul(steps[2][axes], i)), first, _FLOAT) for i in range(rows)]
+        out = f.gep(out, f.mul(first, steps[2][axes + 1]))
+        lines = [f.gep(out, f.mul(steps[2][axes], i)) for i in range(rows)]
         if turned:
-            part.along_columns(y, steps[1][axes + 1], lines)
+            part.along_columns(y, steps[1][axes + 1], lines, steps[2][axes + 1])
         else:
             part.along_rows(y, steps[1][axes], lines)
     f.ret()
@@ -114,8 +122,8 @@ class _Part:
 
         each_vector(f, self.count, more)
 
-    def along_columns(self, y: Val, step: Val, lines: list[Val]) -> None:
-        """Each result by itself."""
+    def along_columns(self, y: Val, step: Val, lines: list[Val], apart: Val) -> None:
+        """Each result by itself, so many bytes from one to the next."""
         f = self.f
         with f.loop(0, self.count) as turn:
             column = f.gep(y, f.mul(turn.index, step))
@@ -128,7 +136,7 @@ class _Part:
                     return f.fmul(a, b)
 
                 total = fold_row(f, self.depth, product, add, 0.0)
-                f.store(total, f.gep(line, turn.index, _FLOAT))
+                f.store(total, f.gep(line, f.mul(turn.index, apart)))
 
 
 def _get(f: Function, address: Val, lanes: int, mask: Val | None) -> Val:

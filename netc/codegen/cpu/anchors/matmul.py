@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from netc.codegen.cpu.anchors.access import Access, Args, plain_access
 from netc.codegen.cpu.anchors.elementwise import Formula, map_accesses
-from netc.codegen.cpu.anchors.few_rows import MOST, few_rows, swapped
+from netc.codegen.cpu.anchors.few_rows import few_rows, swapped
 from netc.codegen.cpu.anchors.matrices import Matrix, matrix_call, pixels_together
 from netc.codegen.cpu.anchors.points import with_tail
 from netc.codegen.cpu.anchors.transpose import to_channels
@@ -114,21 +114,17 @@ def lower_matmul(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
 
 
 def _thin(ctx: Lowering, x: _Matrices, y: _Matrices, out: Operand) -> Call | None:
-    """The product where it has a few rows, or one column, of each matrix of a batch."""
+    """The product where it has few rows or, turned round, few columns of each matrix."""
     *batch, rows, depth = x.shape
-    columns = y.shape[-1]
-    left, right = x.access, y.access
-    if columns == 1 and rows != 1:
-        left, right, rows, columns = swapped(right), swapped(left), 1, rows
-        x, y = y, x
-    if not isinstance(rows, int) or not 0 < rows <= MOST:
-        return None
-    if y.shared and product(batch) != 1:  # one matrix for all: together they have more rows
-        return None
-    contiguous = left.strides[-1] == 1 or depth == 1
-    if right.strides[-1] != 1 and columns != 1 and not (contiguous and right.strides[-2] == 1):
-        return None
-    return few_rows(ctx, left, right, (*batch, rows, columns), depth, out)
+    columns, alone = y.shape[-1], product(batch) == 1
+    made = Access(out.pointer(), DType.F32, row_major((*batch, rows, columns)))
+    call = None
+    if alone or not y.shared:  # one matrix for all: together they have more rows
+        call = few_rows(ctx, x.access, y.access, made, (*batch, rows, columns), depth)
+    if call is None and (alone or not x.shared):
+        left, right, result = (swapped(a) for a in (y.access, x.access, made))
+        call = few_rows(ctx, left, right, result, (*batch, columns, rows), depth)
+    return call
 
 
 def _matrices(ctx: Lowering, o: Operand, batch: tuple[Dim, ...], turned: bool) -> _Matrices:
