@@ -132,9 +132,7 @@ def _matrices(ctx: Lowering, o: Operand, batch: tuple[Dim, ...], turned: bool) -
     access = plain_access(ctx, o, shape)
     if not turned:
         return _Matrices(o, access, shape)
-    *outer, rows, columns = access.strides
-    swapped = replace(access, strides=(*outer, columns, rows))
-    return _Matrices(o, swapped, (*batch, shape[-1], shape[-2]))
+    return _Matrices(o, swapped(access), (*batch, shape[-1], shape[-2]))
 
 
 def _taps(depth: Dim) -> tuple[Affine, ...]:
