@@ -103,3 +103,13 @@ def test_nan_and_infinity_stay_in_their_row_and_column() -> None:
     assert np.isinf(got[1, :, 18]).all()
     assert np.isfinite(np.delete(got[0], 2, axis=0)).all()
     assert np.isfinite(got[1, :, :18]).all()
+
+
+@pytest.mark.parametrize("rows", [1, 3, 6])
+@pytest.mark.parametrize("turned", [False, True])
+def test_long_sums_stay_exact(turned: bool, rows: int) -> None:
+    op = MatMul(transpose_y=turned)
+    body = body_of(op, types(rows, 20_000, 40, op))
+    feed = {name: abs(x) for name, x in feed_of(body, {}).items()}
+    (got,), (want,) = Bench(body, feed, {}).run(LEVELS_HERE[-1], (1, 2)), expected(body, feed)
+    assert np.max(np.abs(got - want) / want) <= 8 * 2.0**-24

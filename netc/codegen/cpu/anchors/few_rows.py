@@ -21,7 +21,8 @@ from netc.ir.gemm_plan import PANEL
 MOST = 4  # rows
 _FLOAT = 4  # bytes
 _COLUMNS = {False: 1024, True: 32}  # of one unit: of contiguous rows, of contiguous columns
-_BLOCK = 8  # factors held in registers
+_FACTORS = 8  # held in registers
+_BLOCK = 512  # places of the depth that are summed by themselves
 
 
 def few_rows(
@@ -61,6 +62,7 @@ def _emit(f: Function, rows: int, axes: int, turned: bool) -> None:
     steps = [[f.slot(f.args[0], i * slots + 1 + j) for j in range(axes + 2)] for i in range(3)]
     *batch, columns, depth = (f.slot(f.args[0], 3 * slots + i) for i in range(axes + 2))
     width = _COLUMNS[turned]
+    sums = f.alloca(rows * width * _FLOAT)  # of a block of the depth
     with units(f, [*batch, ceil_div(f, columns, width)]) as indices:
         places = []
         for base, step in zip(bases, steps, strict=True):
@@ -77,7 +79,8 @@ def _emit(f: Function, rows: int, axes: int, turned: bool) -> None:
         if turned:
             part.along_columns(y, steps[1][axes + 1], lines, steps[2][axes + 1])
         else:
-            part.along_rows(y, steps[1][axes], lines)
+            waiting = [f.gep(sums, i * width * _FLOAT) for i in range(rows)]
+            part.along_rows(y, steps[1][axes], waiting, lines)
     f.ret()
 
 
@@ -88,20 +91,35 @@ class _Part:
         self.f, self.x, self.row, self.place = f, x, row, place
         self.depth, self.count = depth, count
 
-    def along_rows(self, y: Val, step: Val, lines: list[Val]) -> None:
-        """Results wait in memory while rows of y are added to them, a few at a time."""
-        f, size = self.f, max(2, _BLOCK // len(lines))
+    def along_rows(self, y: Val, step: Val, sums: list[Val], lines: list[Val]) -> None:
+        """Rows of y are added to sums a few at a time, and the sums of a block to the results."""
+        f, size = self.f, max(2, _FACTORS // len(lines))
+        self._clear(lines)
+        with f.loop(0, self.depth, _BLOCK) as block:
+            end = f.smin(f.add(block.index, _BLOCK), self.depth)
+            whole = f.sub(end, f.srem(f.sub(end, block.index), size))
+            self._clear(sums)
+            for start, stop, together in ((block.index, whole, size), (whole, end, 1)):
+                with f.loop(start, stop, together) as turn:
+                    places = [f.add(turn.index, j) for j in range(together)]
+                    self._add(sums, [f.gep(y, f.mul(p, step)) for p in places], places)
+
+            def finish(at: Val, lanes: int, mask: Val | None) -> None:
+                for line, total in zip(lines, sums, strict=True):
+                    here = f.gep(line, at, _FLOAT)
+                    done, more = (_get(f, a, lanes, mask) for a in (here, f.gep(total, at, _FLOAT)))
+                    _put(f, f.fadd(done, more), here, mask)
+
+            each_vector(f, self.count, finish)
+
+    def _clear(self, lines: list[Val]) -> None:
+        f = self.f
 
         def clear(at: Val, lanes: int, mask: Val | None) -> None:
             for line in lines:
                 _put(f, f.f32(0.0, lanes), f.gep(line, at, _FLOAT), mask)
 
         each_vector(f, self.count, clear)
-        whole = f.sub(self.depth, f.srem(self.depth, size))
-        for start, stop, together in ((f.const(0), whole, size), (whole, self.depth, 1)):
-            with f.loop(start, stop, together) as turn:
-                places = [f.add(turn.index, j) for j in range(together)]
-                self._add(lines, [f.gep(y, f.mul(p, step)) for p in places], places)
 
     def _add(self, lines: list[Val], sources: list[Val], places: list[Val]) -> None:
         f = self.f
