@@ -184,12 +184,12 @@ def computed_weights(rw: Rewriter, node: Node) -> Value | None:
         ):
             outer, (count, depth) = x.type.shape[:axis], w.type.shape
             shape = (*(outer or (1,)), depth)
-            rows = x if x.type.shape == shape else reshaped(rw, x, shape)
-            if 0 in shape:
+            if 0 in shape:  # sums of nothing, or none
                 y = rw.const(type=x.type.with_shape((*shape[:-1], count)), value=0.0)
-            elif rows is None:
-                return None
             else:
+                rows = x if x.type.shape == shape else reshaped(rw, x, shape)
+                if rows is None:
+                    return None
                 y = rw.matmul(rows, w, transpose_y=True)
             y = rw.add(y, *bias) if bias else y
             return y if outer else reshaped(rw, y, (count,))

@@ -66,7 +66,7 @@ class _Cut:
     """
 
     def __init__(self, f: Function, slots: Slots, nthreads: Val) -> None:
-        self.f, self.slots = f, slots
+        self.f = f
         self.images, self.together = slots.size(Slot.IMAGES), slots.size(Slot.TOGETHER)
         self.per_image, self.width = slots.size(Slot.PER_IMAGE), slots.size(Slot.PANELS)
         self.ntiles = _ceil_div(f, self.width, max(tile_pixels(f.target)))

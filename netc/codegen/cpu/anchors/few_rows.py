@@ -18,7 +18,7 @@ from netc.codegen.operand import Call
 from netc.ir.dims import Dim
 from netc.ir.gemm_plan import PANEL
 
-MOST = 4  # rows
+_MOST = 4  # rows
 _FLOAT = 4  # bytes
 _COLUMNS = {False: 1024, True: 32}  # of one unit: of contiguous rows, of contiguous columns
 _FACTORS = 8  # held in registers
@@ -33,7 +33,7 @@ def few_rows(
     None where there are many rows, or nothing lies as these kernels read and write it.
     """
     *batch, rows, columns = shape
-    if not isinstance(rows, int) or not 0 < rows <= MOST:
+    if not isinstance(rows, int) or not 0 < rows <= _MOST:
         return None
     narrow = isinstance(columns, int) and columns < PANEL
     by_rows = y.strides[-1] == out.strides[-1] == 1 and not narrow

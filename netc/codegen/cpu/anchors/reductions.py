@@ -174,7 +174,7 @@ class _Body:
 
     def load(self, streams: Sequence[Stream], at: Val, lanes: int, mask: Val | None) -> Val:
         """The value reduced, at some elements of the last axis."""
-        read = [s.load(at, lanes) if mask is None else s.masked(at, mask) for s in streams]
+        read = [s.get(at, lanes, mask) for s in streams]
         return self.r.head.apply(self.f, lanes, read)[0]
 
     def finish(self, acc: Val) -> Val:
@@ -188,15 +188,10 @@ class _Body:
         """A result through the tail to the outputs."""
         f, tail = self.f, self.r.tail
         cut = len(tail.operands)
-        read = [
-            s.load(at, acc.lanes) if mask is None else s.masked(at, mask) for s in streams[:cut]
-        ]
+        read = [s.get(at, acc.lanes, mask) for s in streams[:cut]]
         values = tail.apply(f, acc.lanes, self.finish(acc), read)
         for s, value in zip(streams[cut:], values, strict=True):
-            if mask is None:
-                s.store(value, at)
-            else:
-                s.masked_store(value, at, mask)
+            s.put(value, at, mask)
 
 
 def _emit(f: Function, r: Reduction) -> None:

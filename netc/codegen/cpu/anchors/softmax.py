@@ -84,7 +84,7 @@ class _Softmax:
 
     def _read(self, streams: Sequence[Stream], at: Val, lanes: int, mask: Val | None) -> Val:
         """x at some elements."""
-        loads = [_get(s, at, lanes, mask) for s in streams[: self.heads]]
+        loads = [s.get(at, lanes, mask) for s in streams[: self.heads]]
         return self.head.apply(self.f, lanes, loads)[0]
 
     def _grown(self, streams: Sequence[Stream], at: Val, top: Val, mask: Val | None) -> Val:
@@ -92,7 +92,7 @@ class _Softmax:
         x = self._read(streams, at, top.lanes, mask)
         grown = mathlib.exp(self.f, self.f.fsub(x, top))
         if self.kept:
-            _put(streams[self.first_out], grown, at, mask)
+            streams[self.first_out].put(grown, at, mask)
         return grown
 
     def _write(
@@ -102,14 +102,14 @@ class _Softmax:
         f, (top, total) = self.f, sums
         lanes = top.lanes
         if self.kept:
-            y = f.fdiv(_get(streams[self.first_out], at, lanes, mask), total)
+            y = f.fdiv(streams[self.first_out].get(at, lanes, mask), total)
         else:
             d = f.fsub(self._read(streams, at, lanes, mask), top)
             y = f.fsub(d, total) if self.log else f.fdiv(mathlib.exp(f, d), total)
-        loads = [_get(s, at, lanes, mask) for s in streams[self.heads : self.first_out]]
+        loads = [s.get(at, lanes, mask) for s in streams[self.heads : self.first_out]]
         values = self.tail.apply(f, lanes, y, loads)
         for s, value in zip(streams[self.first_out :], values, strict=True):
-            _put(s, value, at, mask)
+            s.put(value, at, mask)
 
     def _total(self, total: Val) -> Val:
         return mathlib.log(self.f, total) if self.log else total
@@ -156,14 +156,3 @@ class _Softmax:
     def _streams(self, kept: Sequence[Val], index: Val, start: Val) -> list[Stream]:
         indices = [*kept[: self.axis], index, *kept[self.axis :]]
         return self.ports.streams(indices, start)
-
-
-def _get(stream: Stream, at: Val, lanes: int, mask: Val | None) -> Val:
-    return stream.load(at, lanes) if mask is None else stream.masked(at, mask)
-
-
-def _put(stream: Stream, value: Val, at: Val, mask: Val | None) -> None:
-    if mask is None:
-        stream.store(value, at)
-    else:
-        stream.masked_store(value, at, mask)

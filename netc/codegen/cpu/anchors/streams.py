@@ -148,6 +148,17 @@ class Stream:
         """The elements under the mask; mode c."""
         self.f.masked_store(value, self._at(at, 0), mask)
 
+    def get(self, at: Val, lanes: int, mask: Val | None) -> Val:
+        """Elements from `at` on, those under a mask where there is one."""
+        return self.load(at, lanes) if mask is None else self.masked(at, mask)
+
+    def put(self, value: Val, at: Val, mask: Val | None) -> None:
+        """The same, stored."""
+        if mask is None:
+            self.store(value, at)
+        else:
+            self.masked_store(value, at, mask)
+
     def _at(self, at: Val, extra: int) -> Val:
         return self.f.gep(self.f.gep(self.base, at, self.size), extra * self.size)
 
