@@ -108,7 +108,7 @@ def _known() -> str:
 
 def check_precisions(precision: str, precisions: Mapping[str, str]) -> None:
     """Raise UsageError for a way to compute that there is not."""
-    from netc.codegen.triton.precision import Precision
+    from netc.codegen.precision import Precision
 
     known = [p.value for p in Precision]
     if not isinstance(precisions, Mapping):
@@ -131,6 +131,7 @@ def for_gpus(
 
     Raises where a precision is chosen for a layer that is not there, or for no GPU at all.
     """
+    from netc.codegen.precision import ON_PROCESSORS
     from netc.passes.layers import layer
 
     for name in options.precisions:
@@ -138,11 +139,11 @@ def for_gpus(
     if "cuda" in options.targets or _on_gpu(graph, options.devices):
         elsewhere = any(n.device.host for n in graph.nodes if n.device) and gpu != "interpret"
         return replace(options, archs=archs_of(arch, gpu, usual or ARCHS * elsewhere))
-    others = {options.precision, *options.precisions.values()} - {"high", "exact"}
+    others = options.named - {p.value for p in ON_PROCESSORS}
     if arch is not None or others:
-        what = "a precision" if arch is None else "an architecture"
+        what = f"precision {min(others)} is" if others else "an architecture is chosen"
         help = "target cuda puts the net on one; devices and place put layers there"
-        raise UsageError(f"{what} is chosen for GPUs, and nothing is on one", help=help)
+        raise UsageError(f"{what} for GPUs, and nothing is on one", help=help)
     return options
 
 

@@ -28,6 +28,7 @@ from netc.version import __version__
 
 if TYPE_CHECKING:
     from netc.codegen.backend import BackEnd
+    from netc.codegen.precision import Precision
     from netc.codegen.triton.backend import GpuBackEnd
     from netc.codegen.weight_store import WeightStore
     from netc.ir.gpu_code import GpuImage
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from netc.passes.follow import Words
 
 MAX_WEIGHTS = 1 << 34  # bytes of one net's parameters
-EXACT = "exact"  # the precision at which processors, too, take no less exact kernel
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Options:
 
     Nodes that do not say where they run are on the first of `devices`, or of those for a GPU where
     `targets` has cuda; with both targets a file for GPUs also holds a plan for processors alone.
-    `precision` says how exactly products are computed, in all nodes or by `precisions` of layers:
-    on processors there are "exact" and any other. For GPUs: `archs` names architectures; compiled
-    kernels are kept in the folder `cache`, and `progress` hears how far they are.
+    `precision` says how exactly products are computed, in all nodes or by `precisions` of layers.
+    For GPUs: `archs` names architectures; compiled kernels are kept in the folder `cache`, and
+    `progress` hears how far they are.
     """
 
     optimize: bool = True
@@ -62,13 +62,15 @@ class Options:
     progress: Callable[[int, int], None] | None = None
 
     @property
-    def names_exact(self) -> bool:
-        """Whether anything is to be as exact as it can be."""
-        return EXACT in (self.precision, *self.precisions.values())
+    def named(self) -> set[str]:
+        """Every precision that anything is to have."""
+        return {self.precision, *self.precisions.values()}
 
-    def is_exact(self, kernel: Node) -> bool:
-        """Whether a kernel is to be as exact as it can be, on any device."""
-        return self.precisions.get(kernel.name, self.precision) == EXACT
+    def precision_of(self, kernel: Node) -> Precision:
+        """How exactly a kernel is to be computed, on any device."""
+        from netc.codegen.precision import Precision
+
+        return Precision(self.precisions.get(kernel.name, self.precision))
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def _checked(graph: Graph, options: Options) -> tuple[Graph, Device]:
 
 def _words(graph: Graph, options: Options) -> Words:
     """The precision of every node, where they are not all alike, to be followed by name."""
-    from netc.codegen.triton.precision import most_exact
+    from netc.codegen.precision import most_exact
     from netc.passes.follow import Words
 
     said = dict.fromkeys((n.name for n in graph.nodes), options.precision)
@@ -147,7 +149,7 @@ def emit(graph: Graph, order: Sequence[Node], options: Options, locs: Any = None
     notes: dict[str, Any] = {"notes": list(graph.notes), "usual": dict(graph.usual)}
     if gpu is not None:  # what it takes to make the file again
         notes |= {"optimize": options.optimize, "targets": list(options.targets)}
-    if gpu is not None or options.names_exact:
+    if gpu is not None or options.named != {Options.precision}:
         notes |= {"precision": options.precision, "precisions": dict(options.precisions)}
     return Artifact(
         ir=show(graph),
@@ -207,11 +209,13 @@ def _host_levels(
     """Plan and code for each processor level; `others` are the back ends of other devices."""
     from netc.codegen.cpu.backend import compile_graph
     from netc.codegen.cpu.target import required_features, target_named
+    from netc.codegen.precision import Precision
 
     levels = []
-    targets = {target_named(name).name: target_named(name) for name in options.cpu}
+    pairs = Precision.LOW.value in options.named
+    targets = {t.name: t for t in (target_named(name, pairs) for name in options.cpu)}
     for _, target in sorted(targets.items()):  # so that equal requests give equal files
-        made = compile_graph(graph, order, target, store, others, options.is_exact)
+        made = compile_graph(graph, order, target, store, others, options.precision_of)
         level = Level(
             name=target.name,
             features=required_features(target.name),
@@ -226,9 +230,11 @@ def _host_levels(
 def on_processors(options: Options) -> Options:
     """The same options for a net that is compiled for processors alone.
 
-    Kernels are others there, so where one layer is to be exact, all are.
+    Kernels are others there, so all are as exact as the most exact.
     """
-    precision = EXACT if options.names_exact else options.precision
+    from netc.codegen.precision import most_exact
+
+    precision = most_exact(list(options.named))
     return replace(options, targets=("cpu",), devices=(), precision=precision, precisions={})
 
 
@@ -242,8 +248,8 @@ def _computing_hosts(graph: Graph) -> list[Node]:
 
 
 def _gpu_back_end(store: WeightStore, graph: Graph, options: Options) -> GpuBackEnd:
+    from netc.codegen.precision import Precision
     from netc.codegen.triton.backend import GpuBackEnd
-    from netc.codegen.triton.precision import Precision
     from netc.ir.ops.fused import Fused
     from netc.ir.ops.sources import Input
 

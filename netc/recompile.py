@@ -84,7 +84,7 @@ def graph_of(file: ArtifactFile) -> Graph:
 
 def noted(file: ArtifactFile) -> dict[str, Any]:
     """The options that a file was made with, as far as it says them: one for GPUs says all."""
-    from netc.codegen.triton.precision import Precision
+    from netc.codegen.precision import Precision
 
     names = ("optimize", "targets", "precision", "precisions")
     notes = {name: file.notes[name] for name in names if name in file.notes}

@@ -26,5 +26,10 @@ def unpack(packed: Array, packing: Sequence[str | int], shape: tuple[int, ...]) 
     return made
 
 
+def is_rounded(packing: Sequence[str | int]) -> bool:
+    """Whether a parameter loses digits when it is packed so."""
+    return packing[0] == cpu.PAIRS
+
+
 def _of(packing: Sequence[str | int]) -> ModuleType:
     return gpu if str(packing[0]).startswith("gpu_") else cpu

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netc.codegen.operand import Packing
-from netc.codegen.packing import pack, packed_count
+from netc.codegen.packing import is_rounded, pack, packed_count
 from netc.ir.op import Array
 from netc.ir.plan import ALIGN, WeightArg
 
@@ -51,7 +51,8 @@ class WeightStore:
         """The address of a parameter, packed in a way that `packing.unpack` can undo."""
         floats = np.ascontiguousarray(param, np.float32).reshape(param.shape)
         arg = self._place(floats, packing, 4 * packed_count(packing, param.shape))
-        self.packings[id(param)] = (arg.offset, packing)
+        if id(param) not in self.packings or not is_rounded(packing):
+            self.packings[id(param)] = (arg.offset, packing)
         return arg
 
     def zeros(self, size: int) -> WeightArg:

@@ -1,8 +1,8 @@
 """What a matrix kernel is told at run time: its argument slots and its blocking.
 
 Convolutions and inner products share one driver; everything that depends on sizes is data.
-Offsets count float32 elements. This file imports no compiler: a saved model binds new image
-and batch sizes with it.
+Offsets count elements, of float32 or bfloat16. This file imports no compiler: a saved model binds
+new image and batch sizes with it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Slot(IntEnum):
     TAPS = 2  # i32 offsets: N8 steps of eight channels, then N1 of one
     N8 = 3
     N1 = 4
-    WEIGHTS = 5  # [groups][PANELS][8 · N8 + N1][16]
+    WEIGHTS = 5  # [groups][PANELS][8 · N8 + N1][16]; of pairs [groups][PANELS][4 · N8][16][2]
     IMAGES = 6
     TOGETHER = 7  # images one pixel table covers
     PER_IMAGE = 8  # output pixels of one image
@@ -57,13 +57,13 @@ class GemmPlan:
     channels_outer: bool
 
 
-def plan_gemm(panels: int, steps: int | None, widest: int, input_bytes: int) -> GemmPlan:
+def plan_gemm(panels: int, steps: int | None, widest: int, input_bytes: int, item: int) -> GemmPlan:
     """Blocking from panels per group, steps of eight channels (None where a run says how many),
-    the panels of the widest tile, and the bytes of one image."""
+    the panels of the widest tile, and the bytes of one image and of one weight."""
     block = min(60, SCRATCH // (64 * widest))
     if steps is None:
         return GemmPlan(block, STEPS, False)
-    weights = panels * steps * BLOCK * PANEL * 4
+    weights = panels * steps * BLOCK * PANEL * item
     chunks = max(1, round(steps / STEPS))
     outer = weights > (1 << 19) and weights > input_bytes
     return GemmPlan(block, -(-steps // chunks) or 1, outer)

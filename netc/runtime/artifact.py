@@ -39,7 +39,9 @@ ARCHITECTURES = {
     "x86-64-v2": "x86_64",
     "x86-64-v3": "x86_64",
     "x86-64-v4": "x86_64",
+    "x86-64-v4-bf16": "x86_64",
     "aarch64": "aarch64",
+    "aarch64-bf16": "aarch64",
 }
 ON_GPU, HOSTS, ANY = "cuda", "hosts", "any"  # levels of plans without code; what they fit
 LEVELS = {**ARCHITECTURES, ON_GPU: ANY, HOSTS: ANY}

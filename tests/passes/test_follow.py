@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import netc
-from netc.codegen.triton.precision import most_exact
+from netc.codegen.precision import most_exact
 from netc.compiler import Options, lower
 from netc.errors import GraphError
 

@@ -15,9 +15,10 @@ from netc.codegen.cpu.gemm import GemmFamily
 from netc.codegen.cpu.halo import halo_bytes, zero_halo
 from netc.codegen.cpu.image import Image
 from netc.codegen.cpu.library import build_image
-from netc.codegen.cpu.lowering import Exact, Lowering
+from netc.codegen.cpu.lowering import Exactness, Lowering
 from netc.codegen.cpu.target import Target
 from netc.codegen.operand import Call, Kernel, Packing
+from netc.codegen.precision import Precision
 from netc.codegen.steps import Work
 from netc.codegen.weight_store import WeightStore
 from netc.ir.graph import Graph, Node
@@ -37,9 +38,9 @@ class CpuBackEnd:
 
     home = Home()
 
-    def __init__(self, target: Target, store: WeightStore, is_exact: Exact) -> None:
+    def __init__(self, target: Target, store: WeightStore, precision_of: Exactness) -> None:
         self.module = Module(target)
-        self.ctx = Lowering(target, self.module, GemmFamily(self.module), store, is_exact)
+        self.ctx = Lowering(target, self.module, GemmFamily(self.module), store, precision_of)
 
     def calls(self, kernel: Kernel) -> Sequence[Call]:
         """The calls of a kernel."""
@@ -69,14 +70,14 @@ def compile_graph(
     target: Target,
     store: WeightStore,
     others: Mapping[str, BackEnd] | None = None,
-    is_exact: Exact = lambda node: False,
+    precision_of: Exactness = lambda node: Precision.HIGH,
 ) -> Compiled:
     """Lower every node of the schedule; `others` are the back ends of other kinds of devices.
 
-    `is_exact` says of which nodes sums may only be rounded as usual. Raises UnsupportedError
+    `precision_of` says how exactly each node is computed. Raises UnsupportedError
     where an op has no kernel.
     """
-    back_end = CpuBackEnd(target, store, is_exact)
+    back_end = CpuBackEnd(target, store, precision_of)
     plan = plan_graph(graph, order, {HOST: back_end, **(others or {})})
     plan = replace(plan, setup=back_end.ctx.setup.plan())
     return Compiled(plan, build_image(back_end.module, team_size(plan)))

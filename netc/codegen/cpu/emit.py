@@ -275,6 +275,16 @@ class Function:
             return self.fadd(self.fmul(a, b), c)
         return self.intrinsic("llvm.fma", a, b, c)
 
+    def add_pairs(self, a: Val, b: Val, c: Val) -> Val:
+        """c + the products of neighbours, two bfloat16 in each float32 lane of a and b."""
+        type = vec(2 * a.lanes, "bfloat")
+        pairs = [self.cast("bitcast", v, type) for v in (a, b)]
+        name = "llvm.x86.avx512bf16.dpbf16ps.512"
+        if not self.target.is_x86:
+            name = "llvm.aarch64.neon.bfdot.v4f32.v8bf16"
+        self.module.declare(name, c.type, [c.type, type, type])
+        return self.value(c.type, f"call {c.type} @{name}({c}, {pairs[0]}, {pairs[1]})")
+
     def fcmp(self, predicate: str, a: Val, b: Val) -> Val:
         """A float comparison: oeq olt ogt ole oge one uno une ult …"""
         return self.value(vec(a.lanes, "i1"), f"fcmp {predicate} {a}, {b.name}")

@@ -13,30 +13,35 @@ from contextlib import contextmanager
 
 from netc.codegen.cpu.emit import Function, Int, Module, Val
 from netc.codegen.cpu.epilogue import Epilogue, Slots, emit_epilogue
-from netc.codegen.cpu.microkernel import PANEL_ROW, microkernels, tile_pixels
-from netc.ir.gemm_plan import BLOCK, PARTS, SCRATCH, Slot
+from netc.codegen.cpu.microkernel import (
+    PAIRS,
+    PANEL_ROW,
+    SINGLES,
+    Form,
+    microkernels,
+    tile_pixels,
+)
+from netc.ir.gemm_plan import PARTS, SCRATCH, Slot
 
-__all__ = ["DRIVER", "Epilogue", "GemmFamily", "emit_gemm"]
+__all__ = ["PAIRS", "SINGLES", "Epilogue", "Form", "GemmFamily", "emit_gemm"]
 
 _WORD, _LINE = 8, 64  # bytes
 _UNITS = 6  # for each thread at least, where there are pixels enough
 _LEAST_PIXELS = 12  # of a block cut small for the sake of threads
 _UNIT_PARAMS = ("ptr", *("i64",) * 6, "ptr")  # panel, panels, pixel, pixels, image, group
 
-
-DRIVER = "gemm"
 _DRIVER_PARAMS = ("ptr", "i64", "i64", "ptr")
 
 
 class GemmFamily:
-    """The matrix kernels of one module; microkernels and driver are in a library of their own."""
+    """The matrix kernels of one module; microkernels and drivers are in libraries of their own."""
 
     def __init__(self, module: Module) -> None:
         self.module = module
 
-    def kernel(self, epilogue: Epilogue) -> Function:
+    def kernel(self, epilogue: Epilogue, form: Form) -> Function:
         """A kernel `(args, tid, nthreads)` with this epilogue."""
-        driver = self.module.external(DRIVER, _DRIVER_PARAMS)
+        driver = self.module.external(form.driver, _DRIVER_PARAMS)
         finish = emit_epilogue(self.module, epilogue)
         f = self.module.kernel()
         f.call(driver, *f.args, finish.pointer)
@@ -44,9 +49,9 @@ class GemmFamily:
         return f
 
 
-def emit_gemm(module: Module) -> None:
+def emit_gemm(module: Module, form: Form) -> None:
     """Add the microkernels and the driver to a module."""
-    _driver(module, _unit(module, microkernels(module)))
+    _driver(module, form, _unit(module, form, microkernels(module, form)))
 
 
 def _ceil_div(f: Function, a: Val, b: Int) -> Val:
@@ -126,13 +131,13 @@ class _Cut:
         return begin, self.f.sub(end, begin)
 
 
-def _driver(module: Module, unit: Function) -> Function:
+def _driver(module: Module, form: Form, unit: Function) -> Function:
     """Cut the units into runs, one a thread; who is done takes units of the others' runs.
 
     Each run has a counter of the units taken. Every thread looks in vain once for more in each,
     and the last to do so sets the counter back for the next time.
     """
-    f = module.function(DRIVER, _DRIVER_PARAMS)
+    f = module.function(form.driver, _DRIVER_PARAMS)
     args, tid, nthreads, finish = f.args
     cut = _Cut(f, Slots(f, args), nthreads)
     with f.if_(f.icmp("sgt", f.mul(cut.blocks, cut.columns), 0)):
@@ -194,19 +199,19 @@ def _most_pixels(f: Function, panels: Val) -> Val:
     return found
 
 
-def _unit(module: Module, table: Val) -> Function:
+def _unit(module: Module, form: Form, table: Val) -> Function:
     """All of K for one block of pixels and one tile of panels, then the epilogue."""
     f = module.function("gemm_unit", _UNIT_PARAMS, internal=True)
     args, panel, panels, p0, pixels, first, group, finish = f.args
     slots = Slots(f, args)
     scratch = f.alloca(SCRATCH)
     n8, n1 = slots.size(Slot.N8), slots.size(Slot.N1)
-    stride = f.mul(f.add(f.mul(n8, BLOCK), n1), PANEL_ROW)
+    stride = f.mul(f.add(f.mul(n8, form.rows), n1), PANEL_ROW)
     index = f.add(f.mul(group, slots.size(Slot.PANELS)), panel)
     weights = f.gep(slots.ptr(Slot.WEIGHTS), f.mul(index, stride))
     shift = f.mul(first, slots.size(Slot.IMAGE_STRIDE))
     shift = f.add(shift, f.mul(group, slots.size(Slot.GROUP_STRIDE)))
-    source = f.gep(slots.ptr(Slot.INPUT), shift, 4)
+    source = f.gep(slots.ptr(Slot.INPUT), shift, form.item)
     offsets = f.gep(slots.ptr(Slot.PIXELS), p0, 4)
     enough = f.smin(panels, f.lshr(pixels, 2))  # a tile for each panel to be asked for ahead
     tiles = f.smax(_ceil_div(f, pixels, _most_pixels(f, panels)), enough)
@@ -220,9 +225,9 @@ def _unit(module: Module, table: Val) -> Function:
         last = f.icmp("eq", chunk.index, f.sub(chunks, 1))
         singles = f.select(last, n1, f.const(0))
         taps = f.gep(slots.ptr(Slot.TAPS), begin, 4)
-        rows = f.gep(weights, begin, BLOCK * PANEL_ROW)
-        size = f.mul(f.sub(end, begin), BLOCK * PANEL_ROW)
-        beyond = f.sub(f.mul(stride, panels), f.mul(begin, BLOCK * PANEL_ROW))
+        rows = f.gep(weights, begin, form.eight)
+        size = f.mul(f.sub(end, begin), form.eight)
+        beyond = f.sub(f.mul(stride, panels), f.mul(begin, form.eight))
         later = f.select(last, beyond, size)
         with f.loop(0, tiles) as turn:
             at = f.add(f.mul(turn.index, thin), f.smin(turn.index, fat))

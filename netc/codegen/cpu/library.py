@@ -6,7 +6,7 @@ import functools
 
 from netc.codegen.cpu.emit import Module
 from netc.codegen.cpu.events import emit_events
-from netc.codegen.cpu.gemm import DRIVER, emit_gemm
+from netc.codegen.cpu.gemm import PAIRS, SINGLES, Form, emit_gemm
 from netc.codegen.cpu.image import Image, link
 from netc.codegen.cpu.native import emit_run_loop
 from netc.codegen.cpu.target import Target, compile_module
@@ -29,10 +29,10 @@ def between_devices(target: Target) -> bytes:
 
 
 @functools.cache
-def matrix_kernels(target: Target) -> bytes:
-    """The object of the microkernels and their driver."""
+def matrix_kernels(target: Target, form: Form) -> bytes:
+    """The object of the microkernels of a form and their driver."""
     module = Module(target)
-    emit_gemm(module)
+    emit_gemm(module, form)
     return compile_module(module.text(), target)
 
 
@@ -40,8 +40,7 @@ def build_image(module: Module, devices: int = 1) -> Image:
     """A module with the run loop, and what else it needs of the library, as one image."""
     target = module.target
     objects = [compile_module(module.text(), target), run_loop(target)]
-    if module.refers_to(DRIVER):
-        objects.append(matrix_kernels(target))
+    objects += [matrix_kernels(target, f) for f in (SINGLES, PAIRS) if module.refers_to(f.driver)]
     if devices > 1:
         objects.append(between_devices(target))
     return link(*objects)

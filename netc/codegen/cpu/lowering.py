@@ -23,6 +23,7 @@ from netc.codegen.cpu.emit import KERNEL_PARAMS, Function, Module
 from netc.codegen.cpu.gemm import GemmFamily
 from netc.codegen.cpu.target import Target
 from netc.codegen.operand import Call, Cost, Kernel, Operand, Packing
+from netc.codegen.precision import Precision
 from netc.codegen.weight_store import WeightStore
 from netc.ir.dims import Dim
 from netc.ir.graph import Node
@@ -42,7 +43,7 @@ from netc.ir.plan import (
 from netc.ir.types import DType, TensorType
 
 Emit: TypeAlias = Callable[[Function], None]
-Exact: TypeAlias = Callable[[Node], bool]  # whether a kernel may not be less exact to be faster
+Exactness: TypeAlias = Callable[[Node], Precision]  # how a kernel is to be computed
 Rule: TypeAlias = Callable[["Lowering", Kernel], "Call | tuple[Call, ...]"]
 RULES: dict[type[Op], Rule] = {}
 
@@ -99,9 +100,17 @@ class Lowering:
     module: Module
     gemm: GemmFamily
     store: WeightStore = field(default_factory=WeightStore)
-    is_exact: Exact = lambda node: False
+    precision_of: Exactness = lambda node: Precision.HIGH
     setup: Setup = field(default_factory=Setup)
     _codes: dict[Hashable, str] = field(default_factory=dict)
+
+    def is_exact(self, node: Node) -> bool:
+        """Whether a kernel may not be less exact to be faster."""
+        return self.precision_of(node) is Precision.EXACT
+
+    def is_low(self, node: Node) -> bool:
+        """Whether a kernel multiplies bfloat16: where it may, and this level can."""
+        return self.target.pairs and self.precision_of(node) is Precision.LOW
 
     def code(self, key: Hashable, emit: Emit, params: tuple[str, ...] = KERNEL_PARAMS) -> str:
         """The symbol of the function `emit` writes; written once per key."""

@@ -13,6 +13,7 @@ from netc.ir.gemm_plan import BLOCK, PANEL
 from netc.spread import MOST, spread
 
 F32 = npt.NDArray[np.float32]
+PAIRS = "bf16"  # packings of bfloat16: pairs of k where k would be, [groups, panels, k / 2, 16, 2]
 _WORTH_A_THREAD = 4 << 20  # bytes
 
 
@@ -26,35 +27,59 @@ def pack(weights: F32, packing: Sequence[str | int], out: F32) -> None:
     w[c, o, kh, kw] is one of every so-manieth tap after the other.
     """
     match packing:
-        case ["conv", int(groups)]:
-            _pack_conv(weights, groups, out)
-        case ["fc", int(c), int(h), int(w)]:
-            _pack_conv(weights.reshape(weights.shape[0], c, h, w), 1, out)
+        case [str(kind), *inner] if kind == PAIRS:
+            _pack_conv(*_as_conv(weights, inner), out, pairs=True)
+        case ["conv" | "fc", *_]:
+            _pack_conv(*_as_conv(weights, packing), out)
         case ["phases", int(groups), int(i), int(j)]:
             turned = _turned(weights, groups)
             for (down, across), place in phase_places(weights.shape, groups, (i, j)).items():
                 _pack_conv(turned[:, :, down::i, across::j], groups, out[place])
 
 
-def _pack_conv(weights: F32, groups: int, out: F32) -> None:
+def _as_conv(weights: F32, packing: Sequence[str | int]) -> tuple[F32, int]:
+    """Weights as a convolution's, and its groups."""
+    if packing[0] == "fc":
+        return weights.reshape(weights.shape[0], *map(int, packing[1:])), 1
+    return weights, int(packing[1])
+
+
+def _pack_conv(weights: F32, groups: int, out: F32, pairs: bool = False) -> None:
     channels = weights.shape[1]
     full = channels - channels % BLOCK
     grouped = weights.reshape(groups, weights.shape[0] // groups, *weights.shape[1:])
     outputs, height, width = grouped.shape[1], *weights.shape[2:]
-    packed = out.reshape(groups, -(-outputs // PANEL), channels * height * width, PANEL)
+    depth = channels * height * width
+    packed = out.reshape(groups, -(-outputs // PANEL), depth // (1 + pairs), PANEL)
 
-    def panel(p: int) -> None:  # one panel's weights fit a cache, so this transposes in place
+    def panel(p: int) -> None:
+        if not pairs:
+            fill(p, packed[:, p])
+            return
+        floats = np.empty((groups, depth, PANEL), np.float32)
+        fill(p, floats)
+        words = floats.reshape(groups, -1, 2, PANEL).swapaxes(2, 3)
+        packed[:, p] = rounded(words).view(np.float32)[..., 0]
+
+    def fill(p: int, target: F32) -> None:  # one panel's weights fit a cache: in place
         rows = np.ascontiguousarray(grouped[:, p * PANEL : (p + 1) * PANEL])
         count = rows.shape[1]
         eights = rows[:, :, :full].reshape(groups, count, -1, BLOCK, height, width)
         eights = eights.transpose(0, 2, 4, 5, 3, 1).reshape(groups, -1, count)
-        packed[:, p, : eights.shape[1], :count] = eights
+        target[:, : eights.shape[1], :count] = eights
         if full < channels:
             rest = rows[:, :, full:].transpose(0, 3, 4, 2, 1).reshape(groups, -1, count)
-            packed[:, p, eights.shape[1] :, :count] = rest
-        packed[:, p, :, count:] = 0
+            target[:, eights.shape[1] :, :count] = rest
+        target[:, :, count:] = 0
 
     spread(panel, packed.shape[1], 1 if packed.nbytes < _WORTH_A_THREAD else MOST)
+
+
+def rounded(floats: F32) -> npt.NDArray[np.uint16]:
+    """bfloat16: the upper halves, to the nearest, ties to even; NaN stays NaN."""
+    bits = np.ascontiguousarray(floats).view(np.uint32)
+    nearest = (bits + (np.uint32(0x7FFF) + (bits >> 16 & 1))) >> 16
+    return np.where(np.isnan(floats), bits >> 16 | 0x40, nearest).astype(np.uint16)
 
 
 def phase_places(
@@ -96,6 +121,9 @@ def pack_channels(values: F32, groups: int, fill: float = 0.0) -> F32:
 def unpack(packed: F32, packing: Sequence[str | int], shape: tuple[int, ...]) -> F32:
     """The weights of this shape that were packed so: the inverse of `pack`."""
     match packing:
+        case [str(kind), *inner] if kind == PAIRS and _even(inner, shape):
+            halves = packed.view(np.uint16).reshape(-1, PANEL, 2).swapaxes(1, 2)
+            return unpack((halves.astype(np.uint32) << 16).view(np.float32), inner, shape)
         case ["conv", int(groups)] if _splits(shape, groups):
             return _unpack_conv(packed, shape, groups)
         case ["fc", int(c), int(h), int(w)]:
@@ -112,12 +140,24 @@ def _splits(shape: tuple[int, ...], groups: int) -> bool:
     return len(shape) == 4 and groups > 0 and shape[0] % groups == 0
 
 
+def _even(packing: Sequence[str | int], shape: tuple[int, ...]) -> bool:
+    """Whether weights of this shape can be packed in pairs of k."""
+    return packing[:1] in (["conv"], ["fc"]) and math.prod(shape[1:]) % 2 == 0
+
+
 def packed_count(packing: Sequence[str | int], shape: tuple[int, ...]) -> int:
-    """How many numbers a parameter of this shape has when it is packed so."""
+    """How many float32, or pairs of bfloat16, a parameter of this shape has when packed so."""
+    if packing[0] == PAIRS:
+        return packed_count(packing[1:] or ("raw",), shape) // 2
     count = math.prod(shape)
-    if packing[0] == "raw" or not count:
+    groups = 1
+    match packing:
+        case ["conv" | "phases", int(number), *_]:
+            groups = max(1, number)
+        case ["raw", *_]:
+            return count
+    if not count:
         return count
-    groups = max(1, int(packing[1])) if packing[0] in ("conv", "phases") else 1
     outputs = shape[1] if packing[0] == "phases" else shape[0] // groups
     return groups * -(-outputs // PANEL) * PANEL * (count // (groups * max(1, outputs)))
 

@@ -10,17 +10,22 @@ import llvmlite.binding as llvm
 _V2 = ("cx16", "sahf", "popcnt", "sse3", "ssse3", "sse4.1", "sse4.2")
 _V3 = (*_V2, "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave")
 _V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+_PAIRS = (*_V4, "avx512bf16")
+_ARM = ("neon", "fp-armv8")
 _LINUX = {"x86_64": "x86_64-unknown-linux-gnu", "aarch64": "aarch64-unknown-linux-gnu"}
 
 # The kernel's own spelling (/proc/cpuinfo) of what each level needs.
 _FLAGS_V2 = frozenset({"cx16", "lahf_lm", "popcnt", "pni", "ssse3", "sse4_1", "sse4_2"})
 _FLAGS_V3 = _FLAGS_V2 | {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"}
 _FLAGS_V4 = _FLAGS_V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+_FLAGS_PAIRS = _FLAGS_V4 | {"avx512_bf16"}
 _FLAGS = {
     "x86-64-v2": _FLAGS_V2,
     "x86-64-v3": _FLAGS_V3,
     "x86-64-v4": _FLAGS_V4,
+    "x86-64-v4-bf16": _FLAGS_PAIRS,
     "aarch64": frozenset({"asimd", "fp"}),
+    "aarch64-bf16": frozenset({"asimd", "fp", "bf16"}),
 }
 
 
@@ -35,6 +40,7 @@ class Target:
     lanes: int  # float32 values in one vector register
     registers: int  # vector registers
     fma: bool
+    pairs: bool = False  # adds up two products of bfloat16 in each lane
 
     @property
     def triple(self) -> str:
@@ -56,7 +62,13 @@ LEVELS = {
     "x86-64-v2": Target("x86-64-v2", "x86_64", "x86-64-v2", _V2, 4, 16, False),
     "x86-64-v3": Target("x86-64-v3", "x86_64", "x86-64-v3", _V3, 8, 16, True),
     "x86-64-v4": Target("x86-64-v4", "x86_64", "x86-64-v4", _V4, 16, 32, True),
-    "aarch64": Target("aarch64", "aarch64", "generic", ("neon", "fp-armv8"), 4, 32, True),
+    "x86-64-v4-bf16": Target(
+        "x86-64-v4-bf16", "x86_64", "x86-64-v4", _PAIRS, 16, 32, True, pairs=True
+    ),
+    "aarch64": Target("aarch64", "aarch64", "generic", _ARM, 4, 32, True),
+    "aarch64-bf16": Target(
+        "aarch64-bf16", "aarch64", "generic", (*_ARM, "bf16"), 4, 32, True, pairs=True
+    ),
 }
 
 
@@ -66,19 +78,22 @@ def required_features(level: str) -> frozenset[str]:
 
 
 @functools.cache
-def native() -> Target:
-    """The processor this process runs on: its level, tuned for its own model name."""
+def native(pairs: bool = False) -> Target:
+    """The best level of the processor this process runs on.
+
+    With `pairs` one that multiplies bfloat16, where it can; other code is the same there.
+    """
     arch = llvm.get_process_triple().split("-")[0]
-    if arch in ("aarch64", "arm64"):
-        return LEVELS["aarch64"]
+    arch = "aarch64" if arch == "arm64" else arch
     host = {name for name, on in llvm.get_host_cpu_features().items() if on}
-    fitting = [t for t in LEVELS.values() if t.is_x86 and host >= set(t.features)]
-    return fitting[-1] if fitting else LEVELS["x86-64-v2"]
+    levels = [t for t in LEVELS.values() if t.arch == arch and t.pairs <= pairs]
+    fitting = [t for t in levels if host >= set(t.features)]
+    return fitting[-1] if fitting else levels[0]
 
 
-def target_named(name: str) -> Target:
+def target_named(name: str, pairs: bool = False) -> Target:
     """The level called `name`, or the host's own for `native`."""
-    return native() if name == "native" else LEVELS[name]
+    return native(pairs) if name == "native" else LEVELS[name]
 
 
 @functools.cache

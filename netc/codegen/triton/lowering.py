@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from netc.codegen.operand import Call, Kernel
-from netc.codegen.triton.precision import Precision
+from netc.codegen.precision import Precision
 from netc.codegen.triton.source import Source
 from netc.codegen.weight_store import WeightStore
 from netc.errors import UnsupportedError, clean

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from netc.codegen.triton.precision import Precision
+from netc.codegen.precision import Precision
 from netc.ir.gpu_code import Variant
 
 PROCESSORS = 132  # of an H100 or H200; an A100 has 108

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from netc.codegen.cpu.emit import Function, Module, Val
-from netc.codegen.cpu.gemm import Epilogue, GemmFamily
+from netc.codegen.cpu.gemm import SINGLES, Epilogue, Form, GemmFamily
 from netc.codegen.cpu.library import build_image
 from netc.codegen.cpu.microkernel import tile_pixels
-from netc.codegen.cpu.packing import pack, pack_channels, packed_count
+from netc.codegen.cpu.packing import PAIRS, pack, pack_channels, packed_count, rounded
 from netc.codegen.cpu.target import Target
 from netc.ir.gemm_plan import BLOCK, PANEL, Slot, plan_gemm
 from netc.runtime.code import CodeMapping, load_image
@@ -43,6 +43,11 @@ def aligned(shape: tuple[int, ...], fill: float = 0.0) -> np.ndarray:
     out = raw[start : start + size].reshape(shape)
     out[...] = fill
     return out
+
+
+def nearest(x: np.ndarray) -> np.ndarray:
+    """Each number as the nearest bfloat16, in float32."""
+    return (rounded(x).astype(np.uint32) << 16).view(np.float32)
 
 
 def to_blocked(x: np.ndarray, halo: tuple[int, int]) -> np.ndarray:
@@ -113,10 +118,10 @@ class Code:
         KERNEL(self.address)(args.ctypes.data, tid, nthreads)
 
 
-def compile_epilogue(target: Target, epilogue: Epilogue) -> Code:
+def compile_epilogue(target: Target, epilogue: Epilogue, form: Form = SINGLES) -> Code:
     """Emit, compile, link and map."""
     module = Module(target)
-    kernel = GemmFamily(module).kernel(epilogue)
+    kernel = GemmFamily(module).kernel(epilogue, form)
     image = build_image(module)
     mapping = load_image(image.code)
     return Code(target, epilogue, mapping, mapping.entry(image.symbols[kernel.name]))
@@ -139,6 +144,7 @@ class Conv:
     together: int = 1
     residual: bool = False
     rows: bool = False
+    form: Form = SINGLES
     keep: list[np.ndarray] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -146,6 +152,8 @@ class Conv:
         self.x = rng.standard_normal((self.n, self.c, *self.size)).astype(np.float32)
         shape = (self.o, self.c // self.groups, *self.kernel)
         self.w = (rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+        if self.form is not SINGLES:  # what is multiplied, so that sums alone are compared
+            self.x, self.w = nearest(self.x), nearest(self.w)
         self.bias = rng.standard_normal(self.o).astype(np.float32)
         self.out_size = tuple(
             (self.size[i] + 2 * self.pad[i] - self.dilation[i] * (self.kernel[i] - 1) - 1)
@@ -176,12 +184,15 @@ class Conv:
         pixels = pixel_offsets(
             self.together, image, self.out_size, self.stride[0] * row, self.stride[1] * column
         )
-        how = ("conv", self.groups)
+        how: tuple[str | int, ...] = ("conv", self.groups)
+        if self.form is not SINGLES:
+            how, laid = (PAIRS, *how), rounded(laid)
         weights = aligned((packed_count(how, self.w.shape),))
         pack(self.w, how, weights)
         panels, depth = -(-og // PANEL), self.w[0].size
         widest = max(tile_pixels(target))
-        plan = plan_gemm(panels, -(-depth // 8), widest, 4 * self.together * image)
+        item = self.form.item
+        plan = plan_gemm(panels, -(-depth // 8), widest, item * self.together * image, item)
         self.out, out_image, out_row, out_plane = self._output()
         outs = pixel_offsets(self.together, out_image, self.out_size, out_row, self._column)
         bias = pack_channels(self.bias, self.groups)

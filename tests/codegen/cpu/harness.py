@@ -23,6 +23,7 @@ from netc.codegen.cpu.library import build_image
 from netc.codegen.cpu.lowering import Lowering
 from netc.codegen.cpu.target import LEVELS, native
 from netc.codegen.operand import BLOCK, SCRATCH, WEIGHTS, Call, Kernel, Operand, row_major
+from netc.codegen.precision import Precision
 from netc.ir.dims import Dim, ceil_div, evaluate, product
 from netc.ir.graph import Builder, Graph, Node
 from netc.ir.interpret import interpret
@@ -192,10 +193,13 @@ def _table(part: Any, sizes: dict[str, int]) -> np.ndarray:
     return out.astype(np.int32).reshape(-1)
 
 
-def compile_kernel(level: str, kernel: Kernel, sizes: dict[str, int]) -> Compiled:
+def compile_kernel(
+    level: str, kernel: Kernel, sizes: dict[str, int], precision: Precision
+) -> Compiled:
     """The calls of a kernel on one level."""
     module = Module(LEVELS[level])
-    ctx = Lowering(module.target, module, GemmFamily(module))
+    gemm = GemmFamily(module)
+    ctx = Lowering(module.target, module, gemm, precision_of=lambda node: precision)
     calls = lower(ctx, kernel)
     text = module.text()
     if text not in KERNELS:
@@ -251,9 +255,14 @@ class Bench:
             loc, body, anchors[0] if anchors else None, tuple(ins), tuple(self.outs)
         )
 
-    def run(self, level: str, threads: Sequence[int] = (1, 2, 3, 4)) -> list[np.ndarray]:
+    def run(
+        self,
+        level: str,
+        threads: Sequence[int] = (1, 2, 3, 4),
+        precision: Precision = Precision.HIGH,
+    ) -> list[np.ndarray]:
         """The outputs, the same for every number of threads."""
-        compiled = compile_kernel(level, self.kernel, self.sizes)
+        compiled = compile_kernel(level, self.kernel, self.sizes, precision)
         before = [m.all.copy() for m in self.buffers[: self.first_out]]
         found: list[list[np.ndarray]] = []
         for n in threads:

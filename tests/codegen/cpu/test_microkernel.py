@@ -10,13 +10,16 @@ import pytest
 from gemm_harness import CANARY, Code, Conv, compile_epilogue
 
 from netc.codegen.cpu.emit import Module
-from netc.codegen.cpu.gemm import GemmFamily
+from netc.codegen.cpu.gemm import PAIRS, SINGLES, Form, GemmFamily
 from netc.codegen.cpu.library import build_image
 from netc.codegen.cpu.microkernel import microkernels
 from netc.codegen.cpu.target import LEVELS, Target, assembly, native
 
 RUNNABLE = [t for t in LEVELS.values() if t.arch == native().arch]
 RUNNABLE = [t for t in RUNNABLE if set(t.features) <= set(native().features)]
+PAIRED = native(pairs=True)
+FORMS = [(t.name, form) for t in LEVELS.values() for form in (SINGLES, PAIRS)[: 1 + t.pairs]]
+needs_pairs = pytest.mark.skipif(not PAIRED.pairs, reason="no products of bfloat16 here")
 
 CASES = {
     "3x3": Conv(1, 16, (9, 9), 32, (3, 3), pad=(1, 1)),
@@ -43,15 +46,27 @@ CASES = {
 }
 
 
+OF_PAIRS = {
+    "3x3": Conv(1, 16, (9, 9), 32, (3, 3), pad=(1, 1), form=PAIRS),
+    "stride": Conv(2, 24, (13, 11), 40, (3, 3), (2, 3), (1, 1), form=PAIRS),
+    "groups": Conv(2, 32, (6, 6), 48, (3, 3), pad=(1, 1), groups=2, form=PAIRS),
+    "wide, residual": Conv(2, 48, (7, 7), 208, (1, 1), residual=True, form=PAIRS),
+    "odd outputs": Conv(1, 16, (6, 5), 19, (1, 1), residual=True, form=PAIRS),
+    "batch tiled": Conv(5, 16, (3, 3), 33, (3, 3), together=5, rows=True, form=PAIRS),
+    "rows, one": Conv(1, 16, (4, 4), 1, (4, 4), rows=True, form=PAIRS),
+    "deep": Conv(1, 520, (3, 3), 64, (3, 3), pad=(1, 1), form=PAIRS),
+}
+
+
 @functools.cache
-def code_for(target: Target, padded: bool, rows: bool, residual: bool) -> Code:
+def code_for(target: Target, form: Form, padded: bool, rows: bool, residual: bool) -> Code:
     """One compilation for all cases that share an epilogue."""
     case = Conv(1, 8, (1, 1), 1 if padded else 8, (1, 1), rows=rows, residual=residual)
-    return compile_epilogue(target, case.epilogue())
+    return compile_epilogue(target, case.epilogue(), form)
 
 
 def code_of(target: Target, case: Conv) -> Code:
-    return code_for(target, case.epilogue().padded, case.rows, case.residual)
+    return code_for(target, case.form, case.epilogue().padded, case.rows, case.residual)
 
 
 def bound(case: Conv) -> np.ndarray:
@@ -67,7 +82,16 @@ def bound(case: Conv) -> np.ndarray:
 @pytest.mark.parametrize("target", RUNNABLE, ids=lambda t: t.name)
 @pytest.mark.parametrize("name", CASES)
 def test_agrees_with_numpy(name: str, target: Target) -> None:
-    case = CASES[name]
+    agrees(CASES[name], target)
+
+
+@needs_pairs
+@pytest.mark.parametrize("name", OF_PAIRS)
+def test_pairs_agree_with_numpy(name: str) -> None:
+    agrees(OF_PAIRS[name], PAIRED)
+
+
+def agrees(case: Conv, target: Target) -> None:
     args = case.bind(target)
     code_of(target, case)(args)
     assert (abs(case.result() - case.expected()) <= bound(case)).all()
@@ -79,7 +103,16 @@ def test_agrees_with_numpy(name: str, target: Target) -> None:
 @pytest.mark.parametrize("target", RUNNABLE, ids=lambda t: t.name)
 @pytest.mark.parametrize("name", ["3x3", "groups", "batch in twos", "batch tiled", "deep"])
 def test_threads_and_blocking_change_no_bit(name: str, target: Target) -> None:
-    case = CASES[name]
+    changes_no_bit(CASES[name], target)
+
+
+@needs_pairs
+@pytest.mark.parametrize("name", ["groups", "batch tiled", "deep"])
+def test_nor_of_pairs(name: str) -> None:
+    changes_no_bit(OF_PAIRS[name], PAIRED)
+
+
+def changes_no_bit(case: Conv, target: Target) -> None:
     code = code_of(target, case)
     code(case.bind(target))
     wanted = case.out.copy()
@@ -115,14 +148,15 @@ def test_nan_and_infinity_stay() -> None:
     assert np.isfinite(np.delete(y.reshape(16, 16), [6, 10], axis=1)).all()
 
 
-@pytest.mark.parametrize("level", sorted(LEVELS))
-def test_the_main_loops_hold_their_sums_in_registers(level: str) -> None:
+@pytest.mark.parametrize(("level", "form"), FORMS)
+def test_the_main_loops_hold_their_sums_in_registers(level: str, form: Form) -> None:
     module = Module(LEVELS[level])
-    module.functions.append(user_of(module, microkernels(module)))
+    module.functions.append(user_of(module, microkernels(module, form)))
     text = assembly(module.text(), LEVELS[level])
     moved = r"(v?mov[au]p[sd].*[xyz]mm.*\(%rsp\))|((ldr|str|ldp|stp)\s+q.*\[sp)"
     spills = [line for line in text.splitlines() if re.search(moved, line)]
     assert spills == []
+    assert bool(re.search("vdpbf16ps|bfdot", text)) == (form is PAIRS)
 
 
 def user_of(module: Module, table) -> object:
@@ -134,10 +168,10 @@ def user_of(module: Module, table) -> object:
     return f
 
 
-@pytest.mark.parametrize("level", sorted(LEVELS))
-def test_every_level_links(level: str) -> None:
+@pytest.mark.parametrize(("level", "form"), FORMS)
+def test_every_level_links(level: str, form: Form) -> None:
     module = Module(LEVELS[level])
-    kernel = GemmFamily(module).kernel(CASES["residual, odd"].epilogue())
+    kernel = GemmFamily(module).kernel(CASES["residual, odd"].epilogue(), form)
     image = build_image(module)
     assert kernel.name in image.symbols
 

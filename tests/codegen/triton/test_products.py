@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from netc.codegen.precision import Precision
 from netc.codegen.triton import packing
-from netc.codegen.triton.precision import Precision
 from netc.codegen.triton.tiles import SHARED, SPLIT_PROGRAMS, Work, best, candidates
 from netc.compiler import Options, build
 from netc.ir.device import Device

@@ -8,13 +8,26 @@ and a row-major inner product is the same with planes that lie eight floats apar
 
 from __future__ import annotations
 
-from netc.codegen.cpu.anchors.matrices import Matrix, matrix_call, pixels_together, taps_of
+import math
+from dataclasses import replace
+
+from netc.codegen.cpu.anchors.access import plain_access
+from netc.codegen.cpu.anchors.matrices import (
+    Matrix,
+    matrix_call,
+    pixels_together,
+    taps_of,
+    with_scratch,
+)
+from netc.codegen.cpu.anchors.pairs import ITEM, Rounded, are_pairs, rounded_blocks, rounded_rows
 from netc.codegen.cpu.lowering import Lowering, rule
-from netc.codegen.operand import BLOCK, Call, Kernel, Operand
+from netc.codegen.cpu.packing import PAIRS
+from netc.codegen.operand import BLOCK, Call, Kernel, Operand, Packing, row_major
 from netc.ir.dims import Dim, product
 from netc.ir.filtering import is_filtered
 from netc.ir.ops.convolution import Conv, Fc
-from netc.ir.plan import Affine
+from netc.ir.plan import Affine, WeightArg
+from netc.ir.types import TensorType
 
 
 @rule(Conv)
@@ -36,17 +49,45 @@ def lower_conv(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
         from netc.codegen.cpu.anchors.winograd import lower_winograd
 
         return lower_winograd(ctx, k)
+    groups, (outputs, channels, *window) = k.anchor.op.groups, w.type.sizes({})
+    taps = math.prod(window)
+    whole = x.is_c8 and channels % BLOCK == 0
+    if whole and are_pairs(ctx, k, channels * taps, outputs // groups * taps):
+        made = rounded_blocks(ctx, x, k.anchor.op.pad)
+        return _of_pairs(ctx, k, made, _convolution(ctx, k.anchor.op, made.operand, w, out))
     return matrix_call(ctx, k, _convolution(ctx, k.anchor.op, x, w, out))
 
 
 @rule(Fc)
-def lower_fc(ctx: Lowering, k: Kernel) -> Call:
+def lower_fc(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
     """An inner product: a convolution over the whole of its input."""
     assert k.anchor is not None
     assert isinstance(k.anchor.op, Fc)
     x, w = k.anchor_operands()[:2]
-    made = _blocked_fc(ctx, x, w) if x.is_c8 else _plain_fc(ctx, k.anchor.op, x, w)
-    return matrix_call(ctx, k, made)
+    outputs, inputs = w.type.sizes({})
+    if not x.is_c8:
+        rows = TensorType(x.type.dtype, (product(x.type.shape[: k.anchor.op.axis]), inputs))
+        x = replace(x, type=rows, strides=row_major(rows.shape))
+    whole = x.type.shape[1] % BLOCK == 0
+    if not (whole and are_pairs(ctx, k, inputs, outputs)):
+        return matrix_call(ctx, k, _inner_product(ctx, x, w))
+    if x.is_c8:
+        made = rounded_blocks(ctx, x, (0, 0))
+    else:
+        made = rounded_rows(ctx, x.type, plain_access(ctx, x, x.type.shape))
+    return _of_pairs(ctx, k, made, _inner_product(ctx, made.operand, w))
+
+
+def _inner_product(ctx: Lowering, x: Operand, w: Operand) -> Matrix:
+    return _blocked_fc(ctx, x, w) if x.is_c8 else _plain_fc(ctx, x, w)
+
+
+def _of_pairs(ctx: Lowering, k: Kernel, made: Rounded, m: Matrix) -> tuple[Call, ...]:
+    """The rounding of x, and then the product."""
+    x, w = k.anchor_operands()[:2]
+    others = (o for o in (*k.ins, *k.outs) if o not in (x, w))
+    moved = sum((o.item * o.type.count for o in others), start=ITEM * w.type.count + made.size)
+    return with_scratch(k, [made.call], matrix_call(ctx, k, m), made.size, moved)
 
 
 def _convolution(ctx: Lowering, op: Conv, x: Operand, w: Operand, out: Operand) -> Matrix:
@@ -68,7 +109,7 @@ def _convolution(ctx: Lowering, op: Conv, x: Operand, w: Operand, out: Operand) 
         n1=n1,
         groups=op.groups,
         channels=outputs // op.groups,
-        weights=ctx.packed(w, ("conv", op.groups)),
+        weights=_packed(ctx, x, w, ("conv", op.groups)),
     )
 
 
@@ -90,13 +131,13 @@ def _blocked_fc(ctx: Lowering, x: Operand, w: Operand) -> Matrix:
         n1=n1,
         groups=1,
         channels=w.type.sizes({})[0],
-        weights=ctx.packed(w, ("fc", channels, height, width)),
+        weights=_packed(ctx, x, w, ("fc", channels, height, width)),
     )
 
 
-def _plain_fc(ctx: Lowering, op: Fc, x: Operand, w: Operand) -> Matrix:
+def _plain_fc(ctx: Lowering, x: Operand, w: Operand) -> Matrix:
     outputs, inputs = w.type.sizes({})
-    images = product(x.type.shape[: op.axis])
+    images = x.type.shape[0]
     full, rest = divmod(inputs, BLOCK)
     return Matrix(
         source=x,
@@ -112,8 +153,13 @@ def _plain_fc(ctx: Lowering, op: Fc, x: Operand, w: Operand) -> Matrix:
         n1=rest,
         groups=1,
         channels=outputs,
-        weights=ctx.packed(w, ("fc", inputs, 1, 1)),
+        weights=_packed(ctx, x, w, ("fc", inputs, 1, 1)),
     )
+
+
+def _packed(ctx: Lowering, x: Operand, w: Operand, packing: Packing) -> WeightArg:
+    """Weights as they are multiplied with x."""
+    return ctx.packed(w, (PAIRS, *packing) if x.is_narrow else packing)
 
 
 def _known(d: Dim) -> int:

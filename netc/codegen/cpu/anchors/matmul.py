@@ -12,7 +12,13 @@ from dataclasses import dataclass, replace
 from netc.codegen.cpu.anchors.access import Access, Args, plain_access
 from netc.codegen.cpu.anchors.elementwise import Formula, map_accesses
 from netc.codegen.cpu.anchors.few_rows import few_rows, swapped
-from netc.codegen.cpu.anchors.matrices import Matrix, matrix_call, pixels_together
+from netc.codegen.cpu.anchors.matrices import (
+    Matrix,
+    matrix_call,
+    pixels_together,
+    with_scratch,
+)
+from netc.codegen.cpu.anchors.pairs import are_pairs, paired_panels, rounded_rows
 from netc.codegen.cpu.anchors.points import with_tail
 from netc.codegen.cpu.anchors.transpose import to_channels
 from netc.codegen.cpu.anchors.units import ceil_div as rounded_up
@@ -79,14 +85,18 @@ def lower_matmul(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     *_, rows, depth = first.shape
     columns = second.shape[-1]
     groups = () if second.shared else batch
-    packed = BufferArg(SCRATCH, 0)  # whole vectors are read of it, so it is aligned
-    size = _ROW * product(groups) * ceil_div(columns, PANEL) * depth
-    calls = [_packed(ctx, second, groups, packed)]
     together = len(batch) + (1 if second.shared else 0)  # axes of what is a group, or a row
+    pairs = are_pairs(ctx, k, depth, columns)
+    packed, calls, size = _panels(ctx, second, groups, pairs)
     if (first.strides[-1] != 1 and depth != 1) or first.apart(together) is None:
         first, copy = _copied(ctx, first, size)
         size = size + _FLOAT * product(first.shape)
         calls.append(copy)
+    if pairs:
+        first, call, more = _rounded(ctx, first, together, size)
+        size = size + more
+        calls.append(call)
+        depth = ceil_div(depth, BLOCK) * BLOCK  # zeros behind, on both sides
     images = product(batch) * rows if second.shared else rows
     apart, size = first.apart(together), most(1, size)
     assert apart is not None
@@ -107,10 +117,8 @@ def lower_matmul(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
         weights=packed,
         apart=rows * columns,
     )
-    moved = _FLOAT * sum((product(o.type.shape) for o in (*k.ins, *k.outs)), start=size // _FLOAT)
-    cost = Cost(k.title, op.flops(*(v.type for v in k.anchor.inputs)), moved)
-    chained = [replace(call, scratch=size, goes_on=True, gives=False) for call in calls]
-    return (*chained, replace(matrix_call(ctx, k, matrix), scratch=size, cost=cost))
+    moved = sum((o.item * o.type.count for o in (*k.ins, *k.outs)), start=size)
+    return with_scratch(k, calls, matrix_call(ctx, k, matrix), size, moved)
 
 
 def _thin(ctx: Lowering, x: _Matrices, y: _Matrices, out: Operand) -> Call | None:
@@ -152,7 +160,42 @@ def _copied(ctx: Lowering, m: _Matrices, at: Dim) -> tuple[_Matrices, Call]:
     return _Matrices(made, access, m.shape), replace(call, cost=cost)
 
 
+def _rounded(ctx: Lowering, m: _Matrices, together: int, at: Dim) -> tuple[_Matrices, Call, Dim]:
+    """The matrices in bfloat16, from a byte of the scratch memory on; how many bytes.
+
+    What serves the whole batch is rounded once where it still lies evenly apart.
+    """
+    for once in (True, False):
+        own = tuple(
+            1 if once and step == 0 else d for d, step in zip(m.shape, m.strides, strict=True)
+        )
+        made = rounded_rows(ctx, TensorType(DType.F32, own), m.access, at)
+        steps = made.operand.strides
+        steps = tuple(0 if d == 1 else s for d, s in zip(own, steps, strict=True))
+        access = Access(made.operand.pointer(), DType.F32, steps)
+        found = _Matrices(made.operand, access, m.shape)
+        if found.apart(together) is not None:
+            return found, made.call, made.size
+    raise AssertionError("rows without gaps lie evenly apart")
+
+
 # ---- y into panels ----------------------------------------------------------------------------
+
+
+def _panels(
+    ctx: Lowering, y: _Matrices, batch: Sequence[Dim], pairs: bool
+) -> tuple[BufferArg, list[Call], Dim]:
+    """Where the panels will be, the calls that make them, and the bytes of scratch they need."""
+    depth, columns = y.shape[-2:]
+    count = product(batch) * ceil_div(columns, PANEL)
+    floats = BufferArg(SCRATCH, 0)  # whole vectors are read of it, so it is aligned
+    size = _ROW * count * depth
+    calls = [_packed(ctx, y, batch, floats)]
+    if not pairs:
+        return floats, calls, size
+    made = BufferArg(SCRATCH, size)
+    calls.append(paired_panels(ctx, floats, count, depth, made))
+    return made, calls, size + _ROW // 2 * count * (ceil_div(depth, BLOCK) * BLOCK)
 
 
 def _packed(ctx: Lowering, y: _Matrices, batch: Sequence[Dim], target: BufferArg) -> Call:

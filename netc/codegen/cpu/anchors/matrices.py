@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from netc.codegen.cpu.anchors.elementwise import Tail
 from netc.codegen.cpu.emit import Function, Val
-from netc.codegen.cpu.gemm import Epilogue
+from netc.codegen.cpu.gemm import PAIRS, SINGLES, Epilogue
 from netc.codegen.cpu.lowering import Lowering
 from netc.codegen.cpu.microkernel import tile_pixels
 from netc.codegen.cpu.packing import pack_channels
-from netc.codegen.operand import BLOCK, Call, Kernel, Operand
+from netc.codegen.operand import BLOCK, Call, Cost, Kernel, Operand
 from netc.ir.dims import Dim, ceil_div, evaluate, least, most, product
 from netc.ir.gemm_plan import PANEL, Slot, plan_gemm
 from netc.ir.op import Array
@@ -28,12 +28,14 @@ from netc.ir.types import Layout
 
 NOMINAL = 56  # what a symbolic height or width is taken for where blocking is chosen
 _TABLE = 4096  # output pixels that one pixel table covers, about
-_FLOAT = 4  # bytes
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """One matrix kernel: sizes, strides in elements, packed weights."""
+    """One matrix kernel: sizes, strides in elements, packed weights.
+
+    Of a narrow source the weights are pairs, and there are no single channels.
+    """
 
     source: Operand
     shift: Dim  # elements from the source's first pixel back to the first tap
@@ -80,13 +82,27 @@ def matrix_call(ctx: Lowering, k: Kernel, m: Matrix) -> Call:
         padded=not isinstance(m.channels, int) or m.channels % BLOCK != 0,
         rows=not out.is_c8,
     )
-    key = ("gemm", tail.key, bool(bias), _picks(k, tail), epilogue.padded, epilogue.rows)
-    symbol = ctx.shared(key, lambda: ctx.gemm.kernel(epilogue))
+    form = PAIRS if m.source.is_narrow else SINGLES
+    key = (form, tail.key, bool(bias), _picks(k, tail), epilogue.padded, epilogue.rows)
+    symbol = ctx.shared(key, lambda: ctx.gemm.kernel(epilogue, form))
     args = matrix_args(ctx, m, out)
     args += [ctx.weight(_channel_vector(o, m)) for o in (*bias, *vectors)]
     for o in tensors:
         args += _place(m, o)
     return Call(symbol, tuple(args))
+
+
+def with_scratch(
+    k: Kernel, before: Sequence[Call], last: Call, size: Dim, moved: Dim
+) -> tuple[Call, ...]:
+    """Calls that leave `size` bytes of scratch memory to the one that does the kernel's work.
+
+    That one reads and writes `moved` bytes.
+    """
+    assert k.anchor is not None
+    flops = k.anchor.op.flops(*(v.type.plain() for v in k.anchor.inputs))
+    chained = [replace(call, scratch=size, goes_on=True, gives=False) for call in before]
+    return (*chained, replace(last, scratch=size, cost=Cost(k.title, flops, moved)))
 
 
 def _finish(
@@ -141,13 +157,14 @@ def _sizes(ctx: Lowering, m: Matrix, out: Operand) -> list[Arg]:
         evaluate(panels, nominal),
         evaluate(m.n8 + ceil_div(m.n1, BLOCK), {}) if known else None,
         max(tile_pixels(ctx.target)),
-        _FLOAT * evaluate(m.in_image, nominal),
+        m.source.item * evaluate(m.in_image, nominal),
+        m.source.item,
     )
     pixel_table = TableArg(
         (Affine((m.together, *m.outputs), (m.in_image, *m.in_steps)),),
     )
     return [
-        ctx.address(m.source, -m.shift * _FLOAT),
+        ctx.address(m.source, -m.shift * m.source.item),
         pixel_table,
         TableArg(tuple(a for a in m.taps if product(a.dims) != 0)),
         IntArg(m.n8),

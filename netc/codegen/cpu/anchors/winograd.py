@@ -24,7 +24,7 @@ from netc.codegen.cpu.anchors.matrices import Matrix, matrix_args, pixels_togeth
 from netc.codegen.cpu.anchors.results import Lane, Results, Row, Writer, lanes_of
 from netc.codegen.cpu.anchors.units import units
 from netc.codegen.cpu.emit import Function, Val, vec
-from netc.codegen.cpu.gemm import Epilogue
+from netc.codegen.cpu.gemm import SINGLES, Epilogue
 from netc.codegen.cpu.lowering import Lowering
 from netc.codegen.operand import BLOCK, SCRATCH, Call, Cost, Kernel, Operand
 from netc.ir.dims import Dim, ceil_div, least, most
@@ -182,7 +182,7 @@ def _products(ctx: Lowering, band: Band, weights: MadeArg) -> Call:
     )
     padded = band.outs % BLOCK != 0
     sums = Epilogue(lambda f, acc, channels, pixels: acc, padded=padded)
-    symbol = ctx.shared(("sums", padded), lambda: ctx.gemm.kernel(sums))
+    symbol = ctx.shared(("sums", padded), lambda: ctx.gemm.kernel(sums, SINGLES))
     flops = 2 * PLANES * band.seen.values * band.summed.channels
     weights_bytes = 4 * PLANES * band.seen.groups * ins * band.summed.channels
     moved = 4 * (band.seen.size + band.summed.size) + weights_bytes

@@ -1,4 +1,8 @@
-"""How exactly products are computed on a GPU, and how values are stored between kernels."""
+"""How exactly products are computed, and how values are stored between kernels on GPUs.
+
+Processors compute as in EXACT or HIGH; in LOW some products of bfloat16 operands, where they have
+instructions for them, and store float32.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +39,9 @@ class Precision(Enum):
         """Triton's name of the way operands are multiplied."""
         names = {Precision.HIGH: "tf32x3", Precision.MEDIUM: "tf32"}
         return names.get(self, "ieee")
+
+
+ON_PROCESSORS = (Precision.EXACT, Precision.HIGH, Precision.LOW)  # that make a difference there
 
 
 def most_exact(names: Sequence[str]) -> str:

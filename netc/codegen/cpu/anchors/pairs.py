@@ -1,0 +1,153 @@
+"""Operands of products in LOW: rounded to bfloat16, into scratch memory, before the product.
+
+Two channels that are neighbours lie side by side, four bytes that the matrix kernels read at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from netc.codegen.buffers import c8_strides
+from netc.codegen.cpu.anchors.access import Access, Args, Shape, collapse
+from netc.codegen.cpu.anchors.units import ceil_div as rounded_up
+from netc.codegen.cpu.anchors.units import units
+from netc.codegen.cpu.emit import Function, Val, vec
+from netc.codegen.cpu.lowering import Lowering
+from netc.codegen.operand import BLOCK, SCRATCH, Call, Cost, Kernel, Operand, row_major
+from netc.ir.dims import Dim, ceil_div, product
+from netc.ir.gemm_plan import PANEL
+from netc.ir.plan import BufferArg
+from netc.ir.types import TensorType
+
+ELEMENT, ITEM = "bf16", 2  # bytes
+_FLOAT = 4  # bytes
+_LANES = 16  # that are rounded at once
+_PIECE = 4096  # elements of a row that are a unit of work
+_SHORT = 2 * BLOCK  # sums of fewer products are as fast in float32
+_LEAST = 32  # products that each rounded element takes part in, for rounding to be worth it
+
+
+def are_pairs(ctx: Lowering, k: Kernel, depth: Dim, uses: Dim) -> bool:
+    """Whether a product is of pairs: in LOW, where each rounded element is of use often enough."""
+    few = any(isinstance(d, int) and d < n for d, n in ((depth, _SHORT), (uses, _LEAST)))
+    return ctx.is_low(k.node) and not few
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """An operand in bfloat16, the call that makes it, and the bytes it takes."""
+
+    operand: Operand
+    call: Call
+    size: Dim
+
+
+def rounded_blocks(ctx: Lowering, x: Operand, halo: tuple[int, ...]) -> Rounded:
+    """Channel blocks with so much of the zeros around them."""
+    images, blocks, height, width = x.sizes
+    strides = c8_strides(height, width, blocks, halo)
+    offset = strides[2] * halo[0] + strides[3] * halo[1]
+    made = replace(
+        x, buffer=SCRATCH, offset=ITEM * offset, strides=strides, halo=halo, element=ELEMENT
+    )
+    corner = halo[0] * x.strides[2] + halo[1] * x.strides[3]
+    sizes = (images, blocks, height + 2 * halo[0], width + 2 * halo[1], BLOCK)
+    source = Access(ctx.address(x, -_FLOAT * corner), x.type.dtype, (*x.strides, 1))
+    size = ITEM * images * strides[0]
+    return Rounded(made, _rounded(ctx, source, BufferArg(SCRATCH, 0), sizes), size)
+
+
+def rounded_rows(ctx: Lowering, type: TensorType, rows: Access, at: Dim = 0) -> Rounded:
+    """Rows one behind the other, each filled up with zeros to a multiple of eight."""
+    *outer, last = type.shape
+    wide = (*outer, ceil_div(last, BLOCK) * BLOCK)
+    made = Operand(type, SCRATCH, at, row_major(wide), element=ELEMENT)
+    call = _rounded(ctx, rows, BufferArg(SCRATCH, at), type.shape)
+    return Rounded(made, call, ITEM * product(wide))
+
+
+def _rounded(ctx: Lowering, source: Access, target: BufferArg, shape: Shape) -> Call:
+    """float32 elements, side by side along the last axis, to rows of bfloat16."""
+    *outer, last = shape
+    made = Access(target, source.dtype, row_major((*outer, ceil_div(last, BLOCK) * BLOCK)))
+    sizes, ways = collapse(shape, [source, made], inner=True)
+    args = Args()
+    for way, item in zip(ways, (_FLOAT, ITEM), strict=True):
+        args.add(way.arg)
+        for step in way.strides[:-1]:
+            args.size(step * item)
+    for d in sizes:
+        args.size(d)
+    symbol = ctx.code(("pairs", "rounded", len(sizes)), lambda f: _emit_rounded(f, len(sizes)))
+    moved = (_FLOAT + ITEM) * product(shape)
+    return Call(symbol, tuple(args.items), cost=Cost("round", 0, moved))
+
+
+def _emit_rounded(f: Function, axes: int) -> None:
+    bases = [f.slot(f.args[0], i * axes, "ptr") for i in range(2)]
+    sizes = [f.slot(f.args[0], 2 * axes + i) for i in range(axes)]
+    with units(f, [*sizes[:-1], rounded_up(f, sizes[-1], _PIECE)]) as indices:
+        there, here = bases
+        for i, index in enumerate(indices[:-1], start=1):
+            there = f.gep(there, f.mul(index, f.slot(f.args[0], i)))
+            here = f.gep(here, f.mul(index, f.slot(f.args[0], axes + i)))
+        first = f.mul(indices[-1], _PIECE)
+        count = f.smin(f.sub(sizes[-1], first), _PIECE)
+        there, here = f.gep(there, first, _FLOAT), f.gep(here, first, ITEM)
+        whole = f.and_(count, -_LANES)
+        with f.loop(0, whole, _LANES) as turn:
+            value = f.load(vec(_LANES), f.gep(there, turn.index, _FLOAT))
+            f.store(_narrow(f, value), f.gep(here, turn.index, ITEM), ITEM)
+        with f.loop(whole, count, BLOCK) as turn:
+            mask = f.lane_mask(f.sub(count, turn.index), BLOCK)
+            value = f.masked_load(f.gep(there, turn.index, _FLOAT), mask, vec(BLOCK))
+            f.store(_narrow(f, value), f.gep(here, turn.index, ITEM), ITEM)
+    f.ret()
+
+
+def _narrow(f: Function, value: Val) -> Val:
+    """The bits of the nearest bfloat16."""
+    short = f.cast("fptrunc", value, vec(value.lanes, "bfloat"))
+    return f.cast("bitcast", short, vec(value.lanes, "i16"))
+
+
+def paired_panels(
+    ctx: Lowering, panels: BufferArg, count: Dim, depth: Dim, target: BufferArg
+) -> Call:
+    """[panel, depth, 16] of float32 to [panel, ⌈depth / 8⌉ · 4, 16, 2], zeros behind the last."""
+    args = Args()
+    args.add(panels)
+    args.add(target)
+    for d in (count, depth):
+        args.size(d)
+    symbol = ctx.code(("pairs", "panels"), _emit_panels)
+    moved = (_FLOAT + ITEM) * PANEL * product((count, depth))
+    return Call(symbol, tuple(args.items), cost=Cost("round", 0, moved))
+
+
+def _emit_panels(f: Function) -> None:
+    source, target = (f.slot(f.args[0], i, "ptr") for i in range(2))
+    count, depth = (f.slot(f.args[0], 2 + i) for i in range(2))
+    row, both = _FLOAT * PANEL, range(PANEL)
+    half = f.mul(rounded_up(f, depth, BLOCK), BLOCK // 2)
+    zero = f.f32(0.0, PANEL)
+    with units(f, [count]) as (panel,):
+        there, here = (
+            f.gep(source, f.mul(panel, depth), row),
+            f.gep(target, f.mul(panel, half), row),
+        )
+
+        def put(at: Val, first: Val, second: Val) -> None:
+            a, b = _narrow(f, first), _narrow(f, second)
+            pairs = f.shuffle(a, b, [i + j for i in both for j in (0, PANEL)])
+            f.store(pairs, f.gep(here, at, row))
+
+        whole = f.ashr(depth, 1)
+        with f.loop(0, whole) as turn:
+            at = f.gep(there, turn.index, 2 * row)
+            put(turn.index, f.load(vec(PANEL), at), f.load(vec(PANEL), f.gep(at, row)))
+        with f.if_(f.icmp("ne", f.and_(depth, 1), 0)):
+            put(whole, f.load(vec(PANEL), f.gep(there, whole, 2 * row)), zero)
+        with f.loop(f.ashr(f.add(depth, 1), 1), half) as turn:
+            put(turn.index, zero, zero)
+    f.ret()

@@ -1,0 +1,144 @@
+"""Products of bfloat16: what is rounded, what is not, and how weights lie."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gemm_harness import nearest
+
+from netc.codegen.cpu.packing import PAIRS, pack, packed_count, rounded, unpack
+from netc.codegen.cpu.target import native
+from netc.codegen.precision import Precision
+from netc.errors import ArtifactError
+from netc.ir.graph import Builder, Graph, Value
+from netc.ir.ops.convolution import Conv, Fc
+from netc.ir.ops.matmul import MatMul
+from netc.ir.types import f32
+from tests.codegen.cpu.harness import Bench, Where, body_of, expected
+
+LEVEL = native(pairs=True)
+needs_pairs = pytest.mark.skipif(not LEVEL.pairs, reason="no products of bfloat16 here")
+PARAM = Where(param=True)
+
+
+def conv(**attributes: object) -> Conv:
+    ones: dict = {"stride": (1, 1), "pad": (0, 0), "dilation": (1, 1)}
+    return Conv(**(ones | attributes))
+
+
+def run(body: Graph, sizes: dict[str, int] | None = None, **where: Where) -> tuple:
+    """The results in LOW, in HIGH, and of operands that are rounded, exactly summed; a bound."""
+    rng = np.random.default_rng(0)
+    shapes = {n.name: n.types[0].sizes(sizes or {}) for n in body.inputs}
+    feed = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    bench = Bench(body, feed, where, sizes)
+    (low,) = bench.run(LEVEL.name, precision=Precision.LOW)
+    (high,) = bench.run(LEVEL.name, (1, 2))
+    short = {name: nearest(x) if name in ("x0", "x1") else x for name, x in feed.items()}
+    (want,) = expected(body, short)
+    (magnitude,) = expected(body, {name: abs(x) for name, x in short.items()})
+    return low, high, want, 8 * 2.0**-24 * magnitude + 1e-30
+
+
+def check(body: Graph, sizes: dict[str, int] | None = None, **where: Where) -> None:
+    """Operands are rounded, and nothing else."""
+    low, high, want, bound = run(body, sizes, **where)
+    assert (abs(low - want) <= bound).all()
+    assert (low != high).mean() > 0.4  # others are zeros of a ReLU
+
+
+@needs_pairs
+@pytest.mark.parametrize("attributes", [
+    {}, {"pad": (1, 1)}, {"stride": (2, 2), "pad": (1, 1)}, {"dilation": (2, 1), "pad": (2, 1)},
+    {"groups": 2, "pad": (1, 1)},
+])  # fmt: skip
+@pytest.mark.parametrize("where", [Where(), Where(halo=(3, 2)), Where(spread=2, halo=(2, 2))])
+def test_convolutions(attributes: dict, where: Where) -> None:
+    groups, pad = attributes.get("groups", 1), attributes.get("pad", (0, 0))
+    where = Where(max(where.halo, pad), where.spread)
+    x, w = f32["N", 32, "H", 9].blocked(), f32[40 * groups, 32 // groups, 3, 2]
+
+    def tail(b: Builder, y: Value) -> Value:
+        return b.relu(y)
+
+    body = body_of(conv(**attributes), [x, w, f32[40 * groups]], tail)
+    check(body, {"N": 2, "H": 7}, x0=where, x1=PARAM, x2=PARAM)
+
+
+@needs_pairs
+@pytest.mark.parametrize("inputs", [64, 1000])
+@pytest.mark.parametrize("images", [1, "N"])
+def test_inner_products(inputs: int, images: object) -> None:
+    body = body_of(Fc(), [f32[images, inputs], f32[50, inputs], f32[50]])
+    check(body, {"N": 5}, x1=PARAM, x2=PARAM)
+    blocked = f32[images, inputs // 8, 2, 4].blocked()
+    whole = body_of(Fc(), [f32[images, inputs // 8, 2, 4].blocked(), f32[50, inputs]])
+    if inputs // 8 % 8 == 0:
+        check(whole, {"N": 5}, x1=PARAM)
+    else:
+        low, high, _, _ = run(body_of(Fc(), [blocked, f32[50, inputs]]), {"N": 5}, x1=PARAM)
+        np.testing.assert_array_equal(low, high)  # no whole eights of channels
+
+
+@needs_pairs
+@pytest.mark.parametrize("turned", [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("depth", [16, 37, "K"])
+@pytest.mark.parametrize("batches", [((2, 3), (2, 3)), ((3,), (2, 3)), ((2, 3), ()), ((), (2,))])
+def test_matrices(turned: tuple[bool, bool], depth: object, batches: tuple) -> None:
+    x = (depth, 7) if turned[0] else (7, depth)
+    y = (45, depth) if turned[1] else (depth, 45)
+    body = body_of(MatMul(*turned), [f32[(*batches[0], *x)], f32[(*batches[1], *y)]])
+    check(body, {"K": 21})
+
+
+@needs_pairs
+@pytest.mark.parametrize("shapes", [
+    ((16, 8, 9, 9), (64, 8, 1, 1)),  # sums of few products
+    ((16, 32, 9, 9), (16, 32, 1, 1)),  # rounded elements of little use
+    ((16, 20, 9, 9), (64, 20, 1, 1)),  # no whole eights
+])  # fmt: skip
+def test_what_is_not_worth_rounding_stays_as_it_is(shapes: tuple) -> None:
+    x, w = shapes
+    low, high, _, _ = run(body_of(conv(), [f32[x].blocked(), f32[w]]), x1=PARAM)
+    np.testing.assert_array_equal(low, high)
+
+
+@needs_pairs
+def test_nan_and_infinity_stay() -> None:
+    body = body_of(conv(), [f32[1, 16, 4, 4].blocked(), f32[32, 16, 1, 1]])
+    rng = np.random.default_rng(0)
+    feed = {n.name: rng.random(n.types[0].shape).astype(np.float32) for n in body.inputs}
+    feed["x0"][0, 3, 1, 2], feed["x0"][0, 5, 2, 2] = np.nan, np.inf
+    (y,) = Bench(body, feed, {"x1": PARAM}).run(LEVEL.name, precision=Precision.LOW)
+    assert np.isnan(y[0, :, 1, 2]).all()
+    assert np.isinf(y[0, :, 2, 2]).all()
+    assert np.isfinite(np.delete(y.reshape(32, 16), [6, 10], axis=1)).all()
+
+
+def test_numbers_are_rounded_to_the_nearest_and_ties_to_even() -> None:
+    bits = np.array([0x3F808000, 0x3F818000, 0x3F808001, 0x3F807FFF, 0xBF818000, 0x7F7FFFFF])
+    got = rounded(bits.astype(np.uint32).view(np.float32))
+    assert [hex(v) for v in got] == ["0x3f80", "0x3f82", "0x3f81", "0x3f80", "0xbf82", "0x7f80"]
+    special = np.array([np.nan, np.inf, -np.inf, -0.0, 0.0], np.float32)
+    np.testing.assert_array_equal(nearest(special), special)
+
+
+@pytest.mark.parametrize(("how", "shape"), [
+    (("conv", 1), (40, 16, 3, 3)), (("conv", 4), (40, 8, 1, 1)), (("conv", 1), (3, 12, 2, 1)),
+    (("fc", 8, 3, 5), (17, 120)),
+])  # fmt: skip
+def test_weights_come_back_rounded(how: tuple, shape: tuple[int, ...]) -> None:
+    w = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    packed = np.full(packed_count((PAIRS, *how), shape), np.nan, np.float32)
+    assert 2 * len(packed) == packed_count(how, shape)
+    pack(w, (PAIRS, *how), packed)
+    np.testing.assert_array_equal(unpack(packed, (PAIRS, *how), shape), nearest(w))
+
+
+@pytest.mark.parametrize("how", [
+    (PAIRS,), (PAIRS, "raw"), (PAIRS, "conv"), (PAIRS, PAIRS, "conv", 1), (PAIRS, "phases", 1, 2, 2),
+])  # fmt: skip
+def test_weights_that_cannot_have_been_packed_so(how: tuple) -> None:
+    packed = np.zeros(packed_count(how, (16, 8, 3, 3)), np.float32)
+    with pytest.raises(ArtifactError, match="packed in an unknown way"):
+        unpack(packed, how, (16, 8, 3, 3))
