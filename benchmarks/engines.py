@@ -1,6 +1,6 @@
 """One engine in a process of its own, told by lines of JSON when to run.
 
-    python -m benchmarks.engines ENGINE MODEL FEED.npz THREADS OUTPUT.npz
+    python -m benchmarks.engines ENGINE MODEL FEED.npz THREADS PRECISION OUTPUT.npz
 
 It writes its outputs, says it is ready, and then answers {"seconds": s} with the times of the
 runs it made in that time and the other work the machine did meanwhile.
@@ -24,15 +24,15 @@ Run = Callable[[Arrays], Arrays]
 WARM_UP = 3
 
 
-def netc_engine(model: str, threads: int) -> Run:
-    """netc, from a compiled file."""
+def netc_engine(model: str, threads: int, precision: str) -> Run:
+    """netc, from a file compiled for a precision."""
     import netc
 
     return netc.load(model, threads=threads, trust=True)
 
 
-def onnxruntime_engine(model: str, threads: int) -> Run:
-    """ONNX Runtime on its CPU provider."""
+def onnxruntime_engine(model: str, threads: int, precision: str) -> Run:
+    """ONNX Runtime on its CPU provider, in float32 always."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -44,15 +44,15 @@ def onnxruntime_engine(model: str, threads: int) -> Run:
     return lambda feed: dict(zip(names, session.run(names, feed), strict=True))
 
 
-def openvino_engine(model: str, threads: int) -> Run:
-    """OpenVINO on the CPU, tuned for latency, in float32."""
+def openvino_engine(model: str, threads: int, precision: str) -> Run:
+    """OpenVINO on the CPU, tuned for latency, in float32 or bfloat16."""
     import openvino as ov
 
     core = ov.Core()
     options = {
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "low" else "f32",
         "NUM_STREAMS": 1,
     }
     compiled = core.compile_model(model, "CPU", options)
@@ -66,8 +66,8 @@ def openvino_engine(model: str, threads: int) -> Run:
     return run
 
 
-def opencv_engine(model: str, threads: int) -> Run:
-    """OpenCV's dnn module."""
+def opencv_engine(model: str, threads: int, precision: str) -> Run:
+    """OpenCV's dnn module, in float32 always."""
     import cv2
 
     cv2.setNumThreads(threads)
@@ -83,7 +83,7 @@ def opencv_engine(model: str, threads: int) -> Run:
     return run
 
 
-ENGINES: dict[str, Callable[[str, int], Run]] = {
+ENGINES: dict[str, Callable[[str, int, str], Run]] = {
     "netc": netc_engine,
     "onnxruntime": onnxruntime_engine,
     "openvino": openvino_engine,
@@ -105,10 +105,10 @@ def sample(run: Run, feed: Arrays, seconds: float) -> dict[str, Any]:
 
 def main() -> None:
     """Serve one engine until standard input ends."""
-    engine, model, feed_path, threads, out_path = sys.argv[1:]
+    engine, model, feed_path, threads, precision, out_path = sys.argv[1:]
     with np.load(feed_path) as stored:
         feed = {name: stored[name] for name in stored.files}
-    run = ENGINES[engine](model, int(threads))
+    run = ENGINES[engine](model, int(threads), precision)
     got = run(feed)
     np.savez(out_path, *got.values())
     for _ in range(WARM_UP):

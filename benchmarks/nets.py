@@ -1,6 +1,7 @@
 """netc against other engines on whole nets, batch 1 or more, in one interleaved run.
 
     python -m benchmarks.nets [--nets lenet,googlenet] [--engines netc,openvino] [--threads 1,2]
+    python -m benchmarks.nets --precision low
 
 Every engine lives in a process of its own and they take turns, so that a busy moment hits all of
 them; samples with much foreign work are dropped where others are left. Outputs are compared
@@ -27,7 +28,8 @@ from benchmarks import zoo
 from benchmarks.engines import ENGINES
 from benchmarks.load import QUIET
 
-TOLERANCE = 2e-3  # of the largest output: engines use Winograd, netc's own tests are stricter
+# Of the largest output: engines use Winograd, or bfloat16; netc's own tests are stricter.
+TOLERANCES = {"high": 2e-3, "low": 5e-2}
 TURN = 0.25  # seconds an engine runs when it is its turn
 _MODULES = {"opencv": "cv2"}
 
@@ -79,7 +81,9 @@ class Worker:
         return calm or self.times
 
 
-def start(engine: str, files: dict[str, Path], threads: int, folder: Path) -> Worker:
+def start(
+    engine: str, files: dict[str, Path], threads: int, precision: str, folder: Path
+) -> Worker:
     """Start an engine's process and wait until it has run once."""
     model = files["netc"] if engine == "netc" else files["onnx"]
     outputs, log = folder / f"{engine}.npz", folder / f"{engine}.log"
@@ -87,7 +91,7 @@ def start(engine: str, files: dict[str, Path], threads: int, folder: Path) -> Wo
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
     with log.open("w") as errors:
         process = subprocess.Popen(
-            [*command, str(threads), str(outputs)],
+            [*command, str(threads), precision, str(outputs)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -100,7 +104,7 @@ def start(engine: str, files: dict[str, Path], threads: int, folder: Path) -> Wo
     return worker
 
 
-def write_models(net: zoo.Net, folder: Path) -> dict[str, Path]:
+def write_models(net: zoo.Net, precision: str, folder: Path) -> dict[str, Path]:
     """The net for every engine, and its input."""
     import netc
     from benchmarks.to_onnx import to_onnx
@@ -108,12 +112,12 @@ def write_models(net: zoo.Net, folder: Path) -> dict[str, Path]:
     files = {name: folder / f"net.{name}" for name in ("onnx", "netc")}
     files["feed"] = folder / "feed.npz"
     files["onnx"].write_bytes(to_onnx(net.graph, net.graph.weights, net.sizes))
-    netc.compile(net.graph).save(files["netc"])
+    netc.compile(net.graph, precision=precision).save(files["netc"])
     np.savez(files["feed"], **net.feed)  # type: ignore[arg-type]
     return files
 
 
-def disagreements(workers: list[Worker]) -> None:
+def disagreements(workers: list[Worker], tolerance: float) -> None:
     """Set `why_not` of the engines that compute something else than most do."""
     alive = [w for w in workers if not w.why_not]
     got = {}
@@ -127,18 +131,20 @@ def disagreements(workers: list[Worker]) -> None:
 
     for worker in alive:
         errors = sorted(error(worker.engine, w.engine) for w in alive if w is not worker)
-        if errors and not statistics.median_low(errors) <= TOLERANCE:
+        if errors and not statistics.median_low(errors) <= tolerance:
             worker.why_not = f"its outputs differ by {errors[0]:.1e}"
 
 
-def measure(name: str, engines: list[str], threads: int, batch: int, rounds: int) -> dict[str, Any]:
+def measure(
+    name: str, engines: list[str], threads: int, batch: int, rounds: int, precision: str
+) -> dict[str, Any]:
     """All engines on one net, in turns."""
     net = zoo.read(name, batch)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        files = write_models(net, folder)
-        workers = [start(engine, files, threads, folder) for engine in engines]
-        disagreements(workers)
+        files = write_models(net, precision, folder)
+        workers = [start(engine, files, threads, precision, folder) for engine in engines]
+        disagreements(workers, TOLERANCES[precision])
         for turn in range(rounds):
             shifted = workers[turn % len(workers) :] + workers[: turn % len(workers)]
             for worker in shifted:
@@ -212,6 +218,7 @@ def main() -> None:
     parser.add_argument("--engines", type=_words, default=available)
     parser.add_argument("--threads", type=_words, default=["2"])
     parser.add_argument("--batch", type=_words, default=["1"])
+    parser.add_argument("--precision", choices=TOLERANCES, default="high", help="of those that can")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--json", type=Path, help="write all figures here")
     given = parser.parse_args()
@@ -221,7 +228,8 @@ def main() -> None:
         for batch in map(int, given.batch):
             for threads in map(int, given.threads):
                 print(f"{name}, batch {batch}, {threads} threads …", file=sys.stderr, flush=True)
-                results.append(measure(name, given.engines, threads, batch, given.rounds))
+                how = threads, batch, given.rounds, given.precision
+                results.append(measure(name, given.engines, *how))
     if given.json:
         given.json.write_text(json.dumps(results, indent=1))
     print_tables(results, given.engines)

@@ -113,7 +113,7 @@ def test_the_environment(
         (("--target", "cuda", "--precision", "low,high"), 2, "both low and high of the whole net"),
         (("--target", "cuda", "--precision", "p=low,p=high"), 2, "p has precision low already"),
         (("--target", "cuda", "--devices", "cpu:0"), 2, "the target is cuda, and the devices"),
-        (("--precision", "low"), 2, "a precision is chosen for GPUs, and nothing is on one"),
+        (("--precision", "medium"), 2, "precision medium is for GPUs, and nothing is on one"),
         (("--arch", "sm_90"), 2, "an architecture is chosen for GPUs"),
         (("--target", "cpu,cuda", "--place", "p=cpu:0"), 5, "asks for the whole net on a GPU"),
     ],

@@ -49,10 +49,9 @@ def lower_conv(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
         from netc.codegen.cpu.anchors.winograd import lower_winograd
 
         return lower_winograd(ctx, k)
-    groups, (outputs, channels, *window) = k.anchor.op.groups, w.type.sizes({})
-    taps = math.prod(window)
+    channels, *window = w.type.sizes({})[1:]
     whole = x.is_c8 and channels % BLOCK == 0
-    if whole and are_pairs(ctx, k, channels * taps, outputs // groups * taps):
+    if whole and are_pairs(ctx, k, channels * math.prod(window)):
         made = rounded_blocks(ctx, x, k.anchor.op.pad)
         return _of_pairs(ctx, k, made, _convolution(ctx, k.anchor.op, made.operand, w, out))
     return matrix_call(ctx, k, _convolution(ctx, k.anchor.op, x, w, out))
@@ -64,12 +63,12 @@ def lower_fc(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
     assert k.anchor is not None
     assert isinstance(k.anchor.op, Fc)
     x, w = k.anchor_operands()[:2]
-    outputs, inputs = w.type.sizes({})
+    inputs = w.type.sizes({})[1]
     if not x.is_c8:
         rows = TensorType(x.type.dtype, (product(x.type.shape[: k.anchor.op.axis]), inputs))
         x = replace(x, type=rows, strides=row_major(rows.shape))
     whole = x.type.shape[1] % BLOCK == 0
-    if not (whole and are_pairs(ctx, k, inputs, outputs)):
+    if not (whole and are_pairs(ctx, k, inputs)):
         return matrix_call(ctx, k, _inner_product(ctx, x, w))
     if x.is_c8:
         made = rounded_blocks(ctx, x, (0, 0))

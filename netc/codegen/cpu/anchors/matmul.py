@@ -86,7 +86,7 @@ def lower_matmul(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     columns = second.shape[-1]
     groups = () if second.shared else batch
     together = len(batch) + (1 if second.shared else 0)  # axes of what is a group, or a row
-    pairs = are_pairs(ctx, k, depth, columns)
+    pairs = are_pairs(ctx, k, depth)
     packed, calls, size = _panels(ctx, second, groups, pairs)
     if (first.strides[-1] != 1 and depth != 1) or first.apart(together) is None:
         first, copy = _copied(ctx, first, size)

@@ -24,13 +24,14 @@ _FLOAT = 4  # bytes
 _LANES = 16  # that are rounded at once
 _PIECE = 4096  # elements of a row that are a unit of work
 _SHORT = 2 * BLOCK  # sums of fewer products are as fast in float32
-_LEAST = 32  # products that each rounded element takes part in, for rounding to be worth it
 
 
-def are_pairs(ctx: Lowering, k: Kernel, depth: Dim, uses: Dim) -> bool:
-    """Whether a product is of pairs: in LOW, where each rounded element is of use often enough."""
-    few = any(isinstance(d, int) and d < n for d, n in ((depth, _SHORT), (uses, _LEAST)))
-    return ctx.is_low(k.node) and not few
+def are_pairs(ctx: Lowering, k: Kernel, depth: Dim) -> bool:
+    """Whether a product is of pairs: in LOW, where sums are long enough.
+
+    How many outputs there are does not matter, as parts of a layer compute what the whole does.
+    """
+    return ctx.is_low(k.node) and not (isinstance(depth, int) and depth < _SHORT)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,124 @@
+"""`--precision low` on processors: files, layers, levels, devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import netc
+from netc.codegen.cpu.target import native
+from netc.compiler import Options, on_processors
+from netc.ir.device import Device
+from netc.ir.graph import Graph
+
+needs_pairs = pytest.mark.skipif(
+    not native(pairs=True).pairs, reason="no products of bfloat16 here"
+)
+TEXT = """\
+net n(data: f32[N, 16, 19, 21]) -> y {
+  a = data |> conv(40, 1, name="one") |> relu
+  b = a |> conv(48, 3, pad=1, name="three") |> relu |> max_pool(2, stride=2)
+  c = b |> conv(32, 5, stride=2, pad=2, groups=2, name="five") |> reshape([N, 32, 25])
+  d = matmul(c, c, transpose_x=true) |> softmax(axis=-1)
+  y = matmul(c, d) |> fc(24, name="last")
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    return netc.parse(TEXT, name="n")
+
+
+@pytest.fixture(scope="module")
+def data() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((5, 16, 19, 21)).astype(np.float32)
+
+
+def error(found: np.ndarray, graph: Graph, data: np.ndarray) -> float:
+    """Of the largest result."""
+    want = netc.interpret(graph, {"data": data})["y"]
+    return float(np.abs(found - want).max() / np.abs(want).max())
+
+
+@needs_pairs
+def test_results_and_files(graph: Graph, data: np.ndarray, tmp_path: Path) -> None:
+    high = netc.compile(graph)
+    low = netc.compile(graph, precision="low")
+    assert error(high(data=data)["y"], graph, data) < 1e-5
+    assert 1e-4 < error(low(data=data)["y"], graph, data) < 3e-2
+    assert (high.level, low.level) == (native().name, native(pairs=True).name)
+    for name, exe in (("high", high), ("low", low)):
+        exe.save(tmp_path / f"{name}.bin")
+    read = netc.load(tmp_path / "low.bin")
+    np.testing.assert_array_equal(read(data=data)["y"], low(data=data)["y"])
+    files = {name: netc.runtime.artifact.open_artifact(tmp_path / f"{name}.bin") for name in
+             ("high", "low")}  # fmt: skip
+    assert files["low"].notes["precision"] == "low"
+    # the filtered convolution reads float32; rounding its weights would gain nothing
+    half = len(files["high"].weights) - 40 * 48 * 9 * 4
+    assert len(files["low"].weights) - 40 * 48 * 9 * 4 < 0.6 * half
+
+
+@needs_pairs
+def test_a_file_is_compiled_again_from_rounded_weights(
+    graph: Graph, data: np.ndarray, tmp_path: Path
+) -> None:
+    made = netc.compile(graph, precision="low")
+    made.save(tmp_path / "low.bin")
+    again = netc.load(tmp_path / "low.bin", trust=False)
+    np.testing.assert_array_equal(again(data=data)["y"], made(data=data)["y"])
+
+
+def test_where_nothing_multiplies_bfloat16_low_is_high(graph: Graph, data: np.ndarray) -> None:
+    level = native().name
+    plain = netc.compile(graph, cpu=[level])(data=data)["y"]
+    np.testing.assert_array_equal(
+        netc.compile(graph, cpu=[level], precision="low")(data=data)["y"], plain
+    )
+
+
+@needs_pairs
+def test_files_with_both_kinds_of_code(graph: Graph, data: np.ndarray, tmp_path: Path) -> None:
+    both = netc.compile(graph, cpu=[native().name, "native"], precision="low")
+    assert both.level == native(pairs=True).name
+    both.save(tmp_path / "both.bin")
+    alone = netc.compile(graph, precision="low")
+    np.testing.assert_array_equal(both(data=data)["y"], alone(data=data)["y"])
+    again = netc.load(tmp_path / "both.bin", trust=False)  # all digits are kept for the other
+    np.testing.assert_array_equal(again(data=data)["y"], alone(data=data)["y"])
+
+
+@needs_pairs
+@pytest.mark.parametrize("layer", ["one", "five", "last"])
+def test_layers_are_chosen_by_name(layer: str, graph: Graph, data: np.ndarray) -> None:
+    exact = netc.compile(graph, precision="exact")(data=data)["y"]
+    some = netc.compile(graph, precision="exact", precisions={layer: "low"})(data=data)["y"]
+    others = netc.compile(graph, precision="low", precisions={layer: "exact"})(data=data)["y"]
+    assert (some != exact).mean() > 0.9
+    assert 1e-5 < error(some, graph, data) < 3e-2
+    assert 1e-5 < error(others, graph, data) < 3e-2
+
+
+@needs_pairs
+def test_threads_batches_and_devices_change_no_bit(graph: Graph, data: np.ndarray) -> None:
+    want = netc.compile(graph, precision="low")(data=data)["y"]
+    for threads in (1, 2, 3):
+        exe = netc.compile(graph, precision="low", threads=threads)
+        np.testing.assert_array_equal(exe(data=data)["y"], want)
+        alone = [exe(data=data[i : i + 1])["y"] for i in range(len(data))]
+        np.testing.assert_array_equal(np.concatenate(alone), want)
+    two = ["cpu:0", "cpu:1"]
+    for how in ({"replicate": two}, {"split": {"one": two, "last": two}}, {"pipeline": two}):
+        exe = netc.compile(graph, precision="low", **how)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(exe(data=data)["y"], want)
+
+
+def test_a_plan_beside_one_for_gpus_is_as_exact_as_the_most_exact_layer() -> None:
+    options = Options(precision="low", targets=("cpu", "cuda"), devices=(Device("cuda"),))
+    assert on_processors(options).precision == "low"
+    mixed = Options(precision="low", precisions={"fc8": "exact"}, targets=("cpu", "cuda"))
+    assert on_processors(mixed).precision == "exact"
+    assert on_processors(mixed).precisions == {}
