@@ -15,6 +15,7 @@ from netc.ir.dims import evaluate
 from netc.ir.graph import Graph, Node
 from netc.ir.ops.sources import Const, Input, Param
 from netc.ir.plan import PART
+from netc.processor import architecture
 from netc.runtime import host
 from netc.runtime.artifact import HOSTS, ArtifactFile
 
@@ -213,21 +214,16 @@ def _processor() -> str:
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return host.architecture()
+        return architecture()
     names = [line.split(":", 1)[1].strip() for line in text.splitlines() if "model name" in line]
-    return clean(names[0]) if names else host.architecture()
+    return clean(names[0]) if names else architecture()
 
 
 def _levels() -> str:
     """The levels whose code this processor runs."""
-    from netc.codegen.cpu.target import LEVELS, required_features
+    from netc.codegen.cpu.target import runnable
 
-    able = [
-        name
-        for name, target in LEVELS.items()
-        if target.arch == host.architecture() and required_features(name) <= host.cpu_features()
-    ]
-    return ", ".join(able) or "no level"
+    return ", ".join(target.name for target in runnable()) or "no level"
 
 
 def gpu_rows() -> list[Row]:

@@ -1,10 +1,9 @@
-"""What this machine has: memory, processors and their features, all as the process may use them."""
+"""What this machine has: memory and processors, all as the process may use them."""
 
 from __future__ import annotations
 
 import functools
 import os
-import platform
 import resource
 from collections.abc import Iterator, Set
 from contextlib import contextmanager, suppress
@@ -153,28 +152,3 @@ def thread_count(threads: int | str | None) -> int:
         fits = f"a whole number from 1 to {DEFAULT.threads} fits"
         raise UsageError(f"{name} is {clean(repr(threads))}", help=fits)
     return count
-
-
-@functools.cache
-def architecture() -> str:
-    """`x86_64` or `aarch64`, or the machine's own word."""
-    name = platform.machine().lower()
-    return {"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)
-
-
-@functools.cache
-def cpu_features() -> frozenset[str]:
-    """The processor's features in the kernel's own spelling (x86 `flags`, ARM `Features`).
-
-    The kernel lists a feature only where it also saves its registers, so what is listed can run.
-    """
-    try:
-        with open("/proc/cpuinfo", "rb", buffering=0) as stream:
-            head = stream.read(1 << 14)  # the first processor's part: the rest may be long
-    except OSError:
-        return frozenset()
-    for line in head.decode("ascii", "replace").splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in ("flags", "Features"):
-            return frozenset(value.split())
-    return frozenset()

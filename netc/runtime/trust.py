@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
+from netc import processor
 from netc.errors import ArtifactError, UnsupportedCPU, UsageError, clean
-from netc.runtime import host
 from netc.runtime.artifact import ABI, ANY, HOSTS, ON_GPU, Artifact, ArtifactFile, Level, LevelInfo
 from netc.runtime.keys import read_key, same_tag, tag_of
 
@@ -78,7 +78,7 @@ def fitting(infos: Iterable[AnyLevel]) -> AnyLevel | None:
 
 def all_fitting(infos: Iterable[AnyLevel]) -> list[AnyLevel]:
     """The levels this processor can run, the best one first."""
-    arch, features = host.architecture(), host.cpu_features()
+    arch, features = processor.architecture(), processor.cpu_features()
     able = [
         info
         for info in infos
@@ -93,7 +93,7 @@ def _rank(info: LevelInfo) -> tuple[bool, int, str]:
 
 def misfit(infos: Iterable[LevelInfo]) -> str:
     """Why no level fits, one reason per level."""
-    arch, features = host.architecture(), host.cpu_features()
+    arch, features = processor.architecture(), processor.cpu_features()
     reasons = []
     for info in infos:
         lacking = ", ".join(sorted(info.features - features)[:8])

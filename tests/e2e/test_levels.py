@@ -11,22 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import netc
-from netc.codegen.cpu.target import LEVELS, required_features
+from netc.codegen.cpu.target import runnable
 from netc.compiler import Options, build
 from netc.errors import UnsupportedCPU
 from netc.ir.graph import Graph
-from netc.runtime import host
+from netc.processor import architecture
 from netc.runtime.session import executable
 from netc.runtime.session import load as load_without_compiler
 from tests.e2e.test_random_graphs import RANDOM
 from tests.strategies import agree, feeds, graphs, wanted
 
-HERE = [
-    name
-    for name, target in LEVELS.items()
-    if target.arch == host.architecture() and required_features(name) <= host.cpu_features()
-]
-FOREIGN = "aarch64" if host.architecture() == "x86_64" else "x86-64-v2"
+HERE = [target.name for target in runnable() if not target.pairs]
+FOREIGN = "aarch64" if architecture() == "x86_64" else "x86-64-v2"
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 

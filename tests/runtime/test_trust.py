@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from netc import processor
 from netc.codegen.cpu.target import LEVELS, native
 from netc.errors import ArtifactError, NetcError, UnsupportedCPU, UsageError
-from netc.runtime import host
 from netc.runtime.artifact import Artifact, ArtifactFile, open_artifact
 from netc.runtime.keys import key_path, make_key
 from netc.runtime.session import executable, load, save_artifact
@@ -195,8 +195,8 @@ def test_the_best_level_that_fits_is_taken(tmp_path: Path, monkeypatch: pytest.M
     file = open_artifact(tmp_path / "m")
     for name in names:
         has = next(info.features for info in file.levels if info.name == name)
-        monkeypatch.setattr(host, "cpu_features", lambda has=has: has)
-        monkeypatch.setattr(host, "architecture", lambda: "x86_64")
+        monkeypatch.setattr(processor, "cpu_features", lambda has=has: has)
+        monkeypatch.setattr(processor, "architecture", lambda: "x86_64")
         chosen = fitting(file.levels)
         assert chosen is not None
         assert chosen.name == name
@@ -212,7 +212,7 @@ def test_the_best_level_that_fits_is_taken(tmp_path: Path, monkeypatch: pytest.M
 def test_another_processor(
     saved: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: object, says: str
 ) -> None:
-    monkeypatch.setattr(host, name, lambda: value)
+    monkeypatch.setattr(processor, name, lambda: value)
     with pytest.raises(UnsupportedCPU, match=f"(?s){says}.*install netc"):
         load(saved, 1, trust=True)
 

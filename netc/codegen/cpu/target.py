@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import llvmlite.binding as llvm
 
+from netc.processor import architecture, cpu_features
+
 _V2 = ("cx16", "sahf", "popcnt", "sse3", "ssse3", "sse4.1", "sse4.2")
 _V3 = (*_V2, "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave")
 _V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
@@ -77,18 +79,22 @@ def required_features(level: str) -> frozenset[str]:
     return _FLAGS[level]
 
 
+def runnable() -> list[Target]:
+    """The levels whose code the processor of this process runs, from the lowest on."""
+    features = cpu_features()
+    here = [t for t in LEVELS.values() if t.arch == architecture()]
+    return [t for t in here if required_features(t.name) <= features]
+
+
 @functools.cache
 def native(pairs: bool = False) -> Target:
     """The best level of the processor this process runs on.
 
     With `pairs` one that multiplies bfloat16, where it can; other code is the same there.
     """
-    arch = llvm.get_process_triple().split("-")[0]
-    arch = "aarch64" if arch == "arm64" else arch
-    host = {name for name, on in llvm.get_host_cpu_features().items() if on}
-    levels = [t for t in LEVELS.values() if t.arch == arch and t.pairs <= pairs]
-    fitting = [t for t in levels if host >= set(t.features)]
-    return fitting[-1] if fitting else levels[0]
+    levels = [t for t in runnable() if t.pairs <= pairs]
+    lowest = next(t for t in LEVELS.values() if t.arch == architecture())
+    return levels[-1] if levels else lowest
 
 
 def target_named(name: str, pairs: bool = False) -> Target:
