@@ -77,9 +77,17 @@ def _pack_conv(weights: F32, groups: int, out: F32, pairs: bool = False) -> None
 
 def rounded(floats: F32) -> npt.NDArray[np.uint16]:
     """bfloat16: the upper halves, to the nearest, ties to even; NaN stays NaN."""
-    bits = np.ascontiguousarray(floats).view(np.uint32)
-    nearest = (bits + (np.uint32(0x7FFF) + (bits >> 16 & 1))) >> 16
-    return np.where(np.isnan(floats), bits >> 16 | 0x40, nearest).astype(np.uint16)
+    floats = np.ascontiguousarray(floats)
+    bits = floats.view(np.uint32)
+    nearest = bits >> 16
+    nearest &= 1
+    nearest += 0x7FFF
+    nearest += bits
+    nearest >>= 16
+    if np.isnan(floats.sum()):  # opposite infinities too
+        nan = np.isnan(floats)
+        nearest[nan] = bits[nan] >> 16 | 0x40
+    return nearest.astype(np.uint16)
 
 
 def phase_places(
