@@ -36,9 +36,12 @@ class Verdict:
 
 
 def seeded_feed(graph: Graph, seed: int, size: int = 2) -> dict[str, NDArray[Any]]:
-    """An array for every input; sizes left open become `size`, or 32 for height and width."""
+    """An array for every input. Sizes left open are those of the file the net comes from, or else
+    `size`, and 32 for height and width.
+    """
     inputs = {node.name: node.types[0] for node in graph.inputs}
     sizes = sizes_where(inputs.values(), lambda axis: 32 if axis > 1 else size)
+    sizes |= graph.usual
     return drawn(inputs, sizes, seed, 256)
 
 

@@ -64,12 +64,15 @@ def same_results(done: Pass, before: Graph, after: Graph, ctx: Context) -> None:
 
 
 def feed_for(graph: Graph, seed: int = 0, batch: int = 2) -> dict[str, Array]:
-    """Seeded inputs: normal floats, small integers; a batch of `batch`, other sizes nominal."""
+    """Seeded inputs: normal floats, small integers; a batch of `batch`, other sizes those of the
+    file the net comes from, or else nominal.
+    """
+    sizes = {"N": batch} | dict(graph.usual)
     rng = np.random.default_rng(seed)
     feed: dict[str, Array] = {}
     for node in graph.inputs:
         type = node.types[0]
-        shape = [nominal(d, {"N": batch}) for d in type.shape]
+        shape = [nominal(d, sizes) for d in type.shape]
         if type.dtype is DType.F32:
             feed[node.name] = rng.standard_normal(shape).astype(np.float32)
         else:

@@ -254,6 +254,8 @@ def test_open_sizes_are_usually_those_of_the_file(folder: Path, netc: Invoke) ->
     assert "batch 2" in netc("time", "large.bin", "--batch", "2", "--seconds", "0.01").output
     for source in ("large.prototxt", "large.bin"):
         assert "with N = 1, H = 240, W = 232" in netc("inspect", source).output
+    assert "no pass changes results" in netc("bisect", "large.prototxt", "--batch", "1").output
+    assert "give the same" in netc("diff", "large.bin", "large.bin").output
 
 
 def test_time_says_the_batch_that_a_net_fixes(folder: Path, netc: Invoke) -> None:

@@ -15,7 +15,7 @@ from netc.ir.ops.elementwise import Affine, Relu
 from netc.ir.types import f32
 from netc.passes.base import BEFORE_KERNELS, Context, Pass, run_passes, until
 from netc.passes.canonicalize import Canonicalize
-from netc.passes.checking import difference
+from netc.passes.checking import difference, feed_for
 from netc.passes.pipelines import INFERENCE, MINIMAL, PASSES, for_back_end
 from netc.passes.rewrite import Rewriter, rewrite, rule
 from netc.passes.simplify import RULES
@@ -53,6 +53,11 @@ def test_every_pass_is_one() -> None:
         assert type(p).__doc__
         assert type(p).run.__doc__
     assert len(PASSES) == len({p.name for p in INFERENCE})
+
+
+def test_results_are_checked_in_the_usual_sizes() -> None:
+    g = graph("graph @g(input %x: f32[N,H,W]) { %y = relu(%x) : f32[N,H,W] return %y }")
+    assert feed_for(replace(g, usual={"H": 240}))["x"].shape == (2, 240, 64)
 
 
 def test_every_rule_states_its_algebra() -> None:
