@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import click
 
-from netc.errors import UsageError, clean
+from netc.errors import NetcError, UsageError, clean
 from netc.runtime.limits import DEFAULT
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -39,8 +39,11 @@ def spare_inputs(*written: Path | None) -> None:
         p.name: context.params[p.name] for p in context.command.params if p.type is not WRITTEN
     }
     read = [path for name, value in given.items() for path in _paths(value, name in _NAMING)]
-    for out in written:
-        if out is not None and any(_same(out, path) for path in read):
+    outputs = [out for out in written if out is not None]
+    if any(map(_is_net, outputs)):
+        read += [path for source in read for path in _imported(source)]
+    for out in outputs:
+        if any(_same(out, path) for path in read):
             message = f"the output {clean(out)} is also an input"
             raise UsageError(message, help="write to another file")
 
@@ -55,6 +58,24 @@ def _paths(value: Any, naming: bool) -> Iterator[Path]:
     elif isinstance(value, str) and naming:
         words = value.split("=")
         yield from (Path("=".join(words[i:])) for i in range(len(words)))
+
+
+def _imported(source: Path) -> Iterable[Path]:
+    """The files that a `.net` file imports. Whoever compiles it says what is wrong in them."""
+    from netc.frontend.net.imports import Loader
+
+    loader = Loader()
+    if _is_net(source):
+        with suppress(NetcError):
+            loader.load(source)
+    return loader.files
+
+
+def _is_net(path: Path) -> bool:
+    """Whether the file, or the one that a link leads to, is a `.net` file by its name."""
+    with suppress(OSError, ValueError):
+        return path.resolve().suffix.lower() == ".net"
+    return False
 
 
 def _same(a: Path, b: Path) -> bool:

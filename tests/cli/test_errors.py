@@ -207,6 +207,8 @@ def test_unknown_target_is_unsupported(netc: Invoke) -> None:
     [
         ["compile", "small.net", "-o", "small.net"],
         ["compile", "small.net", "-o", "link.net"],
+        ["compile", "main.net", "-o", "blocks.net"],
+        ["dump", "main.net", "-o", "link.bin"],
         ["compile", "small.net", "--labels", "labels.txt", "-o", "../{here}/labels.txt"],
         ["compile", "small.net", "--weights", "x.npz", "-o", "x.npz"],
         ["compile", "small.net", "--weights", "small.bin"],
@@ -227,6 +229,9 @@ def test_an_output_is_no_input(folder: Path, netc: Invoke, words: list[str]) -> 
     (folder / "drawn.svg").write_bytes((folder / "small.net").read_bytes())
     (folder / "m.json").write_text("{}")
     (folder / "link.net").symlink_to("small.net")
+    (folder / "blocks.net").write_text("block twice(x) { return x * 2 }")
+    (folder / "link.bin").symlink_to("blocks.net")
+    (folder / "main.net").write_text('import "blocks.net"\n' + (folder / "small.net").read_text())
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     result = netc(*(word.format(here=folder.name) for word in words), code=2)
     assert "is also an input" in result.output
