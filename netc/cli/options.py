@@ -22,8 +22,24 @@ if TYPE_CHECKING:
 else:
     ParamType = click.ParamType  # generic since click 8.4 only
 
+
+class WrittenType(click.Path):
+    """The path of a file to write, which `out/` is not."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """The path, which no longer says whether it ended in a slash."""
+        if os.fspath(value).endswith(("/", "/.")):
+            self.fail(f"{clean(value)!r} names a folder; this is a file's name", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 EXISTING = click.Path(path_type=Path)
-WRITTEN = click.Path(path_type=Path)
+WRITTEN = WrittenType(path_type=Path)
 _NAMING = ("inputs", "machine")  # options whose words may name files: `data=x.npy`
 
 

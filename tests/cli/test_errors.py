@@ -244,6 +244,12 @@ def test_an_unwritable_place(netc: Invoke, model: Path) -> None:
         assert "error: " in result.output
 
 
+@pytest.mark.parametrize("place", ["out.bin/", "out.bin/.", "new/"])
+def test_an_output_is_no_folder(folder: Path, netc: Invoke, place: str) -> None:
+    assert f"'{place}' names a folder" in netc("compile", "small.net", "-o", place, code=2).output
+    assert not [*folder.glob("out*"), *folder.glob("new*")]
+
+
 @pytest.mark.parametrize("name", ["a b.net", "a\nb.net", "--x.net", "\u202egnp.net", "ü'\".net"])
 def test_odd_names(folder: Path, netc: Invoke, name: str) -> None:
     (folder / name).write_bytes((folder / "small.net").read_bytes())
