@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from netc.frontend.caffe.layer import Layer, layer
 from netc.frontend.caffe.message import Message
 from netc.frontend.caffe.params import Arrays, is_scaled, statistics
@@ -22,14 +24,21 @@ def batch_norm(c: Layer) -> Value:
     shape = _channels(c)
     uses_stored = p.flag("use_global_stats") if "use_global_stats" in p else not c.train
     if uses_stored:
-        y = _with_stored(c, shape, stored, p.real("eps"))
+        y = _with_stored(c, shape, stored, _eps(c, p))
     else:
-        y = with_batch_statistics(c, c.x, p.real("eps"))
+        y = with_batch_statistics(c, c.x, _eps(c, p))
     c.count = 3
     if not stored_scale:
         return y
     y = c.b.mul(y, c.weight("w", shape, p.get("scale_filler"), 1.0))
     return c.b.add(y, c.weight("b", shape, p.get("bias_filler")))
+
+
+def _eps(c: Layer, p: Message) -> float:
+    """What keeps a divisor from being 0."""
+    eps = p.real("eps")
+    c.check(0 <= eps < math.inf, f"eps {eps:g} must be 0 or more", p, "eps")
+    return eps
 
 
 def _channels(c: Layer) -> tuple[Dim, ...]:
@@ -69,9 +78,9 @@ def bn(c: Layer) -> Value:
     b = c.weight("b", shape, p.get("bias_filler"))
     mean, variance = c.weight("mean", shape), c.weight("variance", shape, None, 1.0)
     if c.train and not p.flag("frozen"):
-        y = with_batch_statistics(c, c.x, p.real("eps"))
+        y = with_batch_statistics(c, c.x, _eps(c, p))
     else:
-        y = c.b.batch_norm(c.x, mean, variance, eps=p.real("eps"))
+        y = c.b.batch_norm(c.x, mean, variance, eps=_eps(c, p))
     return c.b.add(c.b.mul(y, w), b)
 
 
@@ -93,7 +102,7 @@ def mvn(c: Layer) -> Value:
     if not p.flag("normalize_variance"):
         return y
     variance = c.b.reduce_mean(c.b.mul(y, y), axes=axes, keep=True)
-    return c.b.div(y, c.b.affine(c.b.sqrt(variance), scale=1.0, shift=p.real("eps")))
+    return c.b.div(y, c.b.affine(c.b.sqrt(variance), scale=1.0, shift=_eps(c, p)))
 
 
 @layer("Normalize")
@@ -102,6 +111,6 @@ def normalize(c: Layer) -> Value:
     p = c.param("norm_param")
     axes = (1, 2, 3) if p.flag("across_spatial") else (1,)
     total = c.b.reduce_sum(c.b.mul(c.x, c.x), axes=axes, keep=True)
-    y = c.b.div(c.x, c.b.sqrt(c.b.affine(total, scale=1.0, shift=p.real("eps"))))
+    y = c.b.div(c.x, c.b.sqrt(c.b.affine(total, scale=1.0, shift=_eps(c, p))))
     shape = () if p.flag("channel_shared") else c.per_channel(c.size(1))
     return c.b.mul(y, c.weight("w", shape, p.get("scale_filler"), 1.0))

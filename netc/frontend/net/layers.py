@@ -17,7 +17,7 @@ from netc.ir.formula import parse, show
 from netc.ir.graph import Value
 from netc.ir.op import REGISTRY
 from netc.ir.ops.sources import Initializer
-from netc.ir.ops.windows import Ints, axis_of
+from netc.ir.ops.windows import Ints, axis_of, not_negative
 from netc.ir.types import TensorType
 
 ZERO = Initializer("constant", 0.0)
@@ -177,7 +177,7 @@ def layer_norm(
     bias_init: Initializer = ZERO,
 ) -> Value:
     """w · (x − mean) / √(variance + eps) + b over the axes from `axis` on (Ba et al., 2016)."""
-    first = axis_of(axis, x.type.rank)
+    eps, first = not_negative(float(eps), "eps"), axis_of(axis, x.type.rank)
     shape = x.type.shape[first:]
     own = site.own("w", shape, init, w), site.own("b", shape, bias_init, b)
     for name, v in zip("wb", own, strict=True):
@@ -187,7 +187,7 @@ def layer_norm(
     centre = site.node(mean, x, inner="mean")
     square = _op("formula", body="(x0 - x1) * (x0 - x1)")
     spread = site.node(mean, site.node(square, x, centre, inner="square"), inner="variance")
-    standard = _op("formula", body=show(parse(f"(x0 - x1) / sqrt(x2 + {float(eps)!r})")))
+    standard = _op("formula", body=show(parse(f"(x0 - x1) / sqrt(x2 + {eps!r})")))
     y = site.node(standard, x, centre, spread, inner="standard")
     return _value(site.node(_op("add"), site.node(_op("mul"), y, own[0], inner="mul"), own[1]))
 

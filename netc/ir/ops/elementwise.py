@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from netc.ir.op import Array, Grads, Op, case, require
+from netc.ir.ops.windows import not_negative
 from netc.ir.scalar import (
     Elementwise,
     S,
@@ -309,10 +310,18 @@ class BatchNorm(Elementwise, name="batch_norm"):
 
     eps: float = 1e-5
 
+    def infer(self, *xs: TensorType) -> TensorType:
+        not_negative(self.eps, "eps")
+        return super().infer(*xs)
+
     def scalar(self, x: S, mean: S, variance: S) -> S:
         return (x - mean) / unary("sqrt", variance + self.eps)
 
-    samples = (case(_X, f32[3, 1, 1], f32[3, 1, 1], draw=("normal", "normal", "positive")),)
+    samples = (
+        case(_X, f32[3, 1, 1], f32[3, 1, 1], draw=("normal", "normal", "positive")),
+        case(_X, f32[3, 1, 1], f32[3, 1, 1], eps=-1e-5, error="must be 0 or more"),
+        case(_X, f32[3, 1, 1], f32[3, 1, 1], eps=math.nan, error="must be 0 or more"),
+    )
 
 
 class Equal(Elementwise, name="equal"):

@@ -8,7 +8,7 @@ import numpy as np
 
 from netc.ir.dims import Dim
 from netc.ir.op import Array, Grads, Op, case, require
-from netc.ir.ops.windows import axis_of, floats
+from netc.ir.ops.windows import axis_of, floats, not_negative
 from netc.ir.types import TensorType, f32
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class Lrn(Op, name="lrn"):
         floats(x)
         require(x.rank >= 2, f"x is {x}; it has no channel axis")
         require(self.size >= 1 and self.size % 2 == 1, f"size {self.size} must be odd")
+        not_negative(self.k, "k")
         return x
 
     @np.errstate(all="ignore")
@@ -58,6 +59,7 @@ class Lrn(Op, name="lrn"):
         case(f32[2, 5]),
         case(f32[1, 3, 4, 4], size=4, error="odd"),
         case(f32[1, 3, 4, 4], size=0, error="odd"),
+        case(f32[1, 3, 4, 4], k=-1.0, error="k -1.0 must be 0 or more"),
         case(f32[3], error="no channel axis"),
     )
 

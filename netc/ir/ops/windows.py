@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -25,6 +26,12 @@ def floats(*xs: TensorType, first: int = 0) -> None:
     """Require float32 operands, the inputs from number `first` on."""
     for i, x in enumerate(xs, first):
         require(x.dtype is DType.F32, f"input {i} is {x}; f32 is needed here (see cast)")
+
+
+def not_negative(number: float, what: str) -> float:
+    """The number, which must be 0 or more and neither infinite nor NaN."""
+    require(0 <= number < math.inf, f"{what} {number} must be 0 or more")
+    return number
 
 
 def per_axis(given: Ints, axes: int, default: int, what: str, lowest: int) -> Ints:
