@@ -117,9 +117,17 @@ class Tensor:
     def __pos__(self) -> Tensor:
         return self
 
+    def __format__(self, how: str) -> str:
+        if how:
+            help = "such as {x}, {x.type} or {x.name}"
+            raise UsageError(f"a tensor has no {{x:{clean(how)}}}", _caller(), help)
+        return str(self)
+
     def __array_ufunc__(self, ufunc: Any, method: str, *given: Any, **more: Any) -> Tensor:
         """`array * tensor`, which numpy asks for as `np.multiply(array, tensor)`."""
         name = ufunc.__name__
+        if name == "matmul" and method == "__call__" and not more:
+            return cast(Tensor, _apply(name, given, {}, None, None))
         if name in _UFUNCS and method == "__call__" and not more:
             return _join(_UFUNCS[name], *given)
         fits = method == "__call__" and name in words()
@@ -147,6 +155,7 @@ _NO_SIGNS = {
         "netc.mul(x, y) or netc.maximum(x, y), where both are 0 or 1",
         *("and", "rand", "or", "ror", "xor", "rxor"),
     ),
+    "x << y or x >> y": ("x * 2 or x / 2", "lshift", "rlshift", "rshift", "rrshift"),
     "~x": ("1 - x, where x is 0 or 1", "invert"),
     "x > y": ("netc.threshold(x, 0)", "gt", "lt", "ge", "le"),
     "x[…]": ("netc.slice(x, axis=1, start=0, stop=1), or netc.split(x, 2)", "getitem", "iter"),
@@ -156,7 +165,13 @@ _NO_SIGNS = {
         "x.shape[1], which may have one",
         *("bool", "float", "int", "complex", "index", "array"),
     ),
+    "y in x": ("netc.equal(x, y)", "contains"),
+    "x(…)": ("netc.relu(x)", "call"),
     "round(x)": ("netc.floor(x + 0.5)", "round"),
+    "math.floor(x), ceil(x) or trunc(x)": (
+        "netc.floor(x), or -netc.floor(-x)",
+        *("floor", "ceil", "trunc"),
+    ),
     "abs(x)": ("netc.abs(x)", "abs"),
 }
 for _sign, (_call, *_methods) in _NO_SIGNS.items():

@@ -18,6 +18,8 @@ from netc.ir.scalar import broadcast
 from netc.ir.shards import Shard, contradiction, within
 from netc.ir.types import TensorType, f32
 
+ARRAYS = "an array is a parameter, such as param(f32[3, 4]), and its numbers are among the weights"
+
 
 class Maker:
     """A graph being made, by a text or by Python calls."""
@@ -157,7 +159,8 @@ class Site:
     def _channels(self, numbers: tuple[Any, ...], met: tuple[Dim, ...]) -> Value:
         """A number for each place of axis 1 of a tensor of shape `met`, or of its only axis."""
         if not numbers or not all(isinstance(n, int | float) for n in numbers):
-            raise GraphError("a list that meets a tensor holds one number per channel")
+            message = "a list that meets a tensor holds one number per channel"
+            raise GraphError(message, help=ARRAYS)
         require(bool(met), "a list meets a tensor without axes, which takes a number")
         channels, shape = met[:2][-1], ",".join(map(str, met))
         if channels != len(numbers):

@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from netc.errors import GraphError, clean
-from netc.frontend.net.maker import Site
+from netc.frontend.net.maker import ARRAYS, Site
 from netc.ir.dims import Expr
 from netc.ir.graph import Value
 from netc.ir.op import REGISTRY, Op
@@ -196,6 +196,9 @@ def _bind(
         raise ArgumentError(f"{word.name} takes no more arguments", f"{word}", at)
     xs = _named_tensors(word, xs, keywords, given)
     if len(xs) < wanted:
+        if isinstance(array := next(iter(args[count:]), None), tuple):
+            message = f"`{word.tensors[count]}` of {word.name} takes a tensor, not {show(array)}"
+            raise ArgumentError(message, ARRAYS, count)
         raise ArgumentError(f"{word.name} takes {_count(word)}, not {len(xs)}", f"{word}")
     return xs, _coerced(word, xs, given)
 
@@ -227,7 +230,8 @@ def _named_tensors(
                 raise ArgumentError(f"`{name}` of {word.name} is given twice", f"{word}", name)
             if not isinstance(value, Value):
                 message = f"`{name}` of {word.name} takes a tensor, not {show(value)}"
-                raise ArgumentError(message, f"{word}", name)
+                help = ARRAYS if isinstance(value, tuple) else f"{word}"
+                raise ArgumentError(message, help, name)
             found[name] = value
         elif name not in names:
             help = near(name, [*names, *word.tensors]) or f"{word}"
@@ -354,7 +358,7 @@ def _scalar(value: Any, hint: Any) -> Any:
         return DType(value)
     for kind, takes in _TAKES.items():
         if hint is kind and not isinstance(value, kind):
-            raise _MisfitError(takes)
+            raise _MisfitError(takes, ARRAYS if kind is Value and isinstance(value, tuple) else "")
     if hint is Expr and not isinstance(value, Expr):
         raise _MisfitError("a size")
     return value
