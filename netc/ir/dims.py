@@ -304,7 +304,7 @@ def parse_dim(text: str) -> Dim:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         tree = None
     if tree is None:
-        raise GraphError(f"{clean(text)!r} is not a size")
+        raise _no_size(text)
     return _from_tree(tree, text, 0)
 
 
@@ -327,7 +327,12 @@ def _from_tree(t: ast.expr, text: str, depth: int) -> Dim:
         case ast.Call(func=ast.Name(id="min" | "max" as kind), args=[x, y], keywords=[]):
             a, b = _from_tree(x, text, depth + 1), _from_tree(y, text, depth + 1)
             return _extreme(kind, a, b)
-    raise GraphError(f"{clean(text)!r} is not a size")
+    raise _no_size(text)
+
+
+def _no_size(text: str) -> GraphError:
+    help = "a size is a number, a name such as N, or made of those with + - * // min() max()"
+    return GraphError(f"{clean(text)!r} is not a size", help=help)
 
 
 def _apply(op: ast.operator, a: Dim, b: Dim) -> Dim:

@@ -50,7 +50,8 @@ def at(t: Token, read: Callable[[str], T], text: str) -> T:
     try:
         return read(text)
     except GraphError as e:
-        raise ParseError(e.diagnostics[0].message, Span("", t.line or 0, t.column or 0)) from None
+        span, wrong = Span("", t.line or 0, t.column or 0), e.diagnostics[0]
+        raise ParseError(wrong.message, span, wrong.help) from None
 
 
 @dataclass(frozen=True)
@@ -298,8 +299,19 @@ def _cap(text: str, source: Source) -> None:
 
 _FITS = {"VALUE": "a value such as %x", "ASSIGN": "a node such as %y = relu(%x) : f32[1]",
          "RESULT": "its type such as : f32[N,3]", "KEY": "an attribute such as stride=",
-         "RPAR": "')'", "COMMA": "','", "RBRACE": "'}'", "LBRACE": "'{'", "_OPEN": "'('",
-         "OP": "an op such as conv(", "GRAPH": "graph @name"}  # fmt: skip
+         "OP": "an op such as conv(", "GRAPH": "graph @name", "INT": "a number",
+         "FLOAT": "a number", "INTS": "numbers such as (1, 2)", "STRING": 'a text such as "a"',
+         "WORD": "a word such as max", "DIM": "a size such as <N//2>",
+         "TYPE": "a type such as f32[N,3]", "DEVICE": "a device such as @ cpu:0",
+         "SHARD": "devices such as @ replicate(cpu:0, cpu:1)",
+         "LOC": 'a place such as at "a.net":1:1', "STAGE": "stage kernels"}  # fmt: skip
+
+
+def _fitting(terminals: Iterable[str]) -> str:
+    """What may stand at a place: signs and words as they are, the rest by examples."""
+    signs = {t.name: f"'{t.pattern.value}'" for t in _lark().terminals if t.pattern.type == "str"}
+    found = {(signs | _FITS).get(t, "") for t in terminals} - {""}
+    return f"here fits {', '.join(sorted(found))}" if found else ""
 
 
 def _unexpected(e: UnexpectedInput, source: Source) -> Diagnostic:
@@ -313,6 +325,4 @@ def _unexpected(e: UnexpectedInput, source: Source) -> Diagnostic:
     else:
         what = f"{clean(source.line(line)[column - 1 : column])!r} fits nowhere here"
     wanted = e.allowed if isinstance(e, UnexpectedCharacters) else getattr(e, "expected", None)
-    fits = sorted({_FITS[t] for t in wanted or () if t in _FITS})
-    help = f"here fits {', '.join(fits)}" if fits else ""
-    return Diagnostic(what, Span(source.name, line, column, source), help)
+    return Diagnostic(what, Span(source.name, line, column, source), _fitting(wanted or ()))
