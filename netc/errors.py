@@ -58,7 +58,7 @@ NOWHERE = Span()
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """One thing wrong, where it is, and what would fit."""
+    """One thing wrong, where it is, and what would fit. Without a severity none is said."""
 
     message: str
     span: Span = NOWHERE
@@ -67,7 +67,8 @@ class Diagnostic:
 
     def __str__(self) -> str:
         where = f"{self.span}: " if self.span != NOWHERE else ""
-        out = [f"{where}{self.severity}: {self.message}"]
+        severity = f"{self.severity}: " if self.severity else ""
+        out = [f"{where}{severity}{self.message}"]
         line = self.span.source.line(self.span.line) if self.span.source else ""
         if line.strip():
             start = max(0, self.span.column - 1 - _SHOWN // 2)

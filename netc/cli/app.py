@@ -175,8 +175,8 @@ class _Said(logging.Handler):
     """Remarks on what is standard error when they are made: above a spinner, where one turns."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One remark."""
-        _say(self.format(record))
+        """One remark, with its severity where it has one."""
+        _say(str(getattr(record, "remark", "")) or self.format(record))
 
 
 def _show_log() -> None:

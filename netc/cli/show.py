@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 import sys
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netc.errors import clean
+from netc.errors import Diagnostic, clean
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -146,7 +145,10 @@ def outputs(results: Mapping[str, NDArray[Any]], labels: Sequence[str]) -> None:
     widths = {rows.shape[1] for rows in tables.values()}
     found = {name for name, array in results.items() if is_found(array)}
     if labels and len(labels) not in widths and not found:
-        logging.getLogger("netc").warning("warning: no output has %d classes", len(labels))
+        from netc.frontend.net.fill import tell
+
+        what = f"no output has {len(labels)} classes"
+        tell(Diagnostic(what, severity="warning"), None)
     for name, array in results.items():
         rows, named = tables[name], tables[name].shape[1] == len(labels)
         say(f"{clean(name)}  {array.dtype}{list(array.shape)}")

@@ -10,6 +10,8 @@ import pytest
 from rich.console import Console
 
 from netc.cli import app, show
+from netc.errors import Diagnostic
+from netc.frontend.net.fill import tell
 
 COLUMNS = ("value", "type", "|A-B|", "of |B|", "A's error", "B's error", "")
 ROW = ("fire2/expand1x1/relu", "f32[N,128,55,55]", "1.1e-07", "2.2e-07", "3.3e-08", "nan", "grows")
@@ -45,9 +47,10 @@ def test_a_remark_stands_on_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -
     with show.progress("reading") as step:
         step("still reading")
         logging.getLogger("netc").warning("odd")
+        tell(Diagnostic("oddest", severity="warning"), None)
         app._show_warning("odder")
     shown = terminal.getvalue()
-    for remark in ("odd\n", "warning: odder\n"):
+    for remark in ("odd\n", "warning: oddest\n", "warning: odder\n"):
         before, found, _ = shown.partition(remark)
         assert found
         assert before.endswith(("\x1b[?25l", "\x1b[2K"))  # nothing yet, or an empty line

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +23,7 @@ from netc.frontend.caffe.wire import read_binary
 from netc.frontend.files import decoded, display, is_text, mapped
 from netc.frontend.generalize import Shape, generalized
 from netc.frontend.labels import read_labels
-from netc.frontend.net.fill import filled
+from netc.frontend.net.fill import filled, tell
 from netc.frontend.preprocess import Preprocessing
 from netc.frontend.preprocess import preprocessing as options_of
 from netc.frontend.shapes import given_shapes
@@ -65,8 +65,8 @@ def from_caffe(
     part = Part(kept(every, state))
     if outputs is not None:
         part = needed(part.layers, outputs, given, every, state)
-    tell = _teller(warn)
-    _report(root.document.warnings, ParseError, strict, tell)
+    told = partial(tell, warn=warn)
+    _report(root.document.warnings, ParseError, strict, told)
     by_name = is_by_name(caffemodel)
     blobs = None if by_name or caffemodel is None else read_weights(cast(Source, caffemodel))
     name = net.text("name") or _stem(root.document.name)
@@ -82,9 +82,9 @@ def from_caffe(
     graph = generalized(graph, first.declared, lambda s: builder(s).graph(name, every), resized)
     unread = {m.text("name") for m in part.rest}
     if by_name:
-        graph = filled(graph, caffemodel, strict, tell, unread)
+        graph = filled(graph, caffemodel, strict, told, unread)
     else:
-        _report(_about_weights(graph, first.binder, unread), WeightsError, strict, tell)
+        _report(_about_weights(graph, first.binder, unread), WeightsError, strict, told)
     if outputs is not None:
         graph = graph.with_outputs([*outputs])
     notes = (*graph.notes, *(image.notes() if image is not None else ()))
@@ -118,10 +118,6 @@ def _unknown_shapes(given: Iterable[str], graph: Graph) -> None:
         if name not in inputs:
             fits = f"its inputs are {', '.join(map(clean, sorted(inputs)))}"
             raise UsageError(f"a shape is given for {clean(name)!r}, not an input", help=fits)
-
-
-def _teller(warn: Warn | None) -> Warn:
-    return warn or (lambda d: logging.getLogger("netc").warning("%s", d))
 
 
 def _report(found: list[Diagnostic], error: type[ParseError] | type[WeightsError], strict: bool,

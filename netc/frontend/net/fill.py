@@ -55,11 +55,12 @@ def filled(
 
 
 def tell(remark: Diagnostic, warn: Warn | None) -> None:
-    """Give a remark to `warn`, or to the log."""
+    """Give a remark to `warn`, or to the log, which has its own way to say how severe it is."""
     if warn is not None:
         warn(remark)
     else:
-        logging.getLogger("netc").warning("%s", remark)
+        said = replace(remark, severity="")
+        logging.getLogger("netc").warning("%s", said, extra={"remark": remark})
 
 
 def _arrays(source: Source | None, wanted: list[str]) -> Mapping[str, Any]:

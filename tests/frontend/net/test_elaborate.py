@@ -431,6 +431,11 @@ def test_no_weights_are_told() -> None:
     ]
 
 
+def test_the_log_says_itself_how_severe_a_remark_is(caplog: pytest.LogCaptureFixture) -> None:
+    read(WEIGHTED, warn=None)
+    assert caplog.messages == ["no weights are given: 3 parameters are drawn with seed 0"]
+
+
 def test_layers() -> None:
     g = read(
         """
