@@ -232,11 +232,8 @@ class NetBuilder:
                 layer.check(False, f"{layer.type} takes {wanted} {what}{plural}, not {count}")
 
     def _tops(self, layer: Layer, values: list[Value]) -> None:
-        tops = layer.tops
-        if not tops and values:  # a loss may be written without a top
-            tops = [layer.name if layer.name not in self.blobs else "(automatic)"]
         bottoms = layer.message.all("bottom")
-        for i, (top, value) in enumerate(zip(tops, values, strict=False)):
+        for i, (top, value) in enumerate(zip(layer.tops, values, strict=False)):
             in_place = i < len(bottoms) and bottoms[i] == top
             if not in_place:
                 self._free_top(layer.message, i, top)

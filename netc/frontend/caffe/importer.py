@@ -14,7 +14,7 @@ from netc.frontend.binding import is_by_name
 from netc.frontend.caffe.binder import Binder
 from netc.frontend.caffe.build import KNOWN, NetBuilder
 from netc.frontend.caffe.message import Message
-from netc.frontend.caffe.needed import Part, needed
+from netc.frontend.caffe.needed import Part, needed, with_tops
 from netc.frontend.caffe.netrules import kept, net_of, state_of
 from netc.frontend.caffe.prototxt import MAX_BYTES, read_text
 from netc.frontend.caffe.upgrade import upgraded
@@ -62,7 +62,7 @@ def from_caffe(
     net, state = net_of(root, state_of(phase, level, stages))
     every = upgraded(net, KNOWN)
     given = given_shapes(shapes)
-    part = Part(kept(every, state))
+    part = Part(with_tops(kept(every, state)))
     if outputs is not None:
         part = needed(part.layers, outputs, given, every, state)
     told = partial(tell, warn=warn)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import count
 
 from netc.errors import Diagnostic, GraphError, clean
 from netc.frontend.caffe.layer import RULES
 from netc.frontend.caffe.layers_data import DATA
 from netc.frontend.caffe.message import Message
 from netc.frontend.caffe.netrules import State, left_out
+
+AUTOMATIC = "(automatic)"  # what Caffe calls a top that the file does not name
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,31 @@ def needed(
     return Part(part[::-1], wanted, tuple(m for m in layers if m not in chosen))
 
 
+def with_tops(layers: list[Message]) -> list[Message]:
+    """The layers, those of losses without a top with one. It is called as the layer, or as Caffe
+    calls it where a blob is called so.
+    """
+    taken = {top for m in layers for top in m.all("top")}
+    out = []
+    for message in layers:
+        if _lacks_top(message):
+            names = (f"{AUTOMATIC}_{i}" if i else AUTOMATIC for i in count())
+            own = message.text("name")
+            top = own if own not in {"", *taken} else next(n for n in names if n not in taken)
+            taken.add(top)
+            message = message.copy()
+            message.put("top", top)
+        out.append(message)
+    return out
+
+
+def _lacks_top(message: Message) -> bool:
+    """Whether a layer gives something under no name."""
+    known = RULES.get(message.text("type"))
+    may_lack = known is not None and known.tops[0] == 0 and known.tops[1] != 0
+    return may_lack and bool(message.all("bottom")) and not message.all("top")
+
+
 def replaceable(message: Message) -> bool:
     """Whether inputs may stand for a layer: netc does not know what it does."""
     kind = message.text("type")
@@ -81,7 +109,7 @@ def is_given(message: Message, shapes: Collection[str]) -> bool:
 
 
 def gives(message: Message) -> list[str]:
-    """The blobs a layer makes; a loss may be written without a top."""
+    """The blobs a layer makes; one that netc does not know may be a loss without a top."""
     return message.all("top") or [message.text("name")]
 
 

@@ -50,6 +50,18 @@ def test_a_loss_without_a_top_is_called_as_its_layer() -> None:
     assert [n.name for n in graph.inputs] == ["data", "t"]
 
 
+def test_a_loss_without_a_top_whose_name_is_a_blobs() -> None:
+    text = INPUT + layer("ReLU", name="r", top="x")
+    for name, blob in (("x", "x"), ("", "x"), ("y", "data"), ("late", "x")):
+        both = f'bottom: "{blob}" bottom: "data"'
+        text += f'layer {{ name: "{name}" type: "EuclideanLoss" {both} }}\n'
+    text += layer("Sigmoid", name="s", top="late")
+    names = ["(automatic)", "(automatic)_1", "(automatic)_2", "late", "y"]
+    assert list(read(text).outputs) == names
+    for name in (*names, "x"):
+        assert list(read(text, outputs=[name]).outputs) == [name]
+
+
 @pytest.mark.parametrize(
     ("name", "help"),
     [
