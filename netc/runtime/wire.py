@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from netc.errors import ArtifactError, NetcError, ResourceError, clean
+from netc.errors import ArtifactError, Diagnostic, NetcError, ResourceError, clean
 from netc.ir.types import MAX_RANK, DType
 from netc.runtime.limits import DEFAULT, Limits
 from netc.runtime.memory import require_memory
@@ -179,14 +179,15 @@ def error_from_json(value: Any, where: str) -> NetcError:
 
     try:
         kind, said = value["kind"], value["said"]
-        pairs = [(str(message), str(help)) for message, help in said]
-        ((message, help), *_) = pairs
+        pairs = [(_printable(str(message)), _printable(str(help))) for message, help in said]
     except (TypeError, KeyError, ValueError):
+        pairs = []
+    if not pairs:
         return ArtifactError(f"{where}: an error that does not read")
     found = getattr(errors, str(kind), None)
     fits = isinstance(found, type) and issubclass(found, NetcError)
     made: type[NetcError] = found if fits else ResourceError  # type: ignore[assignment]
-    return made(f"{where}: {_printable(message)}", help=_printable(help))
+    return made([Diagnostic(f"{where}: {message}", help=help) for message, help in pairs])
 
 
 def _printable(text: str) -> str:

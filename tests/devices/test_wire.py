@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import netc
-from netc.errors import InputError, NetcError, ResourceError
+from netc.errors import Diagnostic, InputError, NetcError, ResourceError
 from netc.ir.device import Device
 from netc.ir.graph import Graph
 from netc.runtime import remote
@@ -173,6 +173,11 @@ def test_errors_keep_their_kind() -> None:
     again = error_from_json(json.loads(json.dumps(error_to_json(error))), "on a")
     assert type(again) is InputError
     assert str(again) == "error: on a: too large\n  help: a smaller one"
+    both = InputError([*error.diagnostics, Diagnostic("odd")])
+    again = error_from_json(json.loads(json.dumps(error_to_json(both))), "on a")
+    assert [(d.message, d.help) for d in again.diagnostics] == [
+        ("on a: too large", "a smaller one"), ("on a: odd", ""),
+    ]  # fmt: skip
     for foreign in ("os", "annotations", "Source", "clean", "field"):
         made = error_from_json({"kind": foreign, "said": [["x", ""]]}, "on a")
         assert type(made) is ResourceError
