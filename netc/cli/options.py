@@ -24,7 +24,7 @@ else:
 
 
 class WrittenType(click.Path):
-    """The path of a file to write, which `out/` is not."""
+    """The path of a file to write, in a folder that is there before any work is done for it."""
 
     def convert(
         self,
@@ -33,8 +33,13 @@ class WrittenType(click.Path):
         ctx: click.Context | None,
     ) -> Any:
         """The path, which no longer says whether it ended in a slash."""
-        if os.fspath(value).endswith(("/", "/.")):
-            self.fail(f"{clean(value)!r} names a folder; this is a file's name", param, ctx)
+        text, shown = os.fspath(value), f"cannot write {clean(value)}"
+        if text.endswith(("/", "/.")):
+            raise UsageError(f"{shown}: that names a folder")
+        try:
+            os.stat(os.path.join(os.path.dirname(text) or ".", ""))
+        except OSError as error:
+            raise UsageError(f"{shown}: {error.strerror}") from None
         return super().convert(value, param, ctx)
 
 

@@ -238,6 +238,26 @@ def test_an_output_is_no_input(folder: Path, netc: Invoke, words: list[str]) -> 
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["compile", "small.net", "-o", "nowhere/out.bin"],
+        ["dump", "small.net", "-o", "x.npy/out.ir"],
+        ["devices", "--probe", "-o", "nowhere/machine.json"],
+        ["run", "small.bin", "-i", "x.npy", "--trace", "nowhere/trace.json"],
+    ],
+)
+def test_the_folder_of_an_output_is_looked_for_first(
+    netc: Invoke, model: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setattr("netc.cli.sources.read_source", None)
+    monkeypatch.setattr("netc.api.load", None)
+    monkeypatch.setattr("netc.cli.probe.measured", None)
+    shown = netc(*words, code=2).output
+    assert shown.startswith(f"error: cannot write {words[-1]}: No")
+    assert len(shown.splitlines()) == 1
+
+
 def test_an_unwritable_place(netc: Invoke, model: Path) -> None:
     for place in ("nowhere/out.npz", "/proc/out.npz"):
         result = netc("run", model, "-i", "x.npy", "--output", place, code=2)
@@ -246,7 +266,8 @@ def test_an_unwritable_place(netc: Invoke, model: Path) -> None:
 
 @pytest.mark.parametrize("place", ["out.bin/", "out.bin/.", "new/"])
 def test_an_output_is_no_folder(folder: Path, netc: Invoke, place: str) -> None:
-    assert f"'{place}' names a folder" in netc("compile", "small.net", "-o", place, code=2).output
+    said = netc("compile", "small.net", "-o", place, code=2).output
+    assert said == f"error: cannot write {place}: that names a folder\n"
     assert not [*folder.glob("out*"), *folder.glob("new*")]
 
 
