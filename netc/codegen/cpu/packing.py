@@ -84,7 +84,9 @@ def rounded(floats: F32) -> npt.NDArray[np.uint16]:
     nearest += 0x7FFF
     nearest += bits
     nearest >>= 16
-    if np.isnan(floats.sum()):  # opposite infinities too
+    with np.errstate(invalid="ignore", over="ignore"):
+        odd = np.isnan(floats.sum())  # of opposite infinities too
+    if odd:
         nan = np.isnan(floats)
         nearest[nan] = bits[nan] >> 16 | 0x40
     return nearest.astype(np.uint16)
