@@ -151,8 +151,8 @@ def compile(
 
     `outputs` asks for any values of the net by name. `target` is "cpu", "cuda", or both: a file
     that runs on a GPU where there is one. `cpu` names processor levels: "native", "x86-64-v2",
-    "x86-64-v3", "x86-64-v4", "aarch64"; all of them go into the saved file, and the best that
-    fits runs. Without `optimize` the graph runs as it was written. `place` maps layers to devices;
+    "x86-64-v3", "x86-64-v4", "x86-64-v4-bf16", "aarch64", "aarch64-bf16"; all of them go into the
+    saved file, and the best that fits runs. Without `optimize` the graph runs as it was written. `place` maps layers to devices;
     `strategy` ("greedy", "min_cut", "stages", "milp", "annotated") places the rest on `devices`.
     `replicate` shares the batch among devices, `split` the channels of layers, and `pipeline`
     the nodes, `micro_batches` following one another, beside what the net itself says of its
@@ -162,7 +162,7 @@ def compile(
     maps each to the command that starts its worker, as in `load`. Further options are those of
     `read`.
 
-    `precision` says how exactly products are computed, "exact" or "high" ("medium", "low", "fp16"
+    `precision` says how exactly products are computed, "exact", "high" or "low" ("medium", "fp16"
     too on GPUs), and `precisions` maps layers to other ones. For GPUs, all in docs/GPU.md: `arch`
     names architectures ("native", "sm_90", "ptx", …; without it the GPU here, or else the usual
     ones). `cache` is a folder of compiled kernels, or False. `gpu` is "auto", "cuda" or
