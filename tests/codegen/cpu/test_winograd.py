@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 import netc
 from netc.cli.rebuild import SAME, compared, rebuild
 from netc.codegen.cpu.anchors import winograd
+from netc.codegen.cpu.packing import rounded
+from netc.codegen.cpu.target import native
 from netc.ir.device import Device
 from netc.ir.graph import Graph
 from netc.ir.machine import DeviceSpec, Machine
@@ -23,6 +25,9 @@ from netc.runtime.session import Executable
 from tests.codegen.cpu.harness import LEVELS_HERE
 
 ROUNDING = 8 * 2.0**-24  # of the sum of magnitudes, as for other sums
+OF_PAIRS = 1.01 * 2.0**-8  # in LOW: two operands are rounded to the nearest of eight bits
+PAIRED = native(pairs=True)
+needs_pairs = pytest.mark.skipif(not PAIRED.pairs, reason="no products of bfloat16 here")
 
 
 def net(text: str, seed: int = 0) -> Graph:
@@ -55,7 +60,7 @@ def powers(count: int) -> Array:
     return np.array([POINTS**n for n in range(count)])
 
 
-def bound(graph: Graph, x: Array) -> Array:
+def bound(graph: Graph, x: Array, rounding: float = ROUNDING) -> Array:
     """How far off each output may be: rounding of |Aᵀ|[(|G||g||Gᵀ|) ⊙ (|Bᵀ||d||B|)]|A| + |b|.
 
     Rows of Bᵀ are Π(x − points) over x − point; those of G powers over Π of the differences.
@@ -80,7 +85,7 @@ def bound(graph: Graph, x: Array) -> Array:
     m = np.einsum("ngcyxij,gocij->ngoyxij", v, u).reshape(n, len(w), down, across, 6, 6)
     y = (abs(a) @ m @ abs(a).T).transpose(0, 1, 2, 4, 3, 5)
     y = y.reshape(n, len(w), 4 * down, 4 * across)[:, :, :height, :width]
-    return np.asarray(ROUNDING * (y + np.abs(graph.weights["c.b"])[:, None, None]))
+    return np.asarray(rounding * (y + np.abs(graph.weights["c.b"])[:, None, None]))
 
 
 def check(graph: Graph, x: Array, **options: Any) -> Executable:
@@ -89,7 +94,8 @@ def check(graph: Graph, x: Array, **options: Any) -> Executable:
     (got,) = exe(x=x).values()
     (want,) = netc.interpret(graph, {"x": x}).values()
     assert got.shape == want.shape
-    assert (np.abs(got - want) <= bound(graph, np.maximum(x, 0.0))).all()
+    rounding = OF_PAIRS if options.get("precision") == "low" else ROUNDING
+    assert (np.abs(got - want) <= bound(graph, np.maximum(x, 0.0), rounding)).all()
     return exe
 
 
@@ -108,6 +114,39 @@ def test_one_layer(
     graph = conv(channels, outs, f"{height},{width}", groups)
     exe = check(graph, drawn(2, channels, height, width), cpu=level)
     assert steps(exe) == 3
+
+
+@needs_pairs
+@pytest.mark.parametrize("limit", [1 << 24, 1 << 14])
+@pytest.mark.parametrize(
+    ("channels", "outs", "height", "width", "groups"),
+    [(16, 5, 12, 12, 1), (24, 44, 13, 18, 1), (64, 32, 16, 9, 2)],
+)
+def test_of_pairs(
+    channels: int, outs: int, height: int, width: int, groups: int, limit: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(winograd, "MOST_SCRATCH", limit)
+    graph, x = conv(channels, outs, f"{height},{width}", groups), drawn(2, channels, height, width)
+    exe = check(graph, x, precision="low")
+    assert (steps(exe) == 3) == (limit == 1 << 24)
+    (low,) = exe(x=x).values()
+    (high,) = check(graph, x)(x=x).values()
+    assert (low != high).mean() > 0.9
+    for threads in (1, 3):
+        other = netc.compile(graph, precision="low", threads=threads)
+        np.testing.assert_array_equal(*other(x=x).values(), low)
+
+
+@needs_pairs
+def test_planes_of_pairs() -> None:
+    graph = conv(24, 44, "14,14")
+    high, low = (netc.compile(graph, precision=p) for p in ("high", "low"))
+    for exe in (high, low):
+        exe.start()
+    floats = high.image.made.view(np.float32).reshape(36, 3, -1, 2, 16)
+    pairs = low.image.made.view(np.uint16).reshape(36, 3, -1, 16, 2).swapaxes(3, 4)
+    np.testing.assert_array_equal(pairs, rounded(floats))
 
 
 def test_large_images_are_cut_into_bands(monkeypatch: pytest.MonkeyPatch) -> None:

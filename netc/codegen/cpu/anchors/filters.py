@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from netc.codegen.cpu.anchors.access import Args
+from netc.codegen.cpu.anchors.pairs import interleaved
 from netc.codegen.cpu.anchors.units import units
 from netc.codegen.cpu.emit import Function, Val, const_float, vec
 from netc.codegen.cpu.lowering import Lowering
@@ -30,11 +31,14 @@ def both_ways(f: Function, tile: Sequence[Sequence[Val]], line: Line) -> list[Va
     return [value for row in zip(*columns, strict=True) for value in row]
 
 
-def filters(ctx: Lowering, plain: WeightArg, shape: tuple[int, ...], groups: int) -> MadeArg:
-    """w[o, c, 3, 3], packed as a convolution's, as [36 · groups, panels, c, 16]."""
+def filters(
+    ctx: Lowering, plain: WeightArg, shape: tuple[int, ...], groups: int, pairs: bool
+) -> MadeArg:
+    """w[o, c, 3, 3], packed as a convolution's, as [36 · groups, panels, c, 16], or in pairs."""
     panels = groups * -(-(shape[0] // groups) // PANEL)
     eights = shape[1] // BLOCK
-    plane = panels * eights * BLOCK * _ROW  # bytes
+    floats = panels * eights * BLOCK * _ROW  # bytes of a plane in float32
+    plane = floats // 2 if pairs else floats
 
     def call(target: BufferArg) -> Call:
         args = Args()
@@ -42,31 +46,41 @@ def filters(ctx: Lowering, plain: WeightArg, shape: tuple[int, ...], groups: int
         args.add(target)
         for size in (panels, eights, plane):
             args.size(size)
-        symbol = ctx.code(("winograd", "filters"), _emit_filters)
-        flops = plane // 4 * 2 * PLANES
-        cost = Cost("windows to planes", flops, (_TAPS + PLANES) * plane)
+        symbol = ctx.code(("winograd", "filters", pairs), lambda f: _emit_filters(f, pairs))
+        flops = floats // 4 * 2 * PLANES
+        cost = Cost("windows to planes", flops, _TAPS * floats + PLANES * plane)
         return Call(symbol, tuple(args.items), cost=cost)
 
-    return ctx.setup.make(("filters", plain, shape, groups), PLANES * plane, call)
+    return ctx.setup.make(("filters", plain, shape, groups, pairs), PLANES * plane, call)
 
 
-def _emit_filters(f: Function) -> None:
+def _emit_filters(f: Function, pairs: bool) -> None:
     source, target = (f.slot(f.args[0], i, "ptr") for i in range(2))
     panels, eights, plane = (f.slot(f.args[0], i) for i in range(2, 5))
     lanes = max(2, f.target.lanes // 2)
     with units(f, [panels, eights]) as (panel, eight):
         place = f.add(f.mul(panel, eights), eight)
         windows = f.gep(source, place, _TAPS * BLOCK * _ROW)
-        made = f.gep(target, place, BLOCK * _ROW)
-        with f.loop(0, BLOCK * _ROW, 4 * lanes) as turn:
-            first, out = f.gep(windows, turn.index), f.gep(made, turn.index)
-            taps = [f.load(vec(lanes), f.gep(first, i * BLOCK * _ROW)) for i in range(_TAPS)]
-            exact = [f.cast("fpext", tap, vec(lanes, "double")) for tap in taps]
-            rows = [exact[i : i + 3] for i in range(0, _TAPS, 3)]
-            for i, value in enumerate(both_ways(f, rows, _filter_line)):
-                rounded = f.cast("fptrunc", value, vec(lanes))
-                f.store(rounded, f.gep(out, f.mul(plane, i)))
+        rows = BLOCK // 2 if pairs else BLOCK
+        made = f.gep(target, place, rows * _ROW)
+        with f.loop(0, rows) as row, f.loop(0, _ROW, 4 * lanes) as turn:
+            out = f.gep(f.gep(made, row.index, _ROW), turn.index)
+            first = f.gep(f.gep(windows, row.index, BLOCK // rows * _ROW), turn.index)
+            values = _filtered(f, first, lanes)
+            if pairs:
+                both = _filtered(f, f.gep(first, _ROW), lanes)
+                values = [interleaved(f, *pair) for pair in zip(values, both, strict=True)]
+            for i, value in enumerate(values):
+                f.store(value, f.gep(out, f.mul(plane, i)))
     f.ret()
+
+
+def _filtered(f: Function, first: Val, lanes: int) -> list[Val]:
+    """The 36 values of some windows, whose taps lie eight rows apart."""
+    taps = [f.load(vec(lanes), f.gep(first, i * BLOCK * _ROW)) for i in range(_TAPS)]
+    exact = [f.cast("fpext", tap, vec(lanes, "double")) for tap in taps]
+    rows = [exact[i : i + 3] for i in range(0, _TAPS, 3)]
+    return [f.cast("fptrunc", v, vec(lanes)) for v in both_ways(f, rows, _filter_line)]
 
 
 def _filter_line(f: Function, g: Sequence[Val]) -> list[Val]:

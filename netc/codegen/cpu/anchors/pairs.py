@@ -98,18 +98,25 @@ def _emit_rounded(f: Function, axes: int) -> None:
         whole = f.and_(count, -_LANES)
         with f.loop(0, whole, _LANES) as turn:
             value = f.load(vec(_LANES), f.gep(there, turn.index, _FLOAT))
-            f.store(_narrow(f, value), f.gep(here, turn.index, ITEM), ITEM)
+            f.store(narrow(f, value), f.gep(here, turn.index, ITEM), ITEM)
         with f.loop(whole, count, BLOCK) as turn:
             mask = f.lane_mask(f.sub(count, turn.index), BLOCK)
             value = f.masked_load(f.gep(there, turn.index, _FLOAT), mask, vec(BLOCK))
-            f.store(_narrow(f, value), f.gep(here, turn.index, ITEM), ITEM)
+            f.store(narrow(f, value), f.gep(here, turn.index, ITEM), ITEM)
     f.ret()
 
 
-def _narrow(f: Function, value: Val) -> Val:
+def narrow(f: Function, value: Val) -> Val:
     """The bits of the nearest bfloat16."""
     short = f.cast("fptrunc", value, vec(value.lanes, "bfloat"))
     return f.cast("bitcast", short, vec(value.lanes, "i16"))
+
+
+def interleaved(f: Function, first: Val, second: Val) -> Val:
+    """The bits of the nearest bfloat16 of both, in turns."""
+    lanes = range(first.lanes)
+    picks = [i + j for i in lanes for j in (0, first.lanes)]
+    return f.shuffle(narrow(f, first), narrow(f, second), picks)
 
 
 def paired_panels(
@@ -129,7 +136,7 @@ def paired_panels(
 def _emit_panels(f: Function) -> None:
     source, target = (f.slot(f.args[0], i, "ptr") for i in range(2))
     count, depth = (f.slot(f.args[0], 2 + i) for i in range(2))
-    row, both = _FLOAT * PANEL, range(PANEL)
+    row = _FLOAT * PANEL
     half = f.mul(rounded_up(f, depth, BLOCK), BLOCK // 2)
     zero = f.f32(0.0, PANEL)
     with units(f, [count]) as (panel,):
@@ -139,9 +146,7 @@ def _emit_panels(f: Function) -> None:
         )
 
         def put(at: Val, first: Val, second: Val) -> None:
-            a, b = _narrow(f, first), _narrow(f, second)
-            pairs = f.shuffle(a, b, [i + j for i in both for j in (0, PANEL)])
-            f.store(pairs, f.gep(here, at, row))
+            f.store(interleaved(f, first, second), f.gep(here, at, row))
 
         whole = f.ashr(depth, 1)
         with f.loop(0, whole) as turn:

@@ -21,10 +21,11 @@ import numpy as np
 from netc.codegen.cpu.anchors.access import Access, Args, pack_blocks
 from netc.codegen.cpu.anchors.filters import FAR, NEAR, both_ways, filters
 from netc.codegen.cpu.anchors.matrices import Matrix, matrix_args, pixels_together, taps_of
+from netc.codegen.cpu.anchors.pairs import ELEMENT, ITEM, are_pairs, narrow
 from netc.codegen.cpu.anchors.results import Lane, Results, Row, Writer, lanes_of
 from netc.codegen.cpu.anchors.units import units
 from netc.codegen.cpu.emit import Function, Val, vec
-from netc.codegen.cpu.gemm import SINGLES, Epilogue
+from netc.codegen.cpu.gemm import PAIRS, SINGLES, Epilogue
 from netc.codegen.cpu.lowering import Lowering
 from netc.codegen.operand import BLOCK, SCRATCH, Call, Cost, Kernel, Operand
 from netc.ir.dims import Dim, ceil_div, least, most
@@ -34,8 +35,9 @@ from netc.ir.plan import MadeArg
 from netc.ir.types import DType, TensorType
 
 MOST_SCRATCH = 16 << 20  # bytes for each image; large ones are cut into bands
-_PIXEL = 4 * BLOCK  # bytes
-_LINE = 16  # elements of a cache line
+_FLOAT = 4  # bytes
+_PIXEL = _FLOAT * BLOCK  # bytes
+_LINE = 64  # bytes of a cache line
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,24 @@ class Planes:
     channels: int
     tiles: tuple[Dim, Dim]  # down and across
     offset: Dim = 0
+    pairs: bool = False  # of bfloat16
+
+    @property
+    def item(self) -> int:
+        """Bytes of an element."""
+        return ITEM if self.pairs else _FLOAT
 
     @property
     def apart(self) -> Dim:
         """Elements from group to group: an odd number of cache lines, or maps would share the
         same few places of a cache."""
-        size = self.channels * self.tiles[0] * self.tiles[1]
-        return ceil_div(size, 2 * _LINE) * (2 * _LINE) + _LINE
+        size, line = self.channels * self.tiles[0] * self.tiles[1], _LINE // self.item
+        return ceil_div(size, 2 * line) * (2 * line) + line
 
     @property
     def size(self) -> Dim:
-        """Elements in all."""
-        return self.images * (PLANES * self.groups * self.apart)
+        """Bytes in all."""
+        return self.images * (PLANES * self.groups * self.apart) * self.item
 
     @property
     def values(self) -> Dim:
@@ -73,14 +81,15 @@ class Planes:
         row = self.tiles[1] * BLOCK
         image = PLANES * self.groups * self.apart
         strides = (image, self.tiles[0] * row, row, BLOCK)
-        return Operand(type, SCRATCH, self.offset, strides)
+        element = ELEMENT if self.pairs else ""
+        return Operand(type, SCRATCH, self.offset, strides, element=element)
 
     def put_into(self, args: Args) -> None:
         """What `_Maps` reads."""
         args.add(self.operand.pointer())
         image, block, row, _ = self.operand.strides
         for stride in (image, self.apart, block, row, self.groups * self.apart):
-            args.size(4 * stride)
+            args.size(self.item * stride)
         args.size(self.channels // BLOCK)
 
 
@@ -119,16 +128,19 @@ class Band:
 
 
 def lower_winograd(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
-    """Three calls for each band of a convolution, which follow one another in one memory."""
+    """Three calls for each band of a convolution, which follow one another in one memory.
+
+    In LOW the products are of pairs of bfloat16: what is summed before and after is float32.
+    """
     x, w, *bias = k.anchor_operands()
     shape = w.type.sizes({})
     assert k.anchor is not None
     assert isinstance(k.anchor.op, Conv)
-    groups = k.anchor.op.groups
+    groups, pairs = k.anchor.op.groups, are_pairs(ctx, k, shape[1])
     plain = ctx.packed(w, ("conv", groups))
-    products = filters(ctx, plain, shape, groups)
-    bands = _bands(x, groups, shape[0] // groups, shape[1])
-    size = 4 * (bands[0].seen.size + bands[0].summed.size)
+    products = filters(ctx, plain, shape, groups, pairs)
+    bands = _bands(x, groups, shape[0] // groups, shape[1], pairs)
+    size = bands[0].seen.size + bands[0].summed.size
     calls: list[Call] = []
     for band in bands:
         calls.append(replace(_spread(ctx, x, band), gives=False))
@@ -138,21 +150,21 @@ def lower_winograd(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     return (*chained[:-1], replace(calls[-1], scratch=size))
 
 
-def _bands(x: Operand, groups: int, outs: int, ins: int) -> list[Band]:
+def _bands(x: Operand, groups: int, outs: int, ins: int, pairs: bool) -> list[Band]:
     """As many bands, all about alike, as the scratch memory asks for."""
     images, (down, across) = x.type.shape[0], tiles_of(x.type)
     usual = usual_sizes(x.type, (down, across))
     size = 4 * PLANES * math.prod(usual) * groups * (ins + outs)
     count = min(usual[0], -(-size // MOST_SCRATCH))
     each = ceil_div(down, count)
-    start = 4 * Planes(images, groups, ins, (each, across)).size
+    start = Planes(images, groups, ins, (each, across), pairs=pairs).size
     bands = []
     for number in range(count):
         first = number * each
         if isinstance(down, int) and isinstance(first, int) and first >= down:
             break
         tiles = (most(1, least(each, down - first)), across)  # of small images some lie outside
-        seen = Planes(images, groups, ins, tiles)
+        seen = Planes(images, groups, ins, tiles, pairs=pairs)
         summed = Planes(images, groups, -(-outs // BLOCK) * BLOCK, tiles, start)
         bands.append(Band(first, outs, seen, summed))
     return bands
@@ -180,12 +192,12 @@ def _products(ctx: Lowering, band: Band, weights: MadeArg) -> Call:
         weights=weights,
         apart=band.summed.apart,
     )
-    padded = band.outs % BLOCK != 0
+    padded, form = band.outs % BLOCK != 0, PAIRS if band.seen.pairs else SINGLES
     sums = Epilogue(lambda f, acc, channels, pixels: acc, padded=padded)
-    symbol = ctx.shared(("sums", padded), lambda: ctx.gemm.kernel(sums, SINGLES))
+    symbol = ctx.shared(("sums", padded, form), lambda: ctx.gemm.kernel(sums, form))
     flops = 2 * PLANES * band.seen.values * band.summed.channels
-    weights_bytes = 4 * PLANES * band.seen.groups * ins * band.summed.channels
-    moved = 4 * (band.seen.size + band.summed.size) + weights_bytes
+    weights_bytes = band.seen.item * PLANES * band.seen.groups * ins * band.summed.channels
+    moved = band.seen.size + band.summed.size + weights_bytes
     args = tuple(matrix_args(ctx, m, band.summed.operand))
     return Call(symbol, args, cost=Cost("products of tiles", flops, moved))
 
@@ -202,13 +214,15 @@ def _spread(ctx: Lowering, x: Operand, band: Band) -> Call:
     images, blocks, height, width = x.sizes
     for d in (images, blocks, *band.seen.tiles, height, width, band.first):
         args.size(d)
-    symbol = ctx.code(("winograd", "spread"), _emit_spread)
-    moved = 4 * (band.seen.size + TILE * TILE * band.seen.values)
+    pairs = band.seen.pairs
+    symbol = ctx.code(("winograd", "spread", pairs), lambda f: _emit_spread(f, pairs))
+    moved = band.seen.size + _FLOAT * TILE * TILE * band.seen.values
     cost = Cost("inputs to tiles", SPREAD * band.seen.values, moved)
     return Call(symbol, tuple(args.items), cost=cost)
 
 
-def _emit_spread(f: Function) -> None:
+def _emit_spread(f: Function, pairs: bool) -> None:
+    item = ITEM if pairs else _FLOAT
     source, strides = f.slot(f.args[0], 0, "ptr"), [f.slot(f.args[0], 1 + i) for i in range(3)]
     maps = _Maps(f, 6)
     sizes = [f.slot(f.args[0], 6 + maps.SLOTS + i) for i in range(7)]
@@ -219,12 +233,13 @@ def _emit_spread(f: Function) -> None:
         out = maps.row(image, block, y)
         with f.loop(0, across) as turn:
             columns = [f.shl(c, 5) for c in _inside(f, turn.index, width)]
-            places = maps.places(f.gep(out, turn.index, _PIXEL))
+            places = maps.places(f.gep(out, turn.index, item * BLOCK))
             for part in lanes_of(f, True):
                 tile = [[_read(f, f.gep(row, c), part) for c in columns] for row in rows]
                 values = both_ways(f, tile, _spread_line)
                 for place, value in zip(places, values, strict=True):
-                    f.store(value, f.gep(place, 4 * part.first))
+                    stored = narrow(f, value) if pairs else value
+                    f.store(stored, f.gep(place, item * part.first), item)
     f.ret()
 
 
@@ -279,7 +294,7 @@ def _gathered(ctx: Lowering, k: Kernel, band: Band, bias: Sequence[Operand]) -> 
     results.arguments(args)
     g = _Gather(results, bool(bias))
     symbol = ctx.code(("winograd", g, results.key), lambda f: _Gathered(f, g).emit())
-    moved = 4 * (band.summed.size + TILE * TILE * band.summed.values)
+    moved = band.summed.size + _FLOAT * TILE * TILE * band.summed.values
     cost = Cost("tiles to results", GATHER * band.summed.values, moved)
     return Call(symbol, tuple(args.items), cost=cost)
 
