@@ -24,10 +24,10 @@ class Slot(IntEnum):
 
     INPUT = 0  # first image, first channel, first pixel inside the halo's corner
     PIXELS = 1  # i32 input offset of each output pixel of the images taken together
-    TAPS = 2  # i32 offsets: N8 steps of eight channels, then N1 of one
+    TAPS = 2  # i32 offsets: N8 steps of eight channels, then N1 of one, or of a pair
     N8 = 3
     N1 = 4
-    WEIGHTS = 5  # [groups][PANELS][8 · N8 + N1][16]; of pairs [groups][PANELS][4 · N8][16][2]
+    WEIGHTS = 5  # [groups][PANELS][8 · N8 + N1][16]; of pairs [groups][PANELS][4 · N8 + N1][16][2]
     IMAGES = 6
     TOGETHER = 7  # images one pixel table covers
     PER_IMAGE = 8  # output pixels of one image

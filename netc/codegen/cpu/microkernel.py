@@ -2,8 +2,8 @@
 
 `mk_{nv}_{t}` multiplies nv panels of packed weights with t input pixels, each given by its own
 offset, so a tile may cross image rows. One turn of the main loop reads one tap offset from a
-table and does the eight channels that lie there; a second loop does single channels (planar
-input, and what is left of K beyond a multiple of eight). The main loop also asks for the eight
+table and does the eight channels that lie there; a second loop does single lanes (planar input,
+and what is left of K beyond a multiple of eight). The main loop also asks for the eight
 lines `ahead` bytes beyond its own first panel: weights of a later chunk, shared out over tiles.
 Every pixel sums over K in the same order whatever tile it is in, so results do not depend on how
 pixels are cut into tiles.
@@ -107,19 +107,16 @@ def _microkernel(module: Module, form: Form, nv: int, t: int) -> Function:
                     f.prefetch(f.gep(later, line * PANEL_ROW), _LOCALITY)
             acc = _step(tile, acc, bases, w, c)
         turn.next([f.gep(w, form.eight), *acc])
-    done = turn.results
-    if form.together == 1:  # pairs have no channels left over
-        one_end = f.gep(eight_end, n1, 4)
-        with f.loop(f.sub(0, n1), 0, carry=done) as turn:
-            w, *acc = turn.values
-            offset = f.sext(f.load("i32", f.gep(one_end, turn.index, 4)))
-            acc = _step(tile, acc, [f.gep(p, offset, 4) for p in pixels], w, 0)
-            turn.next([f.gep(w, PANEL_ROW), *acc])
-        done = turn.results
+    one_end = f.gep(eight_end, n1, 4)
+    with f.loop(f.sub(0, n1), 0, carry=turn.results) as turn:
+        w, *acc = turn.values
+        offset = f.sext(f.load("i32", f.gep(one_end, turn.index, 4)))
+        acc = _step(tile, acc, [f.gep(p, offset, form.item) for p in pixels], w, 0)
+        turn.next([f.gep(w, PANEL_ROW), *acc])
     with f.if_(f.icmp("ne", accumulate, 0)) as side:
-        _store(tile, scratch, done[1:], add=True)
+        _store(tile, scratch, turn.results[1:], add=True)
         side.otherwise()
-        _store(tile, scratch, done[1:], add=False)
+        _store(tile, scratch, turn.results[1:], add=False)
     f.ret()
     return f
 

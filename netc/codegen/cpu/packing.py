@@ -14,6 +14,7 @@ from netc.spread import MOST, spread
 
 F32 = npt.NDArray[np.float32]
 PAIRS = "bf16"  # packings of bfloat16: pairs of k where k would be, [groups, panels, k / 2, 16, 2]
+_OF_PAIRS = (("conv",), ("fc",), ("phases",))  # what may be packed so
 _WORTH_A_THREAD = 4 << 20  # bytes
 
 
@@ -25,31 +26,39 @@ def pack(weights: F32, packing: Sequence[str | int], out: F32) -> None:
     (kh, kw, channel): sums have one order, however their input lies. An inner product's
     w[o, c·h·w] is that of a convolution of the whole image. A transposed convolution's
     w[c, o, kh, kw] is one of every so-manieth tap after the other.
+
+    In pairs of bfloat16, an odd last channel has a zero beside it at each of its taps.
     """
+    pairs, packing = _kind(packing)
     match packing:
-        case [str(kind), *inner] if kind == PAIRS:
-            _pack_conv(*_as_conv(weights, inner), out, pairs=True)
-        case ["conv" | "fc", *_]:
-            _pack_conv(*_as_conv(weights, packing), out)
+        case ["conv", int(groups)]:
+            _pack_conv(weights, groups, out, pairs)
+        case ["fc", int(c), int(h), int(w)]:
+            _pack_conv(weights.reshape(weights.shape[0], c, h, w), 1, out, pairs)
         case ["phases", int(groups), int(i), int(j)]:
             turned = _turned(weights, groups)
-            for (down, across), place in phase_places(weights.shape, groups, (i, j)).items():
-                _pack_conv(turned[:, :, down::i, across::j], groups, out[place])
+            places = phase_places(weights.shape, groups, (i, j), pairs)
+            for (down, across), place in places.items():
+                _pack_conv(turned[:, :, down::i, across::j], groups, out[place], pairs)
 
 
-def _as_conv(weights: F32, packing: Sequence[str | int]) -> tuple[F32, int]:
-    """Weights as a convolution's, and its groups."""
-    if packing[0] == "fc":
-        return weights.reshape(weights.shape[0], *map(int, packing[1:])), 1
-    return weights, int(packing[1])
+def _kind(packing: Sequence[str | int]) -> tuple[bool, tuple[str | int, ...]]:
+    """Whether a packing is in pairs, and what it is without them."""
+    pairs = packing[0] == PAIRS and tuple(packing[1:2]) in _OF_PAIRS
+    return pairs, tuple(packing[1:] if pairs else packing)
 
 
-def _pack_conv(weights: F32, groups: int, out: F32, pairs: bool = False) -> None:
+def _depth(channels: int, taps: int, pairs: bool) -> int:
+    """Products that are summed, or a multiple of two."""
+    return taps * (channels + (channels % 2 if pairs else 0))
+
+
+def _pack_conv(weights: F32, groups: int, out: F32, pairs: bool) -> None:
     channels = weights.shape[1]
     full = channels - channels % BLOCK
     grouped = weights.reshape(groups, weights.shape[0] // groups, *weights.shape[1:])
     outputs, height, width = grouped.shape[1], *weights.shape[2:]
-    depth = channels * height * width
+    depth = _depth(channels, height * width, pairs)
     packed = out.reshape(groups, -(-outputs // PANEL), depth // (1 + pairs), PANEL)
 
     def panel(p: int) -> None:
@@ -68,7 +77,9 @@ def _pack_conv(weights: F32, groups: int, out: F32, pairs: bool = False) -> None
         eights = eights.transpose(0, 2, 4, 5, 3, 1).reshape(groups, -1, count)
         target[:, : eights.shape[1], :count] = eights
         if full < channels:
-            rest = rows[:, :, full:].transpose(0, 3, 4, 2, 1).reshape(groups, -1, count)
+            beside = np.zeros((groups, count, channels % 2 * pairs, height, width), np.float32)
+            rest = np.concatenate([rows[:, :, full:], beside], axis=2)
+            rest = rest.transpose(0, 3, 4, 2, 1).reshape(groups, -1, count)
             target[:, eights.shape[1] :, :count] = rest
         target[:, :, count:] = 0
 
@@ -93,14 +104,15 @@ def rounded(floats: F32) -> npt.NDArray[np.uint16]:
 
 
 def phase_places(
-    shape: Sequence[int], groups: int, every: tuple[int, int]
+    shape: Sequence[int], groups: int, every: tuple[int, int], pairs: bool
 ) -> dict[tuple[int, int], slice]:
     """Where the taps of each residue of a transposed convolution's weights are, packed."""
+    how = (PAIRS, "conv", groups) if pairs else ("conv", groups)
     places, at = {}, 0
     turned = (shape[1] * groups, shape[0] // groups)
     for i, j in _residues(shape, every):
         taps = len(range(i, shape[2], every[0])), len(range(j, shape[3], every[1]))
-        size = packed_count(("conv", groups), (*turned, *taps))
+        size = packed_count(how, (*turned, *taps))
         places[i, j] = slice(at, at + size)
         at += size
     return places
@@ -130,16 +142,14 @@ def pack_channels(values: F32, groups: int, fill: float = 0.0) -> F32:
 
 def unpack(packed: F32, packing: Sequence[str | int], shape: tuple[int, ...]) -> F32:
     """The weights of this shape that were packed so: the inverse of `pack`."""
-    match packing:
-        case [str(kind), *inner] if kind == PAIRS and _even(inner, shape):
-            halves = packed.view(np.uint16).reshape(-1, PANEL, 2).swapaxes(1, 2)
-            return unpack((halves.astype(np.uint32) << 16).view(np.float32), inner, shape)
+    pairs, inner = _kind(packing)
+    match inner:
         case ["conv", int(groups)] if _splits(shape, groups):
-            return _unpack_conv(packed, shape, groups)
+            return _unpack_conv(packed, shape, groups, pairs)
         case ["fc", int(c), int(h), int(w)]:
-            return _unpack_conv(packed, (shape[0], c, h, w), 1).reshape(shape)
+            return _unpack_conv(packed, (shape[0], c, h, w), 1, pairs).reshape(shape)
         case ["phases", int(groups), int(i), int(j)] if _splits(shape, groups) and min(i, j) > 0:
-            return _unpack_phases(packed, shape, groups, (i, j))
+            return _unpack_phases(packed, shape, groups, (i, j), pairs)
         case ["raw"]:
             return packed.reshape(shape)
     raise ArtifactError(f"weights are packed in an unknown way, {clean(packing)}")
@@ -150,46 +160,50 @@ def _splits(shape: tuple[int, ...], groups: int) -> bool:
     return len(shape) == 4 and groups > 0 and shape[0] % groups == 0
 
 
-def _even(packing: Sequence[str | int], shape: tuple[int, ...]) -> bool:
-    """Whether weights of this shape can be packed in pairs of k."""
-    return packing[:1] in (["conv"], ["fc"]) and math.prod(shape[1:]) % 2 == 0
-
-
 def packed_count(packing: Sequence[str | int], shape: tuple[int, ...]) -> int:
     """How many float32, or pairs of bfloat16, a parameter of this shape has when packed so."""
-    if packing[0] == PAIRS:
-        return packed_count(packing[1:] or ("raw",), shape) // 2
-    count = math.prod(shape)
-    groups = 1
-    match packing:
-        case ["conv" | "phases", int(number), *_]:
-            groups = max(1, number)
-        case ["raw", *_]:
-            return count
-    if not count:
+    (pairs, inner), count, groups = _kind(packing), math.prod(shape), 1
+    if len(shape) < 2 or not count:
         return count
-    outputs = shape[1] if packing[0] == "phases" else shape[0] // groups
-    return groups * -(-outputs // PANEL) * PANEL * (count // (groups * max(1, outputs)))
+    match inner:
+        case ["conv", int(number), *_]:
+            groups = max(1, number)
+            channels, outputs = shape[1], shape[0] // groups
+        case ["phases", int(number), *_]:
+            groups = max(1, number)
+            channels, outputs = shape[0] // groups, shape[1]
+        case ["fc", int(channels), *_]:
+            outputs = shape[0]
+        case _:
+            return count
+    taps = count // max(1, groups * outputs * channels)
+    depth = _depth(channels, taps, pairs) // (1 + pairs)
+    return groups * -(-outputs // PANEL) * PANEL * depth
 
 
-def _unpack_conv(packed: F32, shape: tuple[int, ...], groups: int) -> F32:
+def _unpack_conv(packed: F32, shape: tuple[int, ...], groups: int, pairs: bool) -> F32:
     outputs, channels, height, width = shape[0] // groups, *shape[1:]
     full = channels - channels % BLOCK
-    depth = channels * height * width
+    depth = _depth(channels, height * width, pairs)
+    if pairs:
+        halves = packed.view(np.uint16).reshape(-1, PANEL, 2).swapaxes(1, 2)
+        packed = (halves.astype(np.uint32) << 16).view(np.float32)
     rows = packed.reshape(groups, -1, depth, PANEL).transpose(0, 2, 1, 3)
     rows = rows.reshape(groups, depth, -1)[:, :, :outputs]
     split = full * height * width
     eights = rows[:, :split].reshape(groups, full // BLOCK, height, width, BLOCK, outputs)
     eights = eights.transpose(0, 5, 1, 4, 2, 3).reshape(groups, outputs, full, height, width)
-    rest = rows[:, split:].reshape(groups, height, width, channels - full, outputs)
+    rest = rows[:, split:].reshape(groups, height, width, -1, outputs)[..., : channels - full, :]
     rest = rest.transpose(0, 4, 3, 1, 2)
     return np.concatenate([eights, rest], axis=2).reshape(shape)
 
 
-def _unpack_phases(packed: F32, shape: tuple[int, ...], groups: int, every: tuple[int, int]) -> F32:
+def _unpack_phases(
+    packed: F32, shape: tuple[int, ...], groups: int, every: tuple[int, int], pairs: bool
+) -> F32:
     channels, outputs, height, width = shape
     out = np.zeros((groups * outputs, channels // groups, height, width), np.float32)
-    for (i, j), place in phase_places(shape, groups, every).items():
+    for (i, j), place in phase_places(shape, groups, every, pairs).items():
         part = out[:, :, i :: every[0], j :: every[1]]
-        part[...] = _unpack_conv(packed[place], part.shape, groups)
+        part[...] = _unpack_conv(packed[place], part.shape, groups, pairs)
     return _turned(out, groups)

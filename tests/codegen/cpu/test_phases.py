@@ -6,21 +6,25 @@ import itertools
 
 import numpy as np
 import pytest
+from gemm_harness import nearest
 
 import netc
 from netc.codegen.cpu.anchors import lower
 from netc.codegen.cpu.emit import Module
 from netc.codegen.cpu.gemm import GemmFamily
 from netc.codegen.cpu.lowering import Lowering
-from netc.codegen.cpu.target import LEVELS
+from netc.codegen.cpu.packing import PAIRS
+from netc.codegen.cpu.target import LEVELS, native
 from netc.codegen.packing import pack, packed_count, unpack
 from netc.codegen.phases import axes_of, why_whole
+from netc.codegen.precision import Precision
 from netc.errors import ArtifactError
 from netc.ir.graph import Builder, Graph
 from netc.ir.ops.convolution import ConvTranspose
 from netc.ir.types import Layout, TensorType, f32
 from tests.codegen.cpu.harness import LEVELS_HERE, Bench, Where, close, expected
 
+PAIRED = native(pairs=True)
 KERNELS = [(k, k) for k in range(1, 6)] + [(1, 4), (5, 2)]
 STRIDES = [(1, 1), (2, 2), (3, 3), (2, 1), (1, 3)]
 PADS = [(0, 0), (1, 1), (2, 0)]
@@ -73,7 +77,12 @@ def body_and_halo(x: TensorType, w: TensorType, attributes: dict) -> tuple[Graph
 
 
 def run(
-    level: str, x: TensorType, w: TensorType, attributes: dict, known: dict | None = None
+    level: str,
+    x: TensorType,
+    w: TensorType,
+    attributes: dict,
+    known: dict | None = None,
+    precision: Precision = Precision.HIGH,
 ) -> None:
     """One kernel into a part of a buffer with a halo, for one thread and several."""
     body, halo = body_and_halo(x, w, attributes)
@@ -82,7 +91,9 @@ def run(
     feed = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     where = {name: Where(param=True) for name in "wbs"}
     where |= {"x": Where(halo), "r": Where((1, 0)), "out": Where((1, 2), spread=2)}
-    (got,) = Bench(body, feed, where, known).run(level, (1, 2, 3))
+    (got,) = Bench(body, feed, where, known).run(level, (1, 2, 3), precision)
+    if precision is Precision.LOW:
+        feed |= {name: nearest(feed[name]) for name in "xw"}
     magnitude = expected(body, {k: np.abs(v) for k, v in feed.items()})[0]
     close(got, expected(body, feed)[0], 0, 8 * 2.0**-24 * magnitude + 1e-30)
 
@@ -92,6 +103,23 @@ def run(
 def test_agrees(name: str, level: str) -> None:
     x, w, attributes = CASES[name]
     run(level, x.blocked(), w, attributes)
+
+
+@pytest.mark.skipif(not PAIRED.pairs, reason="no products of bfloat16 here")
+@pytest.mark.parametrize("shape", [
+    ((2, 16, 4, 5), (16, 17, 4, 4)), ((1, 20, 5, 4), (20, 9, 3, 2)), ((2, 64, 4, 5), (64, 8, 2, 2)),
+    ((1, 600, 3, 3), (600, 40, 2, 2)),
+])  # fmt: skip
+@pytest.mark.parametrize("attributes", [TWICE, {"stride": (3, 2), "pad": (1, 1)}, {"groups": 2}])
+def test_of_pairs(shape: tuple, attributes: dict) -> None:
+    x, w = shape
+    if "groups" in attributes:  # whole blocks of channels in each
+        x, w = (x[0], 32, *x[2:]), (32, 16, *w[2:])
+    run(PAIRED.name, f32[x].blocked(), f32[w], attributes, precision=Precision.LOW)
+    if "groups" not in attributes:
+        known = {"N": x[0], "H": x[2]}
+        wide = f32["N", x[1], "H", x[3]].blocked()
+        run(PAIRED.name, wide, f32[w], attributes, known, precision=Precision.LOW)
 
 
 @pytest.mark.parametrize("level", LEVELS_HERE)
@@ -146,11 +174,12 @@ def test_phases_make_every_output_of_the_right_inputs(name: str) -> None:
 def test_weights_come_back(shape: tuple[int, ...]) -> None:
     w = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     for groups, every in itertools.product((1, 2), ((1, 1), (2, 2), (3, 2), (5, 7))):
-        how = ("phases", groups, *every)
-        packed = np.full(packed_count(how, shape), np.nan, np.float32)
-        pack(w, how, packed)
-        assert np.isfinite(packed).all()
-        np.testing.assert_array_equal(unpack(packed, how, shape), w)
+        for kind, want in (((), w), ((PAIRS,), nearest(w))):
+            how = (*kind, "phases", groups, *every)
+            packed = np.full(packed_count(how, shape), np.nan, np.float32)
+            pack(w, how, packed)
+            assert np.isfinite(packed).all()
+            np.testing.assert_array_equal(unpack(packed, how, shape), want)
 
 
 @pytest.mark.parametrize("how", [("phases", 0, 2, 2), ("phases", 3, 2, 2), ("conv", 3)])

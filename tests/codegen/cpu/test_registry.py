@@ -101,7 +101,7 @@ def test_aarch64(name):
     """Code for a machine that is not here: it compiles, and links without outside symbols."""
     target = LEVELS["aarch64"]
     cls = REGISTRY[name]
-    for case in cls.samples[:2]:
+    for case in [case for case in cls.samples if not case.error][:2]:
         body = body_of(cls(**case.attributes), case.inputs)
         feed = {f"x{i}": a for i, a in enumerate(drawn(case))}
         params = range(1, 3) if name == "conv_transpose" else ()

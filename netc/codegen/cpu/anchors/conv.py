@@ -17,16 +17,23 @@ from netc.codegen.cpu.anchors.matrices import (
     matrix_call,
     pixels_together,
     taps_of,
+    together,
     with_scratch,
 )
-from netc.codegen.cpu.anchors.pairs import ITEM, Rounded, are_pairs, rounded_blocks, rounded_rows
+from netc.codegen.cpu.anchors.pairs import (
+    are_pairs,
+    in_pairs,
+    moved_by,
+    rounded,
+    rounded_rows,
+    weights_for,
+)
 from netc.codegen.cpu.lowering import Lowering, rule
-from netc.codegen.cpu.packing import PAIRS
-from netc.codegen.operand import BLOCK, Call, Kernel, Operand, Packing, row_major
+from netc.codegen.operand import BLOCK, Call, Kernel, Operand, row_major
 from netc.ir.dims import Dim, product
 from netc.ir.filtering import is_filtered
 from netc.ir.ops.convolution import Conv, Fc
-from netc.ir.plan import Affine, WeightArg
+from netc.ir.plan import Affine
 from netc.ir.types import TensorType
 
 
@@ -50,10 +57,11 @@ def lower_conv(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
 
         return lower_winograd(ctx, k)
     channels, *window = w.type.sizes({})[1:]
-    whole = x.is_c8 and channels % BLOCK == 0
-    if whole and are_pairs(ctx, k, channels * math.prod(window)):
-        made = rounded_blocks(ctx, x, k.anchor.op.pad)
-        return _of_pairs(ctx, k, made, _convolution(ctx, k.anchor.op, made.operand, w, out))
+    fit = in_pairs(x, k.anchor.op.groups, channels)
+    if fit and are_pairs(ctx, k, channels * math.prod(window)):
+        made = rounded(ctx, x, k.anchor.op.pad)
+        call = matrix_call(ctx, k, _convolution(ctx, k.anchor.op, made.operand, w, out))
+        return with_scratch(k, [made.call], [call], made.size, moved_by(k, made))
     return matrix_call(ctx, k, _convolution(ctx, k.anchor.op, x, w, out))
 
 
@@ -67,26 +75,18 @@ def lower_fc(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
     if not x.is_c8:
         rows = TensorType(x.type.dtype, (product(x.type.shape[: k.anchor.op.axis]), inputs))
         x = replace(x, type=rows, strides=row_major(rows.shape))
-    whole = x.type.shape[1] % BLOCK == 0
-    if not (whole and are_pairs(ctx, k, inputs)):
+    if not are_pairs(ctx, k, inputs):
         return matrix_call(ctx, k, _inner_product(ctx, x, w))
     if x.is_c8:
-        made = rounded_blocks(ctx, x, (0, 0))
+        made = rounded(ctx, x, (0, 0))
     else:
         made = rounded_rows(ctx, x.type, plain_access(ctx, x, x.type.shape))
-    return _of_pairs(ctx, k, made, _inner_product(ctx, made.operand, w))
+    call = matrix_call(ctx, k, _inner_product(ctx, made.operand, w))
+    return with_scratch(k, [made.call], [call], made.size, moved_by(k, made))
 
 
 def _inner_product(ctx: Lowering, x: Operand, w: Operand) -> Matrix:
     return _blocked_fc(ctx, x, w) if x.is_c8 else _plain_fc(ctx, x, w)
-
-
-def _of_pairs(ctx: Lowering, k: Kernel, made: Rounded, m: Matrix) -> tuple[Call, ...]:
-    """The rounding of x, and then the product."""
-    x, w = k.anchor_operands()[:2]
-    others = (o for o in (*k.ins, *k.outs) if o not in (x, w))
-    moved = sum((o.item * o.type.count for o in others), start=ITEM * w.type.count + made.size)
-    return with_scratch(k, [made.call], matrix_call(ctx, k, m), made.size, moved)
 
 
 def _convolution(ctx: Lowering, op: Conv, x: Operand, w: Operand, out: Operand) -> Matrix:
@@ -102,13 +102,13 @@ def _convolution(ctx: Lowering, op: Conv, x: Operand, w: Operand, out: Operand) 
         outputs=out.type.shape[2:],
         in_steps=(op.stride[0] * row, op.stride[1] * column),
         in_image=image,
-        in_group=channels // BLOCK * plane if x.is_c8 else channels * plane,
+        in_group=channels // (BLOCK if x.is_c8 else together(x)) * plane,
         taps=taps,
         n8=n8,
         n1=n1,
         groups=op.groups,
         channels=outputs // op.groups,
-        weights=_packed(ctx, x, w, ("conv", op.groups)),
+        weights=weights_for(ctx, x, w, ("conv", op.groups)),
     )
 
 
@@ -130,7 +130,7 @@ def _blocked_fc(ctx: Lowering, x: Operand, w: Operand) -> Matrix:
         n1=n1,
         groups=1,
         channels=w.type.sizes({})[0],
-        weights=_packed(ctx, x, w, ("fc", channels, height, width)),
+        weights=weights_for(ctx, x, w, ("fc", channels, height, width)),
     )
 
 
@@ -138,6 +138,8 @@ def _plain_fc(ctx: Lowering, x: Operand, w: Operand) -> Matrix:
     outputs, inputs = w.type.sizes({})
     images = x.type.shape[0]
     full, rest = divmod(inputs, BLOCK)
+    lanes = together(x)
+    rest = -(-rest // lanes)
     return Matrix(
         source=x,
         shift=0,
@@ -145,20 +147,15 @@ def _plain_fc(ctx: Lowering, x: Operand, w: Operand) -> Matrix:
         together=pixels_together(images, ()),
         outputs=(),
         in_steps=(),
-        in_image=inputs,
+        in_image=x.strides[0],
         in_group=0,
-        taps=(Affine((full,), (BLOCK,)), Affine((rest,), (1,), full * BLOCK)),
+        taps=(Affine((full,), (BLOCK,)), Affine((rest,), (lanes,), full * BLOCK)),
         n8=full,
         n1=rest,
         groups=1,
         channels=outputs,
-        weights=_packed(ctx, x, w, ("fc", inputs, 1, 1)),
+        weights=weights_for(ctx, x, w, ("fc", inputs, 1, 1)),
     )
-
-
-def _packed(ctx: Lowering, x: Operand, w: Operand, packing: Packing) -> WeightArg:
-    """Weights as they are multiplied with x."""
-    return ctx.packed(w, (PAIRS, *packing) if x.is_narrow else packing)
 
 
 def _known(d: Dim) -> int:

@@ -118,7 +118,7 @@ def lower_matmul(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
         apart=rows * columns,
     )
     moved = sum((o.item * o.type.count for o in (*k.ins, *k.outs)), start=size)
-    return with_scratch(k, calls, matrix_call(ctx, k, matrix), size, moved)
+    return with_scratch(k, calls, [matrix_call(ctx, k, matrix)], size, moved)
 
 
 def _thin(ctx: Lowering, x: _Matrices, y: _Matrices, out: Operand) -> Call | None:

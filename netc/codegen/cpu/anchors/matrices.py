@@ -34,7 +34,7 @@ _TABLE = 4096  # output pixels that one pixel table covers, about
 class Matrix:
     """One matrix kernel: sizes, strides in elements, packed weights.
 
-    Of a narrow source the weights are pairs, and there are no single channels.
+    Of a narrow source the weights are pairs, and n1 counts pairs.
     """
 
     source: Operand
@@ -55,19 +55,26 @@ class Matrix:
     apart: Dim | None = None  # output elements between groups that share no map
 
 
+def together(x: Operand) -> int:
+    """Channels that lie side by side and are multiplied at once."""
+    return (PAIRS if x.is_narrow else SINGLES).together
+
+
 def taps_of(
     x: Operand, channels: int, window: tuple[int, ...], steps: tuple[Dim, ...]
 ) -> tuple[tuple[Affine, ...], int, int]:
     """Where the elements of a window lie, in the order of packed weights; how many by eight
-    channels, and how many by one."""
+    channels, and how many by one, or by the pair."""
     full, rest = divmod(channels, BLOCK)
     plane, count = x.strides[1], math.prod(window)
+    lanes = together(x)
+    rest, block = -(-rest // lanes), BLOCK // lanes
     if x.is_c8:
-        left = Affine((*window, rest), (*steps, 1), full * plane)
+        left = Affine((*window, rest), (*steps, lanes), full * plane)
         return (Affine((full, *window), (plane, *steps)), left), full * count, rest * count
-    eights = Affine((full, *window, BLOCK), (BLOCK * plane, *steps, plane))
-    left = Affine((*window, rest), (*steps, plane), full * BLOCK * plane)
-    return (eights, left), 0, channels * count
+    eights = Affine((full, *window, block), (block * plane, *steps, plane))
+    left = Affine((*window, rest), (*steps, plane), full * block * plane)
+    return (eights, left), 0, (full * block + rest) * count
 
 
 def matrix_call(ctx: Lowering, k: Kernel, m: Matrix) -> Call:
@@ -93,16 +100,19 @@ def matrix_call(ctx: Lowering, k: Kernel, m: Matrix) -> Call:
 
 
 def with_scratch(
-    k: Kernel, before: Sequence[Call], last: Call, size: Dim, moved: Dim
+    k: Kernel, before: Sequence[Call], calls: Sequence[Call], size: Dim, moved: Dim
 ) -> tuple[Call, ...]:
-    """Calls that leave `size` bytes of scratch memory to the one that does the kernel's work.
+    """Calls that leave `size` bytes of scratch memory to those that do the kernel's work.
 
-    That one reads and writes `moved` bytes.
+    These read and write `moved` bytes.
     """
     assert k.anchor is not None
     flops = k.anchor.op.flops(*(v.type.plain() for v in k.anchor.inputs))
-    chained = [replace(call, scratch=size, goes_on=True, gives=False) for call in before]
-    return (*chained, replace(last, scratch=size, cost=Cost(k.title, flops, moved)))
+    first = replace(calls[0], cost=Cost(k.title, flops, moved))
+    work = [*(replace(call, gives=False) for call in before), first, *calls[1:]]
+    return tuple(
+        replace(call, scratch=size, goes_on=i < len(work) - 1) for i, call in enumerate(work)
+    )
 
 
 def _finish(

@@ -13,10 +13,20 @@ from netc.codegen.cpu.anchors.units import ceil_div as rounded_up
 from netc.codegen.cpu.anchors.units import units
 from netc.codegen.cpu.emit import Function, Val, vec
 from netc.codegen.cpu.lowering import Lowering
-from netc.codegen.operand import BLOCK, SCRATCH, Call, Cost, Kernel, Operand, row_major
+from netc.codegen.cpu.packing import PAIRS
+from netc.codegen.operand import (
+    BLOCK,
+    SCRATCH,
+    Call,
+    Cost,
+    Kernel,
+    Operand,
+    Packing,
+    row_major,
+)
 from netc.ir.dims import Dim, ceil_div, product
 from netc.ir.gemm_plan import PANEL
-from netc.ir.plan import BufferArg
+from netc.ir.plan import BufferArg, WeightArg
 from netc.ir.types import TensorType
 
 ELEMENT, ITEM = "bf16", 2  # bytes
@@ -43,8 +53,30 @@ class Rounded:
     size: Dim
 
 
-def rounded_blocks(ctx: Lowering, x: Operand, halo: tuple[int, ...]) -> Rounded:
-    """Channel blocks with so much of the zeros around them."""
+def in_pairs(x: Operand, groups: int, channels: int) -> bool:
+    """Whether channels can be neighbours two by two, in each group of so many."""
+    return x.is_c8 or (x.strides[3] == 1 and (groups == 1 or channels % 2 == 0))
+
+
+def weights_for(ctx: Lowering, x: Operand, w: Operand, packing: Packing) -> WeightArg:
+    """Weights as they are multiplied with x."""
+    return ctx.packed(w, (PAIRS, *packing) if x.is_narrow else packing)
+
+
+def moved_by(k: Kernel, made: Rounded) -> Dim:
+    """Bytes that a product of pairs reads and writes."""
+    x, w = k.anchor_operands()[:2]
+    others = (o for o in (*k.ins, *k.outs) if o not in (x, w))
+    return sum((o.item * o.type.count for o in others), start=ITEM * w.type.count + made.size)
+
+
+def rounded(ctx: Lowering, x: Operand, halo: tuple[int, ...]) -> Rounded:
+    """Maps with so much of the zeros around them, for a product of pairs."""
+    return (_rounded_blocks if x.is_c8 else _rounded_planes)(ctx, x, halo)
+
+
+def _rounded_blocks(ctx: Lowering, x: Operand, halo: tuple[int, ...]) -> Rounded:
+    """Channel blocks."""
     images, blocks, height, width = x.sizes
     strides = c8_strides(height, width, blocks, halo)
     offset = strides[2] * halo[0] + strides[3] * halo[1]
@@ -56,6 +88,62 @@ def rounded_blocks(ctx: Lowering, x: Operand, halo: tuple[int, ...]) -> Rounded:
     source = Access(ctx.address(x, -_FLOAT * corner), x.type.dtype, (*x.strides, 1))
     size = ITEM * images * strides[0]
     return Rounded(made, _rounded(ctx, source, BufferArg(SCRATCH, 0), sizes), size)
+
+
+def _rounded_planes(ctx: Lowering, x: Operand, halo: tuple[int, ...]) -> Rounded:
+    """Row-major maps as pairs of maps, [N, ⌈C / 2⌉, H, W, 2]; an odd last one has zeros beside."""
+    images, channels, height, width = x.type.shape
+    sizes = images, ceil_div(channels, 2), height + 2 * halo[0], width + 2 * halo[1]
+    strides = row_major((*sizes, 2))[:4]
+    offset = ITEM * (strides[2] * halo[0] + strides[3] * halo[1])
+    made = replace(x, buffer=SCRATCH, offset=offset, strides=strides, halo=halo, element=ELEMENT)
+    corner = halo[0] * x.strides[2] + halo[1] * x.strides[3]
+    args = Args()
+    args.access(Access(ctx.address(x, -_FLOAT * corner), x.type.dtype, x.strides))
+    args.add(BufferArg(SCRATCH, 0))
+    for d in (*sizes, channels):
+        args.size(d)
+    symbol = ctx.code(("pairs", "planes"), _emit_planes)
+    size = 2 * ITEM * product(sizes)
+    cost = Cost("round", 0, _FLOAT * x.type.count + size)
+    return Rounded(made, Call(symbol, tuple(args.items), cost=cost), size)
+
+
+def _emit_planes(f: Function) -> None:
+    source, target = f.slot(f.args[0], 0, "ptr"), f.slot(f.args[0], 6, "ptr")
+    image_step, plane_step, row_step = (f.slot(f.args[0], 1 + i) for i in range(3))
+    images, pairs, height, width, channels = (f.slot(f.args[0], 7 + i) for i in range(5))
+    pixel = 2 * ITEM
+    with units(f, [images, pairs, height]) as (image, pair, y):
+        there = f.gep(source, f.add(f.mul(image, image_step), f.mul(y, row_step)))
+        first = f.shl(pair, 1)
+        there = f.gep(there, f.mul(first, plane_step))
+        alone = f.icmp("eq", f.add(first, 1), channels)
+        beside = f.gep(there, f.select(alone, f.const(0), plane_step))
+        row = f.add(f.mul(f.add(f.mul(image, pairs), pair), height), y)
+        here = f.gep(target, f.mul(row, width), pixel)
+
+        def some(at: Val, mask: Val | None) -> None:
+            ends = (f.gep(base, at, _FLOAT) for base in (there, beside))
+            a, b = (_get(f, end, mask) for end in ends)
+            b = f.select(alone, f.f32(0.0, _LANES), b)
+            both = f.cast("bitcast", interleaved(f, a, b), vec(_LANES))
+            if mask is None:
+                f.store(both, f.gep(here, at, pixel))
+            else:
+                f.masked_store(both, f.gep(here, at, pixel), mask)
+
+        whole = f.and_(width, -_LANES)
+        with f.loop(0, whole, _LANES) as turn:
+            some(turn.index, None)
+        with f.if_(f.icmp("slt", whole, width)):
+            some(whole, f.lane_mask(f.sub(width, whole), _LANES))
+    f.ret()
+
+
+def _get(f: Function, address: Val, mask: Val | None) -> Val:
+    type = vec(_LANES)
+    return f.load(type, address) if mask is None else f.masked_load(address, mask, type)
 
 
 def rounded_rows(ctx: Lowering, type: TensorType, rows: Access, at: Dim = 0) -> Rounded:

@@ -10,7 +10,15 @@ import numpy as np
 
 from netc.codegen.cpu.anchors.depthwise import Window, depthwise_call
 from netc.codegen.cpu.anchors.direct import lower_direct_transpose
-from netc.codegen.cpu.anchors.matrices import Matrix, matrix_call, pixels_together, taps_of
+from netc.codegen.cpu.anchors.matrices import (
+    Matrix,
+    matrix_call,
+    pixels_together,
+    taps_of,
+    together,
+    with_scratch,
+)
+from netc.codegen.cpu.anchors.pairs import are_pairs, in_pairs, moved_by, rounded, weights_for
 from netc.codegen.cpu.anchors.results import Results
 from netc.codegen.cpu.lowering import Lowering, rule
 from netc.codegen.cpu.packing import phase_places
@@ -34,7 +42,19 @@ def lower_conv_transpose(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
     axes = axes_of(k.anchor)
     assert all(a.halo <= h for a, h in zip(axes, x.halo, strict=True)), "phases need a halo"
     alone = k.anchor.op.groups > 1 and k.anchor.inputs[1].type.shape[:2] == (k.anchor.op.groups, 1)
-    calls = (_each_channel if alone else _matrices)(ctx, k, *(list(a.phases()) for a in axes))
+    rows, columns = (list(a.phases()) for a in axes)
+    if alone:
+        return _parts(_each_channel(ctx, k, rows, columns))
+    shape, groups = k.anchor_operands()[1].type.sizes({}), k.anchor.op.groups
+    channels = shape[0] // groups
+    if not (in_pairs(x, groups, channels) and are_pairs(ctx, k, channels)):
+        return _parts(_matrices(ctx, k, x, rows, columns))
+    made = rounded(ctx, x, tuple(a.halo for a in axes))
+    calls = _parts(_matrices(ctx, k, made.operand, rows, columns))
+    return with_scratch(k, [made.call], calls, made.size, moved_by(k, made))
+
+
+def _parts(calls: Iterator[Call]) -> tuple[Call, ...]:
     return tuple(replace(call, part=f"phase {i}") for i, call in enumerate(calls))
 
 
@@ -53,21 +73,23 @@ def _each_channel(
         yield depthwise_call(ctx, k, window, results)
 
 
-def _matrices(ctx: Lowering, k: Kernel, rows: list[Phase], columns: list[Phase]) -> Iterator[Call]:
-    """Matrix kernels, whose weights lie one after the other."""
+def _matrices(
+    ctx: Lowering, k: Kernel, x: Operand, rows: list[Phase], columns: list[Phase]
+) -> Iterator[Call]:
+    """Matrix kernels, whose weights lie one after the other; x may be rounded."""
     assert k.anchor is not None
     assert isinstance(k.anchor.op, ConvTranspose)
-    x, w = k.anchor_operands()[:2]
+    w = k.anchor_operands()[1]
     groups, every = k.anchor.op.groups, (rows[0].every, columns[0].every)
-    packed = ctx.packed(w, ("phases", groups, *every))
-    places = phase_places(w.type.sizes({}), groups, every)
-    together = pixels_together(x.type.shape[0], (rows[0].count, columns[0].count))
+    packed = weights_for(ctx, x, w, ("phases", groups, *every))
+    places = phase_places(w.type.sizes({}), groups, every, x.is_narrow)
+    images = pixels_together(x.type.shape[0], (rows[0].count, columns[0].count))
     runs = _runs(columns) if groups == 1 else [[q] for q in columns]
     for row, run in itertools.product(rows, runs):
         place = places.get((row.residue, run[0].residue), slice(0, 0))
         weights = WeightArg(packed.offset + 4 * place.start)
         m = _phase(x, (row, run[0]), weights, groups, w.type.sizes({}))
-        m = _run(replace(m, together=together), run, x.strides[3])
+        m = _run(replace(m, together=images), run, x.strides[3])
         yield matrix_call(ctx, _part(k, (row, run[0])), m)
 
 
@@ -118,7 +140,7 @@ def _phase(
         outputs=tuple(p.count for p in pair),
         in_steps=(rows, columns),
         in_image=x.strides[0],
-        in_group=channels // BLOCK * plane if x.is_c8 else channels * plane,
+        in_group=channels // (BLOCK if x.is_c8 else together(x)) * plane,
         taps=taps,
         n8=n8,
         n1=n1,
