@@ -150,11 +150,10 @@ def compile(
     """A net made ready to run; `source` is a graph or the path of a net.
 
     `outputs` asks for any values of the net by name. `target` is "cpu", "cuda", or both: a file
-    that runs on a GPU where there is one. `cpu` names processor levels: "native", "x86-64-v2",
-    "x86-64-v3", "x86-64-v4", "x86-64-v4-bf16", "aarch64", "aarch64-bf16"; all of them go into the
-    saved file, and the best that fits runs. Without `optimize` the graph runs as it was written.
-    `place` maps layers to devices; `strategy` ("greedy", "min_cut", "stages", "milp", "annotated")
-    places the rest on `devices`.
+    that runs on a GPU where there is one. `cpu` names processor levels: "native", "x86-64-v2" to
+    "x86-64-v4", "x86-64-v4-bf16", "aarch64", "aarch64-bf16"; the best that fits runs of those in a
+    file. Without `optimize` the graph runs as it was written. `place` maps layers to devices;
+    `strategy` ("greedy", "min_cut", "stages", "milp", "annotated") places the rest on `devices`.
     `replicate` shares the batch among devices, `split` the channels of layers, and `pipeline`
     the nodes, `micro_batches` following one another, beside what the net itself says of its
     nodes (`replicate over cpu:0, cpu:1 { … }`): docs/DEVICES.md. What strategies and
