@@ -22,7 +22,6 @@ from netc.codegen.cpu.anchors.matrices import (
 )
 from netc.codegen.cpu.anchors.pairs import (
     are_pairs,
-    in_pairs,
     moved_by,
     rounded,
     rounded_rows,
@@ -57,9 +56,8 @@ def lower_conv(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
 
         return lower_winograd(ctx, k)
     channels, *window = w.type.sizes({})[1:]
-    fit = in_pairs(x, k.anchor.op.groups, channels)
-    if fit and are_pairs(ctx, k, channels * math.prod(window)):
-        made = rounded(ctx, x, k.anchor.op.pad)
+    if are_pairs(ctx, k, channels * math.prod(window)):
+        made = rounded(ctx, x, channels, k.anchor.op.pad)
         call = matrix_call(ctx, k, _convolution(ctx, k.anchor.op, made.operand, w, out))
         return with_scratch(k, [made.call], [call], made.size, moved_by(k, made))
     return matrix_call(ctx, k, _convolution(ctx, k.anchor.op, x, w, out))
@@ -78,7 +76,7 @@ def lower_fc(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
     if not are_pairs(ctx, k, inputs):
         return matrix_call(ctx, k, _inner_product(ctx, x, w))
     if x.is_c8:
-        made = rounded(ctx, x, (0, 0))
+        made = rounded(ctx, x, inputs, (0, 0))
     else:
         made = rounded_rows(ctx, x.type, plain_access(ctx, x, x.type.shape))
     call = matrix_call(ctx, k, _inner_product(ctx, made.operand, w))
@@ -102,7 +100,7 @@ def _convolution(ctx: Lowering, op: Conv, x: Operand, w: Operand, out: Operand) 
         outputs=out.type.shape[2:],
         in_steps=(op.stride[0] * row, op.stride[1] * column),
         in_image=image,
-        in_group=channels // (BLOCK if x.is_c8 else together(x)) * plane,
+        in_group=-(-channels // (BLOCK if x.is_c8 else together(x))) * plane,
         taps=taps,
         n8=n8,
         n1=n1,

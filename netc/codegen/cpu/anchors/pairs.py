@@ -39,7 +39,8 @@ _SHORT = 2 * BLOCK  # sums of fewer products are as fast in float32
 def are_pairs(ctx: Lowering, k: Kernel, depth: Dim) -> bool:
     """Whether a product is of pairs: in LOW, where sums are long enough.
 
-    How many outputs there are does not matter, as parts of a layer compute what the whole does.
+    How many outputs and groups there are does not matter: parts of a layer compute what the whole
+    does.
     """
     return ctx.is_low(k.node) and not (isinstance(depth, int) and depth < _SHORT)
 
@@ -51,11 +52,6 @@ class Rounded:
     operand: Operand
     call: Call
     size: Dim
-
-
-def in_pairs(x: Operand, groups: int, channels: int) -> bool:
-    """Whether channels can be neighbours two by two, in each group of so many."""
-    return x.is_c8 or (x.strides[3] == 1 and (groups == 1 or channels % 2 == 0))
 
 
 def weights_for(ctx: Lowering, x: Operand, w: Operand, packing: Packing) -> WeightArg:
@@ -70,9 +66,9 @@ def moved_by(k: Kernel, made: Rounded) -> Dim:
     return sum((o.item * o.type.count for o in others), start=ITEM * w.type.count + made.size)
 
 
-def rounded(ctx: Lowering, x: Operand, halo: tuple[int, ...]) -> Rounded:
-    """Maps with so much of the zeros around them, for a product of pairs."""
-    return (_rounded_blocks if x.is_c8 else _rounded_planes)(ctx, x, halo)
+def rounded(ctx: Lowering, x: Operand, channels: int, halo: tuple[int, ...]) -> Rounded:
+    """Maps in groups of so many channels, with so much of the zeros around them."""
+    return _rounded_blocks(ctx, x, halo) if x.is_c8 else _rounded_planes(ctx, x, channels, halo)
 
 
 def _rounded_blocks(ctx: Lowering, x: Operand, halo: tuple[int, ...]) -> Rounded:
@@ -90,10 +86,12 @@ def _rounded_blocks(ctx: Lowering, x: Operand, halo: tuple[int, ...]) -> Rounded
     return Rounded(made, _rounded(ctx, source, BufferArg(SCRATCH, 0), sizes), size)
 
 
-def _rounded_planes(ctx: Lowering, x: Operand, halo: tuple[int, ...]) -> Rounded:
-    """Row-major maps as pairs of maps, [N, ⌈C / 2⌉, H, W, 2]; an odd last one has zeros beside."""
-    images, channels, height, width = x.type.shape
-    sizes = images, ceil_div(channels, 2), height + 2 * halo[0], width + 2 * halo[1]
+def _rounded_planes(ctx: Lowering, x: Operand, channels: int, halo: tuple[int, ...]) -> Rounded:
+    """Row-major maps as [N, groups · ⌈channels / 2⌉, H, W, 2]; an odd last one has zeros beside."""
+    images, maps, height, width = x.type.shape
+    assert x.strides[3] in (0, 1), "the elements of a row lie side by side"
+    pairs = -(-channels // 2)
+    sizes = images, maps // channels * pairs, height + 2 * halo[0], width + 2 * halo[1]
     strides = row_major((*sizes, 2))[:4]
     offset = ITEM * (strides[2] * halo[0] + strides[3] * halo[1])
     made = replace(x, buffer=SCRATCH, offset=offset, strides=strides, halo=halo, element=ELEMENT)
@@ -101,7 +99,7 @@ def _rounded_planes(ctx: Lowering, x: Operand, halo: tuple[int, ...]) -> Rounded
     args = Args()
     args.access(Access(ctx.address(x, -_FLOAT * corner), x.type.dtype, x.strides))
     args.add(BufferArg(SCRATCH, 0))
-    for d in (*sizes, channels):
+    for d in (*sizes, channels, pairs):
         args.size(d)
     symbol = ctx.code(("pairs", "planes"), _emit_planes)
     size = 2 * ITEM * product(sizes)
@@ -112,15 +110,15 @@ def _rounded_planes(ctx: Lowering, x: Operand, halo: tuple[int, ...]) -> Rounded
 def _emit_planes(f: Function) -> None:
     source, target = f.slot(f.args[0], 0, "ptr"), f.slot(f.args[0], 6, "ptr")
     image_step, plane_step, row_step = (f.slot(f.args[0], 1 + i) for i in range(3))
-    images, pairs, height, width, channels = (f.slot(f.args[0], 7 + i) for i in range(5))
+    images, maps, height, width, channels, pairs = (f.slot(f.args[0], 7 + i) for i in range(6))
     pixel = 2 * ITEM
-    with units(f, [images, pairs, height]) as (image, pair, y):
+    with units(f, [images, maps, height]) as (image, place, y):
         there = f.gep(source, f.add(f.mul(image, image_step), f.mul(y, row_step)))
-        first = f.shl(pair, 1)
-        there = f.gep(there, f.mul(first, plane_step))
+        group, first = f.sdiv(place, pairs), f.shl(f.srem(place, pairs), 1)
+        there = f.gep(there, f.mul(f.add(f.mul(group, channels), first), plane_step))
         alone = f.icmp("eq", f.add(first, 1), channels)
         beside = f.gep(there, f.select(alone, f.const(0), plane_step))
-        row = f.add(f.mul(f.add(f.mul(image, pairs), pair), height), y)
+        row = f.add(f.mul(f.add(f.mul(image, maps), place), height), y)
         here = f.gep(target, f.mul(row, width), pixel)
 
         def some(at: Val, mask: Val | None) -> None:

@@ -18,7 +18,7 @@ from netc.codegen.cpu.anchors.matrices import (
     together,
     with_scratch,
 )
-from netc.codegen.cpu.anchors.pairs import are_pairs, in_pairs, moved_by, rounded, weights_for
+from netc.codegen.cpu.anchors.pairs import are_pairs, moved_by, rounded, weights_for
 from netc.codegen.cpu.anchors.results import Results
 from netc.codegen.cpu.lowering import Lowering, rule
 from netc.codegen.cpu.packing import phase_places
@@ -47,9 +47,9 @@ def lower_conv_transpose(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
         return _parts(_each_channel(ctx, k, rows, columns))
     shape, groups = k.anchor_operands()[1].type.sizes({}), k.anchor.op.groups
     channels = shape[0] // groups
-    if not (in_pairs(x, groups, channels) and are_pairs(ctx, k, channels)):
+    if not are_pairs(ctx, k, channels):
         return _parts(_matrices(ctx, k, x, rows, columns))
-    made = rounded(ctx, x, tuple(a.halo for a in axes))
+    made = rounded(ctx, x, channels, tuple(a.halo for a in axes))
     calls = _parts(_matrices(ctx, k, made.operand, rows, columns))
     return with_scratch(k, [made.call], calls, made.size, moved_by(k, made))
 
@@ -140,7 +140,7 @@ def _phase(
         outputs=tuple(p.count for p in pair),
         in_steps=(rows, columns),
         in_image=x.strides[0],
-        in_group=channels // (BLOCK if x.is_c8 else together(x)) * plane,
+        in_group=-(-channels // (BLOCK if x.is_c8 else together(x))) * plane,
         taps=taps,
         n8=n8,
         n1=n1,
