@@ -195,7 +195,8 @@ def _levels(
     level = Level(name=ON_GPU, features=frozenset(), plan=plan, code=b"", symbols={})
     if not both:
         return [level]
-    alone = lower(net_of(graph), on_processors(options))  # from the file's own IR, as verify does
+    options = on_processors(options)
+    alone = lower(net_of(graph), options)  # from the file's own IR, as verify does
     return [level, *_host_levels(alone.graph, alone.order, options, store, {})]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from netc.codegen.operand import Packing
+from netc.codegen.operand import Kernel, Packing
 from netc.codegen.packing import is_rounded, pack, packed_count
 from netc.ir.op import Array
 from netc.ir.plan import ALIGN, WeightArg
@@ -40,6 +41,8 @@ class WeightStore:
 
     size: int = 0  # bytes, a multiple of ALIGN
     packings: dict[int, tuple[int, Packing]] = field(default_factory=dict)  # by `id` of the array
+    _read: Counter[int] = field(default_factory=Counter)  # how often each parameter is read,
+    _rounded: Counter[int] = field(default_factory=Counter)  # and how often with fewer digits
     _pieces: dict[int, _Piece] = field(default_factory=dict)  # by their offset
     _alike: dict[Hashable, list[int]] = field(default_factory=dict)
 
@@ -51,9 +54,29 @@ class WeightStore:
         """The address of a parameter, packed in a way that `packing.unpack` can undo."""
         floats = np.ascontiguousarray(param, np.float32).reshape(param.shape)
         arg = self._place(floats, packing, 4 * packed_count(packing, param.shape))
+        self._rounded[id(param)] += is_rounded(packing)
         if id(param) not in self.packings or not is_rounded(packing):
             self.packings[id(param)] = (arg.offset, packing)
         return arg
+
+    def reads(self, kernel: Kernel) -> None:
+        """Take notice of the parameters of a kernel that is about to be lowered."""
+        for node, operand in zip(kernel.body.inputs, kernel.ins, strict=True):
+            if operand.array is not None:
+                uses = (v.node is node for n in kernel.body.nodes for v in n.inputs)
+                self._read[id(operand.array)] += sum(uses)
+
+    def stored(self, param: Array, viewed: bool) -> tuple[int, Packing]:
+        """Where a parameter is with all the digits that are read of it, added if it must be.
+
+        One that is `viewed` is read by more than kernels.
+        """
+        at, packing = self.packings.get(id(param), (0, ()))
+        if packing and not is_rounded(packing):
+            return at, packing
+        if packing and not viewed and self._rounded[id(param)] >= self._read[id(param)]:
+            return at, packing
+        return self.add(np.asarray(param, np.float32)).offset, _AS_IT_IS
 
     def zeros(self, size: int) -> WeightArg:
         """The address of this many bytes of zeros that nobody shares: counters, for instance."""

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 import netc
+from netc.cli.rebuild import SAME, compared, rebuild
 from netc.codegen.cpu.target import native
 from netc.compiler import Options, on_processors
 from netc.ir.device import Device
 from netc.ir.graph import Graph
+from netc.runtime.artifact import open_artifact
 
 needs_pairs = pytest.mark.skipif(
     not native(pairs=True).pairs, reason="no products of bfloat16 here"
@@ -54,8 +56,7 @@ def test_results_and_files(graph: Graph, data: np.ndarray, tmp_path: Path) -> No
         exe.save(tmp_path / f"{name}.bin")
     read = netc.load(tmp_path / "low.bin")
     np.testing.assert_array_equal(read(data=data)["y"], low(data=data)["y"])
-    files = {name: netc.runtime.artifact.open_artifact(tmp_path / f"{name}.bin") for name in
-             ("high", "low")}  # fmt: skip
+    files = {name: open_artifact(tmp_path / f"{name}.bin") for name in ("high", "low")}
     assert files["low"].notes["precision"] == "low"
     # the filtered convolution reads float32; rounding its weights would gain nothing
     half = len(files["high"].weights) - 40 * 48 * 9 * 4
@@ -122,3 +123,47 @@ def test_a_plan_beside_one_for_gpus_is_as_exact_as_the_most_exact_layer() -> Non
     mixed = Options(precision="low", precisions={"fc8": "exact"}, targets=("cpu", "cuda"))
     assert on_processors(mixed).precision == "exact"
     assert on_processors(mixed).precisions == {}
+
+
+TIED = """\
+net t(x: f32[N, 64], z: f32[64, 9], i: f32[5]) -> a, b, c, d {
+  w = param(f32[100, 64])
+  a = matmul(w, z)
+  b = x |> fc(w=w, bias=false, name="out")
+  v = param(f32[9, 64])
+  c = x |> fc(w=v, bias=false, name="other")
+  d = gather(v, i)
+}
+"""
+
+
+@needs_pairs
+@pytest.mark.parametrize("precision", ["low", "high"])
+def test_weights_that_are_read_whole_too_are_kept_whole(precision: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    feed = {"x": rng.standard_normal((3, 64)), "z": rng.standard_normal((64, 9)), "i": range(5)}
+    feed = {name: np.asarray(x, np.float32) for name, x in feed.items()}
+    layers = {"out": "low", "other": "low"}
+    made = netc.compile(netc.parse(TIED, name="t"), precision=precision, precisions=layers)
+    made.save(tmp_path / "t.bin")
+    again = netc.load(tmp_path / "t.bin", trust=False)
+    for name, want in made(feed).items():
+        np.testing.assert_array_equal(again(feed)[name], want)
+    got = made(feed)["d"]
+    np.testing.assert_array_equal(got, netc.interpret(netc.parse(TIED, name="t"), feed)["d"])
+
+
+@needs_pairs
+def test_beside_gpu_kernels_all_digits_are_kept(
+    graph: Graph, data: np.ndarray, tmp_path: Path
+) -> None:
+    pytest.importorskip("triton", reason="Triton compiles for GPUs")
+    both: dict = {"target": "cpu,cuda", "gpu": "interpret"}
+    exe = netc.compile(graph, precision="exact", precisions={"one": "low"}, **both)
+    assert [level.name for level in exe.model.levels] == ["cuda", native().name]
+    exe = netc.compile(graph, precision="low", **both)
+    assert [level.name for level in exe.model.levels] == ["cuda", native(pairs=True).name]
+    exe.save(tmp_path / "both.bin")
+    file = open_artifact(tmp_path / "both.bin")
+    rows = compared(file, rebuild(file, False, lambda done, total: None), "")
+    assert {said for _, _, said in rows} == {SAME}

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from netc.codegen.backend import HOST, BackEnd, plan_graph, team_size
 from netc.codegen.buffers import Home, Placement
 from netc.codegen.cpu.anchors import lower
@@ -22,6 +20,7 @@ from netc.codegen.precision import Precision
 from netc.codegen.steps import Work
 from netc.codegen.weight_store import WeightStore
 from netc.ir.graph import Graph, Node
+from netc.ir.ops.fused import Fused
 from netc.ir.plan import Plan
 
 
@@ -44,6 +43,7 @@ class CpuBackEnd:
 
     def calls(self, kernel: Kernel) -> Sequence[Call]:
         """The calls of a kernel."""
+        self.ctx.store.reads(kernel)
         return lower(self.ctx, kernel)
 
     def before(self, placement: Placement, work: list[Work]) -> list[Work]:
@@ -84,15 +84,13 @@ def compile_graph(
 
 
 def stored_params(store: WeightStore, graph: Graph) -> dict[str, tuple[int, Packing]]:
-    """Where each parameter is in the weights section; those no kernel packed are added raw.
+    """Where each parameter is in the weights section.
 
     They are added by name, so that no order of nodes or of weights is seen in the file.
     """
-    out: dict[str, tuple[int, Packing]] = {}
-    for name in sorted(node.name for node in graph.params):
-        array = graph.weights[name]
-        if id(array) in store.packings:
-            out[name] = store.packings[id(array)]
-        else:
-            out[name] = (store.add(np.asarray(array, np.float32)).offset, ("raw",))
-    return out
+    others = [n for n in graph.nodes if not isinstance(n.op, Fused)]  # what makes no kernel
+    viewed = {v.node for v in (*graph.outputs.values(), *(v for n in others for v in n.inputs))}
+    return {
+        node.name: store.stored(graph.weights[node.name], viewed=node in viewed)
+        for node in sorted(graph.params, key=lambda node: node.name)
+    }

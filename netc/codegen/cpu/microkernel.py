@@ -91,8 +91,9 @@ def _microkernel(module: Module, form: Form, nv: int, t: int) -> Function:
     source, offsets, taps, n8, n1, weights, stride, scratch, accumulate, ahead = f.args
     parts = PANEL // module.target.lanes
     tile = _Tile(f, form, nv, parts, stride)
-    places = [f.sext(f.load("i32", f.gep(offsets, 4 * j))) for j in range(t)]
-    pixels = [f.gep(source, place, form.item) for place in places]
+    pixels = [
+        f.gep(source, f.sext(f.load("i32", f.gep(offsets, 4 * j))), form.item) for j in range(t)
+    ]
     sums = [f.f32(0.0, tile.lanes)] * (t * nv * parts)
     at_once = 2 if module.target.fma else form.rows  # loads stay on their side: found by spills
     eight_end = f.gep(taps, n8, 4)

@@ -146,7 +146,7 @@ def unpack(packed: F32, packing: Sequence[str | int], shape: tuple[int, ...]) ->
     match inner:
         case ["conv", int(groups)] if _splits(shape, groups):
             return _unpack_conv(packed, shape, groups, pairs)
-        case ["fc", int(c), int(h), int(w)]:
+        case ["fc", int(c), int(h), int(w)] if _are_inputs(shape, (c, h, w)):
             return _unpack_conv(packed, (shape[0], c, h, w), 1, pairs).reshape(shape)
         case ["phases", int(groups), int(i), int(j)] if _splits(shape, groups) and min(i, j) > 0:
             return _unpack_phases(packed, shape, groups, (i, j), pairs)
@@ -157,7 +157,13 @@ def unpack(packed: F32, packing: Sequence[str | int], shape: tuple[int, ...]) ->
 
 def _splits(shape: tuple[int, ...], groups: int) -> bool:
     """Whether weights of this shape can be a convolution's with so many groups."""
-    return len(shape) == 4 and groups > 0 and shape[0] % groups == 0
+    return len(shape) == 4 and type(groups) is int and groups > 0 and shape[0] % groups == 0
+
+
+def _are_inputs(shape: tuple[int, ...], sizes: tuple[int, int, int]) -> bool:
+    """Whether weights of this shape can be an inner product's over channels of such maps."""
+    fit = all(type(d) is int and d >= 0 for d in sizes)
+    return fit and len(shape) == 2 and math.prod(sizes) == shape[1]
 
 
 def packed_count(packing: Sequence[str | int], shape: tuple[int, ...]) -> int:

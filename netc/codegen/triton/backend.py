@@ -59,6 +59,7 @@ class GpuBackEnd:
             for value in node.results:
                 what = f"%{clean(node.name)}, {value.type},"
                 check_reach(kernel.node, what, value.type.count)
+        self.ctx.store.reads(kernel)
         return lower(self.ctx, kernel)
 
     def before(self, placement: Placement, work: list[Work]) -> list[Work]:

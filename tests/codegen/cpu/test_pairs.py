@@ -155,3 +155,16 @@ def test_weights_that_cannot_have_been_packed_so(inner: tuple) -> None:
     packed = np.zeros(packed_count(how, shape), np.float32)
     with pytest.raises(ArtifactError, match="packed in an unknown way"):
         unpack(packed, how, shape)
+
+
+@pytest.mark.parametrize("kind", [(), (PAIRS,)])
+@pytest.mark.parametrize(
+    "sizes", [(1, 1, 1), (24, 5, 4), (-24, -5, 1), (1 << 40, 1, 1), (True, 120, 1), (120, 1.0, 1)]
+)
+def test_inner_products_of_other_sizes_are_refused(kind: tuple, sizes: tuple) -> None:
+    how, shape = (*kind, "fc", *sizes), (17, 120)
+    packed = np.zeros(min(1 << 16, max(0, packed_count(how, shape))), np.float32)
+    with pytest.raises(ArtifactError, match="packed in an unknown way"):
+        unpack(packed, how, shape)
+    with pytest.raises(ArtifactError, match="packed in an unknown way"):
+        unpack(packed, (*kind, "conv", True), (2, 3, 1, 1))
