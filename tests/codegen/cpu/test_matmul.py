@@ -75,6 +75,9 @@ def test_parameters(which: str, left: bool, right: bool, level: str) -> None:
         (f32[2, 1, 5, 9], f32[1, 4, 9, 17]),  # each has an axis of its own
         (f32[2, 1, 3, 5, 9], f32[2, 4, 3, 9, 17]),  # x does not lie evenly
         (f32[2, 4, 3, 5, 9], f32[2, 1, 3, 9, 17]),
+        (f32[2, 3, 4, 5, 9], f32[2, 3, 1, 9, 17]),  # one matrix for the last axis
+        (f32[2, 3, 4, 1, 9], f32[2, 1, 1, 9, 17]),
+        (f32[2, 1, 2, 1, 9], f32[2, 3, 1, 9, 17]),
     ],
 )
 def test_batches_stretch(x: TensorType, y: TensorType, level: str) -> None:

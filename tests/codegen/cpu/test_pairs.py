@@ -66,6 +66,17 @@ def test_convolutions(attributes: dict, where: Where) -> None:
 
 
 @needs_pairs
+@pytest.mark.parametrize("stride", [(2, 2), (1, 3), (4, 1)])
+@pytest.mark.parametrize("channels", [16, 44])
+@pytest.mark.parametrize("where", [Where(), Where(halo=(1, 2), spread=1)])
+def test_windows_of_one_pixel(channels: int, stride: tuple, where: Where) -> None:
+    x, w = f32["N", channels, "H", 9].blocked(), f32[40, channels, 1, 1]
+    body = body_of(conv(stride=stride), [x, w])
+    for height in (7, 8, 1):
+        check(body, {"N": 2, "H": height}, x0=where, x1=PARAM)
+
+
+@needs_pairs
 @pytest.mark.parametrize("inputs", [64, 1000, 1112])
 @pytest.mark.parametrize("images", [1, "N"])
 def test_inner_products(inputs: int, images: object) -> None:

@@ -57,8 +57,9 @@ def lower_conv(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
         return lower_winograd(ctx, k)
     channels, *window = w.type.sizes({})[1:]
     if are_pairs(ctx, k, channels * math.prod(window)):
-        made = rounded(ctx, x, channels, k.anchor.op.pad)
-        call = matrix_call(ctx, k, _convolution(ctx, k.anchor.op, made.operand, w, out))
+        op, x = _looked_at(k.anchor.op, x, window, out)
+        made = rounded(ctx, x, channels, op.pad)
+        call = matrix_call(ctx, k, _convolution(ctx, op, made.operand, w, out))
         return with_scratch(k, [made.call], [call], made.size, moved_by(k, made))
     return matrix_call(ctx, k, _convolution(ctx, k.anchor.op, x, w, out))
 
@@ -85,6 +86,16 @@ def lower_fc(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
 
 def _inner_product(ctx: Lowering, x: Operand, w: Operand) -> Matrix:
     return _blocked_fc(ctx, x, w) if x.is_c8 else _plain_fc(ctx, x, w)
+
+
+def _looked_at(op: Conv, x: Operand, window: list[int], out: Operand) -> tuple[Conv, Operand]:
+    """For windows of one pixel, without padding, the pixels that are read at all."""
+    if not x.is_c8 or window != [1, 1] or any(op.pad):
+        return op, x
+    type = x.type.with_shape((*x.type.shape[:2], *out.type.shape[2:]))
+    steps = [s * stride for s, stride in zip(x.strides[2:], op.stride, strict=True)]
+    seen = replace(x, type=type, strides=(*x.strides[:2], *steps), halo=(0, 0))
+    return replace(op, stride=(1, 1)), seen
 
 
 def _convolution(ctx: Lowering, op: Conv, x: Operand, w: Operand, out: Operand) -> Matrix:

@@ -1,7 +1,8 @@
 """Products of two values on the matrix kernels: y is packed in every run, as weights are once.
 
-The products of a batch are groups of one matrix kernel. x is read as it lies where its rows are
-contiguous and lie evenly apart; else it is copied first. Both copies are scratch memory.
+The products of a batch are groups of one matrix kernel; those of one y are rows of one product. x
+is read as it lies where its rows are contiguous and lie evenly apart; else it is copied first. Both
+copies are scratch memory.
 """
 
 from __future__ import annotations
@@ -47,20 +48,22 @@ class _Matrices:
     shape: tuple[Dim, ...]
 
     @property
-    def shared(self) -> bool:
-        """Whether one matrix serves the whole batch."""
-        return all(d == 1 or s == 0 for d, s in zip(self.shape[:-2], self.strides, strict=False))
+    def varies(self) -> int:
+        """The first axes of the batch, behind which one matrix serves all the rest of it."""
+        still = [d == 1 or s == 0 for d, s in zip(self.shape[:-2], self.strides, strict=False)]
+        return max((i + 1 for i, alike in enumerate(still) if not alike), default=0)
 
     @property
     def strides(self) -> tuple[Dim, ...]:
         """Elements from one to the next, by axis."""
         return self.access.strides
 
-    def apart(self, axes: int) -> Dim | None:
-        """Elements from each of what the first axes count to the next; None where it varies."""
+    def apart(self, first: int, stop: int) -> Dim | None:
+        """Elements from each of what these axes count to the next; None where it varies."""
         step: Dim | None = None
         run: Dim = 0
-        for size, stride in zip(self.shape[:axes][::-1], self.strides[:axes][::-1], strict=True):
+        axes = slice(first, stop)
+        for size, stride in zip(self.shape[axes][::-1], self.strides[axes][::-1], strict=True):
             if size == 1:
                 continue
             if step is None:
@@ -69,6 +72,11 @@ class _Matrices:
                 return None
             run = run * size
         return 0 if step is None else step
+
+    def evenly(self, varies: int) -> tuple[Dim, Dim] | None:
+        """Elements from group to group, and from row to row of all that one y serves."""
+        group, row = self.apart(0, varies), self.apart(varies, len(self.shape) - 1)
+        return None if group is None or row is None else (group, row)
 
 
 @rule(MatMul)
@@ -80,35 +88,32 @@ def lower_matmul(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     x, y = k.anchor_operands()
     first = _matrices(ctx, x, batch, op.transpose_x)
     second = _matrices(ctx, y, batch, op.transpose_y)
+    varies, depth, columns = second.varies, *second.shape[-2:]
+    groups, rows = batch[:varies], product(first.shape[varies:-1])
     if (call := _thin(ctx, first, second, k.outs[0])) is not None:
         return with_tail(ctx, k, call)
-    *_, rows, depth = first.shape
-    columns = second.shape[-1]
-    groups = () if second.shared else batch
-    together = len(batch) + (1 if second.shared else 0)  # axes of what is a group, or a row
     pairs = are_pairs(ctx, k, depth)
     packed, calls, size = _panels(ctx, second, groups, pairs)
-    if (first.strides[-1] != 1 and depth != 1) or first.apart(together) is None:
+    if (first.strides[-1] != 1 and depth != 1) or first.evenly(varies) is None:
         first, copy = _copied(ctx, first, size)
         size = size + _FLOAT * product(first.shape)
         calls.append(copy)
     if pairs:
-        first, call, more = _rounded(ctx, first, together, size)
+        first, call, more = _rounded(ctx, first, varies, size)
         size = size + more
         calls.append(call)
         depth = ceil_div(depth, BLOCK) * BLOCK  # zeros behind, on both sides
-    images = product(batch) * rows if second.shared else rows
-    apart, size = first.apart(together), most(1, size)
-    assert apart is not None
+    even, size = first.evenly(varies), most(1, size)
+    assert even is not None
     matrix = Matrix(
         source=first.source,
         shift=0,
-        images=images,
-        together=pixels_together(images, ()),
+        images=rows,
+        together=pixels_together(rows, ()),
         outputs=(),
         in_steps=(),
-        in_image=apart if second.shared else first.strides[-2],
-        in_group=0 if second.shared else apart,
+        in_image=even[1],
+        in_group=even[0],
         taps=_taps(depth),
         n8=depth // BLOCK,
         n1=depth - depth // BLOCK * BLOCK,
@@ -122,16 +127,19 @@ def lower_matmul(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
 
 
 def _thin(ctx: Lowering, x: _Matrices, y: _Matrices, out: Operand) -> Call | None:
-    """The product where it has few rows or, turned round, few columns of each matrix."""
-    *batch, rows, depth = x.shape
-    columns, alone = y.shape[-1], product(batch) == 1
-    made = Access(out.pointer(), DType.F32, row_major((*batch, rows, columns)))
-    call = None
-    if alone or not y.shared:  # one matrix for all: together they have more rows
-        call = few_rows(ctx, x.access, y.access, made, (*batch, rows, columns), depth)
-    if call is None and (alone or not x.shared):
-        left, right, result = (swapped(a) for a in (y.access, x.access, made))
-        call = few_rows(ctx, left, right, result, (*batch, columns, rows), depth)
+    """The product where it has few rows for each y or, turned round, few columns."""
+    varies, depth, columns = y.varies, *y.shape[-2:]
+    row = x.apart(varies, len(x.shape) - 1)
+    if row is None:
+        return None
+    groups, rows = x.shape[:varies], product(x.shape[varies:-1])
+    x_access = replace(x.access, strides=(*x.strides[:varies], row, x.strides[-1]))
+    y_access = replace(y.access, strides=(*y.strides[:varies], *y.strides[-2:]))
+    made = Access(out.pointer(), DType.F32, row_major((*groups, rows, columns)))
+    call = few_rows(ctx, x_access, y_access, made, (*groups, rows, columns), depth)
+    if call is None:
+        left, right, result = (swapped(a) for a in (y_access, x_access, made))
+        call = few_rows(ctx, left, right, result, (*groups, columns, rows), depth)
     return call
 
 
@@ -160,7 +168,7 @@ def _copied(ctx: Lowering, m: _Matrices, at: Dim) -> tuple[_Matrices, Call]:
     return _Matrices(made, access, m.shape), replace(call, cost=cost)
 
 
-def _rounded(ctx: Lowering, m: _Matrices, together: int, at: Dim) -> tuple[_Matrices, Call, Dim]:
+def _rounded(ctx: Lowering, m: _Matrices, varies: int, at: Dim) -> tuple[_Matrices, Call, Dim]:
     """The matrices in bfloat16, from a byte of the scratch memory on; how many bytes.
 
     What serves the whole batch is rounded once where it still lies evenly apart.
@@ -174,7 +182,7 @@ def _rounded(ctx: Lowering, m: _Matrices, together: int, at: Dim) -> tuple[_Matr
         steps = tuple(0 if d == 1 else s for d, s in zip(own, steps, strict=True))
         access = Access(made.operand.pointer(), DType.F32, steps)
         found = _Matrices(made.operand, access, m.shape)
-        if found.apart(together) is not None:
+        if found.evenly(varies) is not None:
             return found, made.call, made.size
     raise AssertionError("rows without gaps lie evenly apart")
 

@@ -165,7 +165,8 @@ def _rounded(ctx: Lowering, source: Access, target: BufferArg, shape: Shape) -> 
             args.size(step * item)
     for d in sizes:
         args.size(d)
-    symbol = ctx.code(("pairs", "rounded", len(sizes)), lambda f: _emit_rounded(f, len(sizes)))
+    emit = _emit_blocks if sizes[-1] == BLOCK and len(sizes) > 1 else _emit_rounded
+    symbol = ctx.code(("pairs", emit, len(sizes)), lambda f: emit(f, len(sizes)))
     moved = (_FLOAT + ITEM) * product(shape)
     return Call(symbol, tuple(args.items), cost=Cost("round", 0, moved))
 
@@ -189,6 +190,22 @@ def _emit_rounded(f: Function, axes: int) -> None:
             mask = f.lane_mask(f.sub(count, turn.index), BLOCK)
             value = f.masked_load(f.gep(there, turn.index, _FLOAT), mask, vec(BLOCK))
             f.store(narrow(f, value), f.gep(here, turn.index, ITEM), ITEM)
+    f.ret()
+
+
+def _emit_blocks(f: Function, axes: int) -> None:
+    """The same of blocks that do not lie side by side: a unit is a row of them."""
+    bases = [f.slot(f.args[0], i * axes, "ptr") for i in range(2)]
+    sizes = [f.slot(f.args[0], 2 * axes + i) for i in range(axes - 1)]
+    steps = [[f.slot(f.args[0], i * axes + 1 + j) for j in range(axes - 1)] for i in range(2)]
+    with units(f, sizes[:-1]) as indices:
+        there, here = bases
+        for index, down, up in zip(indices, *(s[:-1] for s in steps), strict=True):
+            there = f.gep(there, f.mul(index, down))
+            here = f.gep(here, f.mul(index, up))
+        with f.loop(0, sizes[-1]) as turn:
+            value = f.load(vec(BLOCK), f.gep(there, f.mul(turn.index, steps[0][-1])))
+            f.store(narrow(f, value), f.gep(here, f.mul(turn.index, steps[1][-1])), ITEM)
     f.ret()
 
 
