@@ -28,7 +28,7 @@ def unpack(packed: Array, packing: Sequence[str | int], shape: tuple[int, ...]) 
 
 def is_rounded(packing: Sequence[str | int]) -> bool:
     """Whether a parameter loses digits when it is packed so."""
-    return packing[0] == cpu.PAIRS
+    return packing[0] == cpu.IN_PAIRS
 
 
 def _of(packing: Sequence[str | int]) -> ModuleType:

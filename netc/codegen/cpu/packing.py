@@ -13,7 +13,9 @@ from netc.ir.gemm_plan import BLOCK, PANEL
 from netc.spread import MOST, spread
 
 F32 = npt.NDArray[np.float32]
-PAIRS = "bf16"  # packings of bfloat16: pairs of k where k would be, [groups, panels, k / 2, 16, 2]
+IN_PAIRS = (
+    "bf16"  # packings of bfloat16: pairs of k where k would be, [groups, panels, k / 2, 16, 2]
+)
 _OF_PAIRS = (("conv",), ("fc",), ("phases",))  # what may be packed so
 _WORTH_A_THREAD = 4 << 20  # bytes
 
@@ -44,7 +46,7 @@ def pack(weights: F32, packing: Sequence[str | int], out: F32) -> None:
 
 def _kind(packing: Sequence[str | int]) -> tuple[bool, tuple[str | int, ...]]:
     """Whether a packing is in pairs, and what it is without them."""
-    pairs = packing[0] == PAIRS and tuple(packing[1:2]) in _OF_PAIRS
+    pairs = packing[0] == IN_PAIRS and tuple(packing[1:2]) in _OF_PAIRS
     return pairs, tuple(packing[1:] if pairs else packing)
 
 
@@ -107,7 +109,7 @@ def phase_places(
     shape: Sequence[int], groups: int, every: tuple[int, int], pairs: bool
 ) -> dict[tuple[int, int], slice]:
     """Where the taps of each residue of a transposed convolution's weights are, packed."""
-    how = (PAIRS, "conv", groups) if pairs else ("conv", groups)
+    how = (IN_PAIRS, "conv", groups) if pairs else ("conv", groups)
     places, at = {}, 0
     turned = (shape[1] * groups, shape[0] // groups)
     for i, j in _residues(shape, every):

@@ -12,7 +12,7 @@ from netc.codegen.cpu.emit import Function, Module, Val
 from netc.codegen.cpu.gemm import SINGLES, Epilogue, Form, GemmFamily
 from netc.codegen.cpu.library import build_image
 from netc.codegen.cpu.microkernel import tile_pixels
-from netc.codegen.cpu.packing import PAIRS, pack, pack_channels, packed_count, rounded
+from netc.codegen.cpu.packing import IN_PAIRS, pack, pack_channels, packed_count, rounded
 from netc.codegen.cpu.target import Target
 from netc.ir.gemm_plan import BLOCK, PANEL, Slot, plan_gemm
 from netc.runtime.code import CodeMapping, load_image
@@ -186,7 +186,7 @@ class Conv:
         )
         how: tuple[str | int, ...] = ("conv", self.groups)
         if self.form is not SINGLES:
-            how, laid = (PAIRS, *how), rounded(laid)
+            how, laid = (IN_PAIRS, *how), rounded(laid)
         weights = aligned((packed_count(how, self.w.shape),))
         pack(self.w, how, weights)
         panels, depth = -(-og // PANEL), self.w[0].size

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gemm_harness import nearest
 
-from netc.codegen.cpu.packing import PAIRS, pack, packed_count, rounded, unpack
+from netc.codegen.cpu.packing import IN_PAIRS, pack, packed_count, rounded, unpack
 from netc.codegen.cpu.target import native
 from netc.codegen.precision import Precision
 from netc.errors import ArtifactError
@@ -150,25 +150,25 @@ def test_numbers_are_rounded_to_the_nearest_and_ties_to_even() -> None:
 ])  # fmt: skip
 def test_weights_come_back_rounded(how: tuple, shape: tuple[int, ...]) -> None:
     w = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    packed = np.full(packed_count((PAIRS, *how), shape), np.nan, np.float32)
+    packed = np.full(packed_count((IN_PAIRS, *how), shape), np.nan, np.float32)
     channels = how[1] if how[0] == "fc" else shape[1]
     wide = channels + channels % 2
     assert 2 * len(packed) == packed_count(how, shape) * wide // channels
-    pack(w, (PAIRS, *how), packed)
-    np.testing.assert_array_equal(unpack(packed, (PAIRS, *how), shape), nearest(w))
+    pack(w, (IN_PAIRS, *how), packed)
+    np.testing.assert_array_equal(unpack(packed, (IN_PAIRS, *how), shape), nearest(w))
 
 
 @pytest.mark.parametrize(
-    "inner", [(), ("raw",), ("conv",), (PAIRS, "conv", 1), ("phases", 3, 2, 2), ("conv", 3)]
+    "inner", [(), ("raw",), ("conv",), (IN_PAIRS, "conv", 1), ("phases", 3, 2, 2), ("conv", 3)]
 )
 def test_weights_that_cannot_have_been_packed_so(inner: tuple) -> None:
-    how, shape = (PAIRS, *inner), (16, 8, 3, 3)
+    how, shape = (IN_PAIRS, *inner), (16, 8, 3, 3)
     packed = np.zeros(packed_count(how, shape), np.float32)
     with pytest.raises(ArtifactError, match="packed in an unknown way"):
         unpack(packed, how, shape)
 
 
-@pytest.mark.parametrize("kind", [(), (PAIRS,)])
+@pytest.mark.parametrize("kind", [(), (IN_PAIRS,)])
 @pytest.mark.parametrize(
     "sizes", [(1, 1, 1), (24, 5, 4), (-24, -5, 1), (1 << 40, 1, 1), (True, 120, 1), (120, 1.0, 1)]
 )

@@ -13,7 +13,7 @@ from netc.codegen.cpu.anchors import lower
 from netc.codegen.cpu.emit import Module
 from netc.codegen.cpu.gemm import GemmFamily
 from netc.codegen.cpu.lowering import Lowering
-from netc.codegen.cpu.packing import PAIRS
+from netc.codegen.cpu.packing import IN_PAIRS
 from netc.codegen.cpu.target import LEVELS, native
 from netc.codegen.packing import pack, packed_count, unpack
 from netc.codegen.phases import axes_of, why_whole
@@ -174,7 +174,7 @@ def test_phases_make_every_output_of_the_right_inputs(name: str) -> None:
 def test_weights_come_back(shape: tuple[int, ...]) -> None:
     w = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     for groups, every in itertools.product((1, 2), ((1, 1), (2, 2), (3, 2), (5, 7))):
-        for kind, want in (((), w), ((PAIRS,), nearest(w))):
+        for kind, want in (((), w), ((IN_PAIRS,), nearest(w))):
             how = (*kind, "phases", groups, *every)
             packed = np.full(packed_count(how, shape), np.nan, np.float32)
             pack(w, how, packed)

@@ -13,7 +13,7 @@ from netc.codegen.cpu.anchors.units import ceil_div as rounded_up
 from netc.codegen.cpu.anchors.units import units
 from netc.codegen.cpu.emit import Function, Val, vec
 from netc.codegen.cpu.lowering import Lowering
-from netc.codegen.cpu.packing import PAIRS
+from netc.codegen.cpu.packing import IN_PAIRS
 from netc.codegen.operand import (
     BLOCK,
     SCRATCH,
@@ -56,7 +56,7 @@ class Rounded:
 
 def weights_for(ctx: Lowering, x: Operand, w: Operand, packing: Packing) -> WeightArg:
     """Weights as they are multiplied with x."""
-    return ctx.packed(w, (PAIRS, *packing) if x.is_narrow else packing)
+    return ctx.packed(w, (IN_PAIRS, *packing) if x.is_narrow else packing)
 
 
 def moved_by(k: Kernel, made: Rounded) -> Dim:
@@ -243,10 +243,8 @@ def _emit_panels(f: Function) -> None:
     half = f.mul(rounded_up(f, depth, BLOCK), BLOCK // 2)
     zero = f.f32(0.0, PANEL)
     with units(f, [count]) as (panel,):
-        there, here = (
-            f.gep(source, f.mul(panel, depth), row),
-            f.gep(target, f.mul(panel, half), row),
-        )
+        there = f.gep(source, f.mul(panel, depth), row)
+        here = f.gep(target, f.mul(panel, half), row)
 
         def put(at: Val, first: Val, second: Val) -> None:
             f.store(interleaved(f, first, second), f.gep(here, at, row))

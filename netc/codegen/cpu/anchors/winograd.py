@@ -154,7 +154,8 @@ def _bands(x: Operand, groups: int, outs: int, ins: int, pairs: bool) -> list[Ba
     """As many bands, all about alike, as the scratch memory asks for."""
     images, (down, across) = x.type.shape[0], tiles_of(x.type)
     usual = usual_sizes(x.type, (down, across))
-    size = 4 * PLANES * math.prod(usual) * groups * (ins + outs)
+    item = ITEM if pairs else _FLOAT
+    size = PLANES * math.prod(usual) * groups * (item * ins + _FLOAT * outs)
     count = min(usual[0], -(-size // MOST_SCRATCH))
     each = ceil_div(down, count)
     start = Planes(images, groups, ins, (each, across), pairs=pairs).size
