@@ -13,9 +13,7 @@ from netc.ir.gemm_plan import BLOCK, PANEL
 from netc.spread import MOST, spread
 
 F32 = npt.NDArray[np.float32]
-IN_PAIRS = (
-    "bf16"  # packings of bfloat16: pairs of k where k would be, [groups, panels, k / 2, 16, 2]
-)
+IN_PAIRS = "bf16"  # of bfloat16, pairs of k where k would be: [groups, panels, k / 2, 16, 2]
 _OF_PAIRS = (("conv",), ("fc",), ("phases",))  # what may be packed so
 _WORTH_A_THREAD = 4 << 20  # bytes
 
