@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 MAX_PIXELS = 64_000_000
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_LARGEST = 0xFFFF  # of a pixel
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -64,9 +65,26 @@ def upright(path: Path, mode: str) -> PIL.Image.Image:
                 if pixels > MAX_PIXELS:
                     size = f"{image.width}×{image.height}"
                     raise InputError(f"{name} is {size}; at most {MAX_PIXELS:,} pixels are read")
-                return ImageOps.exif_transpose(image).convert(mode)
+                return _in_bytes(ImageOps.exif_transpose(image), name).convert(mode)
     except InputError:
         raise
     except Exception as e:  # decoders raise anything at all on damaged files
         reason = "it is not an image netc reads" if "identify" in str(e) else clean(e)
         raise InputError(f"cannot read {name}: {reason}") from None
+
+
+def _in_bytes(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
+    """16-bit pixels by their upper bytes, as OpenCV reads them; any other picture as it is."""
+    from PIL import Image
+
+    if image.mode != "F" and not image.mode.startswith("I"):
+        return image
+    help = "give it as .npy, in the numbers that the net expects"
+    if image.mode == "F":
+        raise InputError(f"cannot read {name}: its pixels are floating-point numbers", help=help)
+    pixels = np.asarray(image)
+    low, high = int(pixels.min()), int(pixels.max())
+    if low < 0 or high > _LARGEST:
+        text = f"its pixels are 32-bit integers from {low} to {high}; 16 bits are read"
+        raise InputError(f"cannot read {name}: {text}", help=help)
+    return Image.fromarray((pixels >> 8).astype(np.uint8))
