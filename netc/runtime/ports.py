@@ -123,19 +123,28 @@ def _array_of(port: Port, value: Any, wanted: np.dtype[Any]) -> Array:
         raise InputError(f"{name}, got a masked array", help="fill it first: x.filled(0)")
     try:
         if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray | np.generic):
+            if _is_negated(value):
+                what = f"a {type(value).__name__} with the negative bit set"
+                raise InputError(f"{name}, got {what}", help="x.resolve_neg() writes it out")
             return np.from_dlpack(value)
         array = np.asarray(value)
         plain = isinstance(value, list | tuple | int | float) and array.dtype.kind in "biuf"
         if plain and (wanted.kind == "f" or array.dtype.kind in "biu"):
             with np.errstate(over="raise"):
                 return np.asarray(value, wanted)  # raises where a number does not fit
-    except MemoryError:
+    except (MemoryError, InputError):
         raise
     except FloatingPointError as error:
         raise InputError(f"{name}, got a number beyond {port.type.dtype}") from error
     except Exception as error:  # a foreign object's own methods raise anything
         raise InputError(f"{name}, got {type(value).__name__}: {clean(error)}") from error
     return array
+
+
+def _is_negated(value: Any) -> bool:
+    """Whether a tensor of PyTorch stands for -x of its memory, of which DLPack says nothing."""
+    is_neg = getattr(value, "is_neg", None)
+    return callable(is_neg) and bool(is_neg())
 
 
 def _check_rank_and_size(port: Port, array: Array) -> None:

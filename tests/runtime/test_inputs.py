@@ -37,6 +37,13 @@ class OnAnotherDevice(Foreign):
         raise BufferError("the tensor is on a GPU")
 
 
+class Negated(Foreign):
+    """A tensor of PyTorch whose numbers are those in memory times -1: `x.conj().imag`."""
+
+    def is_neg(self) -> bool:
+        return True
+
+
 class Frame:
     """What a table of pandas offers."""
 
@@ -164,6 +171,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "huge, of no memory": (lambda: np.broadcast_to(np.float32(0), (1 << 40, 1 << 20)), "shape"),
     "huge bytes": (lambda: np.broadcast_to(np.uint8(0), (1 << 50, 5)), "shape"),
     "DLPack elsewhere": (lambda: OnAnotherDevice(DATA), "on a GPU"),
+    "DLPack with the negative bit": (lambda: Negated(DATA), r"negative bit(?s:.)*resolve_neg\(\)"),
     "lists beyond float32": (lambda: [[1e300] * WIDTH] * N, "got a number beyond f32"),
     "a number beyond float32": (lambda: np.float64(1e300), "got a number beyond f32"),
     "DLPack of float64": (lambda: Foreign(DATA.astype(np.float64)), "float64"),
@@ -191,6 +199,15 @@ def test_wrong(name: str) -> None:
     assert isinstance(caught.value, TypeError)
     assert isinstance(caught.value, ValueError)
     np.testing.assert_array_equal(EXE(X)["out"], reference(**X))
+
+
+def test_tensors_of_pytorch() -> None:
+    torch = pytest.importorskip("torch")
+    pairs = torch.complex(torch.from_numpy(DATA), torch.from_numpy(-DATA))
+    with pytest.raises(InputError, match="negative bit"):
+        EXE(data=pairs.conj().imag, extra=X["extra"])
+    got = EXE(data=pairs.conj().imag.resolve_neg(), extra=X["extra"])["out"]
+    np.testing.assert_array_equal(got, EXE(X)["out"])
 
 
 def test_overlapping_rows() -> None:
