@@ -263,7 +263,7 @@ class Expressions(ABC):
         explicit = None
         if not any(p.name == "name" for p in op.params):
             explicit = keywords.pop("name", None)
-        reader = Formula(self.library.ops, self.globals.own)
+        reader = Formula(self.library.ops, self.globals.own, self.step)
         given = reader.bound(op, args, keywords)
         xs: list[Value] = []
         texts: dict[str, Any] = {}

@@ -6,7 +6,7 @@ that it calls (the user's and the built-in element-wise ones) are put in its pla
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, get_type_hints
 
@@ -73,10 +73,16 @@ class Mask(S):
 
 
 class Formula:
-    """Reads the body of one use of a user's op."""
+    """Reads the body of one use of a user's op; each expression in it is a `step`."""
 
-    def __init__(self, ops: Mapping[str, ast.OpDef], constants: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        ops: Mapping[str, ast.OpDef],
+        constants: Mapping[str, Any],
+        step: Callable[[Span], None],
+    ) -> None:
         self.ops, self.constants, self.texts = ops, constants, Texts()
+        self.step = step
         self.open: list[str] = []
         self.depth = 0
 
@@ -109,6 +115,7 @@ class Formula:
         return out
 
     def _read(self, e: ast.Expr, names: Mapping[str, Any]) -> Any:
+        self.step(e.span)
         self.depth += 1
         if self.depth > _MAX_DEPTH:
             raise GraphError("the formula is nested too deeply", e.span)

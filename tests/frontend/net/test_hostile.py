@@ -32,6 +32,9 @@ def refused(text: str, why: str) -> None:
 BLOCKS = "\n".join(f"block b{i}(x) {{ return b{i + 1}(x) }}" for i in range(1000))
 DOUBLING = "\n".join(f"block d{i}(x) {{ return d{i + 1}(d{i + 1}(x)) }}" for i in range(40))
 FORMULAS = "\n".join(f"op f{i}(x) = f{i + 1}(x) + f{i + 1}(x)" for i in range(60))
+NUMBERS = "op c0(x) = 1\n" + "\n".join(
+    f"op c{i}(x) = c{i - 1}(2) + c{i - 1}(3)" for i in range(1, 30)
+)
 CHAIN = "\n".join(f"op f{i}(x) = relu(f{i + 1}(x))" for i in range(1000))
 TEXTS = 'let t0 = "ab"\n' + "\n".join(f'let t{i + 1} = "{{t{i}}}{{t{i}}}"' for i in range(60))
 POWERS = "let p0 = 99\n" + "\n".join(f"let p{i + 1} = p{i} * p{i}" for i in range(60))
@@ -54,6 +57,7 @@ SIZES = "let a = N + H + W\n" + "\n".join("let a = a * (N + 2 * H + 3 * W)" for 
         (net("y = b0(x)", BLOCKS), "nested more than 200"),
         (net("y = d0(x)", DOUBLING + "\nblock d40(x) { return relu(x) }"), "nested more than 200"),
         (net("y = f0(x)", FORMULAS + "\nop f60(x) = x"), "longer than 4000"),
+        (net("y = x + c29(x)", NUMBERS), r":\d+:\d+: error: the net takes more than 1000000 steps"),
         (net("y = f0(x)", CHAIN + "\nop f1000(x) = x"), "nested too deeply"),
         (net("y = relu(x, name=t60)", TEXTS), "longer than 1000"),
         (net("y = affine(x, p60)", POWERS), "beyond 64 bits"),
@@ -72,7 +76,7 @@ SIZES = "let a = N + H + W\n" + "\n".join("let a = a * (N + 2 * H + 3 * W)" for 
         (net("y = x" + " |> relu" * 20_000), "never"),
         (net("y = x" + "[0]" * 1000), "more than 8 indexes"),
     ],
-    ids=range(30),
+    ids=range(31),
 )
 def test_it_ends_soon(text: str, why: str) -> None:
     if why != "never":
