@@ -310,12 +310,12 @@ class Elaborator(Expressions):
         explicit = None if named else keywords.pop("name", None)
         scope = Scope(self.globals)
 
-        def default(p: ast.Parameter) -> Any:
+        def default(p: ast.Parameter, before: Mapping[str, Any]) -> Any:
             assert p.default is not None
+            scope.own.update(before)
             return self.eval(p.default, scope)
 
-        for name, value in bind(what, block.params, args, keywords, default).items():
-            scope[name] = value
+        scope.own.update(bind(what, block.params, args, keywords, default))
         explicit = argument_text(scope.find("name") if named else explicit, "name")
         with self.maker.within(self._scope(explicit, hint or block.name)):
             return self._called(block, scope, at)

@@ -98,11 +98,11 @@ class Formula:
     def bound(
         self, op: ast.OpDef, args: Sequence[Any], keywords: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Arguments by parameter name; defaults are read where the op is defined."""
+        """Arguments by parameter name; a default may use the parameters before it."""
 
-        def default(p: ast.Parameter) -> Any:
+        def default(p: ast.Parameter, before: Mapping[str, Any]) -> Any:
             assert p.default is not None
-            return self._read(p.default, {})
+            return self._read(p.default, before)
 
         return bind(f"op `{clean(op.name)}`", op.params, args, keywords, default)
 

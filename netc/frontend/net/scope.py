@@ -111,7 +111,7 @@ class Library:
                 self._refuse_returns(s.body, message, help)
 
 
-Default = Callable[[ast.Parameter], Any]
+Default = Callable[[ast.Parameter, Mapping[str, Any]], Any]  # given the parameters before it
 
 
 def bind(
@@ -137,7 +137,10 @@ def bind(
     for p in params:
         if p.name not in given and p.default is None:
             raise ArgumentError(f"`{clean(p.name)}` of {what} is not given", takes)
-    return {p.name: given[p.name] if p.name in given else default(p) for p in params}
+    bound: dict[str, Any] = {}
+    for p in params:
+        bound[p.name] = given[p.name] if p.name in given else default(p, bound)
+    return bound
 
 
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")

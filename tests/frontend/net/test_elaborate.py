@@ -220,6 +220,29 @@ def test_a_user_op_is_one_formula() -> None:
     )
 
 
+def test_a_default_may_use_the_parameters_before_it() -> None:
+    check(
+        """
+        let width = 4
+        block unit(x, width=width, kernel=2 * width + 1, pad=kernel // 2) {
+          return x |> conv(width, kernel, pad=pad)
+        }
+        op bell(x, scale=2, square=scale * scale) = exp(-(x * x) / square)
+        net n(x: f32[N, 3, 32, 32]) -> a, b, c {
+          a = unit(x, 1)
+          b = unit(x, kernel=5)
+          c = bell(x, 3)
+        }
+        """,
+        """
+        %a/conv = conv(%x, %a/conv.w, %a/conv.b, pad=(1, 1)) : f32[N,1,32,32]
+        %b/conv = conv(%x, %b/conv.w, %b/conv.b, pad=(2, 2)) : f32[N,4,32,32]
+        %c = formula(%x, body="exp(-(x0 * x0) / 9)") : f32[N,3,32,32]
+        return "a" = %a/conv, "b" = %b/conv, %c
+        """,
+    )
+
+
 def test_several_results() -> None:
     check(
         """
