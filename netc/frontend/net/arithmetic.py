@@ -63,6 +63,8 @@ def constants(sign: str, a: Any, b: Any) -> Any:
         raise GraphError(f"{show(a)} {sign} {show(b)} divides by zero") from None
     except OverflowError:
         out = math.inf
+    if isinstance(out, float) and math.isnan(out):
+        raise GraphError(f"{show(a)} {sign} {show(b)} is not a number")
     return checked(out)
 
 
