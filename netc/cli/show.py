@@ -145,10 +145,7 @@ def outputs(results: Mapping[str, NDArray[Any]], labels: Sequence[str]) -> None:
     widths = {rows.shape[1] for rows in tables.values()}
     found = {name for name, array in results.items() if is_found(array)}
     if labels and len(labels) not in widths and not found:
-        from netc.frontend.net.fill import tell
-
-        what = f"no output has {len(labels)} classes"
-        tell(Diagnostic(what, severity="warning"), None)
+        tell_of_labels(len(labels))
     for name, array in results.items():
         rows, named = tables[name], tables[name].shape[1] == len(labels)
         say(f"{clean(name)}  {array.dtype}{list(array.shape)}")
@@ -163,6 +160,13 @@ def outputs(results: Mapping[str, NDArray[Any]], labels: Sequence[str]) -> None:
                 say("\n".join(top(row, labels)))
         else:
             say("  " + _few(array))
+
+
+def tell_of_labels(count: int) -> None:
+    """Remark that so many names of classes are of no use."""
+    from netc.frontend.net.fill import tell
+
+    tell(Diagnostic(f"no output has {count} classes", severity="warning"), None)
 
 
 def _rows(array: NDArray[Any]) -> NDArray[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from netc.errors import UsageError, clean
 
 if TYPE_CHECKING:
-    from netc.ir.graph import Graph
+    from netc.ir.graph import Graph, Value
 
 NETS = (".net", ".prototxt", ".ir", ".txt", ".pt")
 
@@ -33,6 +33,7 @@ _CAFFE = {
     **{name: name for name in _PREPARE},
 }
 _DEFAULTS = {"phase": "test", "level": 0, "strict": False}
+_BOX = 7  # numbers in the row of a box: see `netc.cli.detections`
 _KNOWN = {*_CAFFE, *_NET, "output", "labels"}
 
 
@@ -64,10 +65,22 @@ def read_source(path: Path, options: Mapping[str, Any]) -> Graph:
     else:
         graph = api.read(path, outputs=outputs, **_named(path, given))
     if labels is not None:
+        from netc.cli.show import tell_of_labels
         from netc.frontend.labels import read_labels
 
         graph = replace(graph, labels=read_labels(labels))
+        if graph.labels and not any(_may_name(v, graph.labels) for v in graph.outputs.values()):
+            tell_of_labels(len(graph.labels))
     return graph
+
+
+def _may_name(output: Value, labels: Sequence[str]) -> bool:
+    """Whether the labels may be names of what an output has: scores of so many, or boxes."""
+    shape = output.type.shape
+    if len(shape) == 4 and shape[3] == _BOX:
+        return True
+    row = output.type.with_shape(shape[1:] if len(shape) >= 2 else shape)
+    return bool(row.symbols) or row.count == len(labels)
 
 
 def _is_given(name: str, value: Any) -> bool:

@@ -224,6 +224,11 @@ def test_labels_that_fit_no_output_are_said(
     (folder / "two.txt").write_text("cat\ndog\n")
     netc("run", model, "-i", "x.npy", "--labels", "two.txt")
     assert "no output has 2 classes" in caplog.text
+    caplog.clear()
+    netc("compile", "small.net", "--labels", "labels.txt", "-o", "named.bin")
+    assert not [r for r in caplog.records if "classes" in r.message]
+    netc("compile", "small.net", "--labels", "two.txt", "-o", "named.bin")
+    assert "no output has 2 classes" in caplog.text
 
 
 @pytest.mark.parametrize(
