@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 MAX_DEVICES = 1024
 _GIB = 1 << 30
+# What a table may say, far beyond any machine: bytes and rates, and seconds.
+_AMOUNTS = 1.0, 1e22
+_TIMES = 1e-15, 1e6
 
 
 @dataclass(frozen=True)
@@ -215,7 +218,7 @@ class _Reading:
                 raise self.wrong(f"links[{i}]", f"joins {a} and {b}, which are not both listed")
             links[a, b] = link
         between = self.link(table["between"], "between") if "between" in table else None
-        call = self.number(table["call"], "call") if "call" in table else 0.0
+        call = self.number(table["call"], "call", _TIMES) if "call" in table else 0.0
         return Machine(str(table.get("name", self.name)), specs, links, between, call)
 
     def wrong(self, where: str, why: str) -> UsageError:
@@ -244,10 +247,12 @@ class _Reading:
         except GraphError as error:
             raise self.wrong("devices", error.diagnostics[0].message) from None
 
-    def number(self, value: Any, where: str) -> float:
-        """A finite number above zero."""
-        if type(value) not in (int, float) or not 0 < value < math.inf:
-            raise self.wrong(where, f"is {clean(repr(value))}; a positive number fits")
+    def number(self, value: Any, where: str, fits: tuple[float, float] = _AMOUNTS) -> float:
+        """A number that some machine may have."""
+        least, most = fits
+        if type(value) not in (int, float) or not least <= value <= most:
+            said = f"is {clean(repr(value))}; a number from {least:g} to {most:g} fits"
+            raise self.wrong(where, said)
         return float(value)
 
     def spec(self, value: Any, where: str) -> DeviceSpec:
@@ -255,7 +260,10 @@ class _Reading:
         needed = {f.name for f in fields(DeviceSpec) if f.default is MISSING}
         table = self.table(value, where, needed, {f.name for f in fields(DeviceSpec)})
         given = {name: x for name, x in table.items() if x != 0 or name in needed}  # no cache
-        got: dict[str, Any] = {n: self.number(x, f"{where}.{n}") for n, x in given.items()}
+        got: dict[str, Any] = {
+            n: self.number(x, f"{where}.{n}", _TIMES if n == "launch" else _AMOUNTS)
+            for n, x in given.items()
+        }
         whole = {n: int(x) for n, x in got.items() if n in ("memory", "cache")}
         return DeviceSpec(**got | whole)
 
@@ -264,7 +272,7 @@ class _Reading:
         table = self.table(value, where, {"bandwidth", "latency"}, set())
         return Link(
             self.number(table["bandwidth"], f"{where}.bandwidth"),
-            self.number(table["latency"], f"{where}.latency"),
+            self.number(table["latency"], f"{where}.latency", _TIMES),
         )
 
     def edge(self, value: Any, where: str) -> tuple[Device, Device, Link]:

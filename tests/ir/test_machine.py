@@ -48,9 +48,11 @@ def test_what_is_not_there_is_named() -> None:
         m.link(B, A)
 
 
+SPEC = {"memory": 1, "flops": 1.0, "bandwidth": 1.0, "launch": 1.0}
+
+
 def _table(**changes: object) -> str:
-    spec = {"memory": 1, "flops": 1.0, "bandwidth": 1.0, "launch": 1.0}
-    return json.dumps({"devices": {"cpu:0": spec}} | changes)
+    return json.dumps({"devices": {"cpu:0": SPEC}} | changes)
 
 
 @pytest.mark.parametrize(
@@ -64,12 +66,19 @@ def _table(**changes: object) -> str:
         (_table(devices={"gpu": {}}), "no device 'gpu'"),
         (_table(devices={"cpu": {}}), "lacks bandwidth, flops"),
         (_table(speed=1), "has speed; between, call, devices, links, name fit"),
-        (_table(between={"bandwidth": 0, "latency": 1}), "between.bandwidth is 0; a positive"),
+        (_table(between={"bandwidth": 0, "latency": 1}), "between.bandwidth is 0; a number from 1"),
         (_table(between={"bandwidth": True, "latency": 1}), "between.bandwidth is True"),
         (_table(links=[{"from": "cpu:0", "to": "cpu:1", "bandwidth": 1, "latency": 1}]), "joins"),
         (_table(links=[{"from": 1, "to": 2, "bandwidth": 1, "latency": 1}]), "no device's name"),
         (_table(links={}), "links is not a list"),
         (_table(between={"bandwidth": float("nan"), "latency": 1}), "is nan"),
+        (_table(between={"bandwidth": 10**400, "latency": 1}), "bandwidth is 1000"),
+        (_table(between={"bandwidth": 1e-300, "latency": 1}), "bandwidth is 1e-300; a number"),
+        (_table(between={"bandwidth": 1, "latency": 1e308}), "latency is 1e.308; a number"),
+        (_table(devices={"cpu": SPEC | {"launch": 1e308}}), "launch is 1e.308; a number"),
+        (_table(devices={"cpu": SPEC | {"flops": 10**400}}), "cpu.flops is 1000"),
+        (_table(devices={"cpu": SPEC | {"memory": 10**30}}), "cpu.memory is 1000"),
+        (_table(call=10**400), "call is 1000"),
     ],
 )  # fmt: skip
 def test_a_wrong_table_is_refused_with_the_place(text: str, why: str) -> None:
