@@ -62,7 +62,7 @@ def _within_memory(problem: Problem, short: int) -> Where:
 
 def _two_stages(problem: Problem) -> Where:
     """A price moves all or none of items that weigh the same; their order is cut in two then."""
-    return where_of(problem, stages(problem, "makespan"))
+    return where_of(problem, stages(problem, "makespan", "min_cut"))
 
 
 def cheapest(problem: Problem, prices: tuple[float, float]) -> Where:

@@ -24,9 +24,12 @@ Join = Callable[[Floats, Floats], Floats]  # of costs one after the other
 ORDERS = 50_000  # items times orders of the devices tried
 
 
-def stages(problem: Problem, goal: Goal = "interval") -> Placement:
-    """Stages in the order of the items: of least interval, or of least time for one run."""
-    best = _best(problem, np.maximum if goal == "interval" else np.add)
+def stages(problem: Problem, goal: Goal = "interval", asked: str = "stages") -> Placement:
+    """Stages in the order of the items: of least interval, or of least time for one run.
+
+    `asked` is the strategy that an error names.
+    """
+    best = _best(problem, np.maximum if goal == "interval" else np.add, asked)
     used = list(dict.fromkeys(best))
     work = {d: sum(problem.seconds[i, d] for i, w in enumerate(best) if w == d) for d in used}
     why = [
@@ -35,7 +38,7 @@ def stages(problem: Problem, goal: Goal = "interval") -> Placement:
     return result(problem, best, "stages", why)
 
 
-def _best(problem: Problem, join: Join) -> Where:
+def _best(problem: Problem, join: Join, asked: str) -> Where:
     """The cheapest stages of those whose links there are; where there are none, one device.
 
     The costs are of links from stage to stage: a value that skips one may need another link.
@@ -55,7 +58,7 @@ def _best(problem: Problem, join: Join) -> Where:
     alone = (mostly_on(problem, d) for d in range(len(problem.devices)))
     fitting = [where for where in (*alone, *others) if problem.fits(where)]
     if not fitting:
-        raise problem.too_large("stages")
+        raise problem.too_large(asked)
     return min(fitting, key=lambda where: simulate(problem, where).makespan)
 
 

@@ -172,6 +172,13 @@ def test_a_link_that_is_not_there(strategy: str, links: tuple[tuple[int, int], .
 
 
 @EVERY
+def test_memories_that_are_too_small(strategy: str) -> None:
+    small = Machine.uniform(("cpu:0", "cpu:1"), replace(CPU, memory=1000), name="small")
+    with pytest.raises(GraphError, match=f"{strategy} finds no placement that fits: the net needs"):
+        placement_of(skipping(), small, strategy)
+
+
+@EVERY
 def test_work_that_costs_nothing(strategy: str) -> None:
     b = Builder()
     x = b.input("x", f32[4, 6])
