@@ -221,15 +221,15 @@ class Binder:
         return np.array([0, weights, *buffers, *starts, *functions, made], np.int64)
 
     def _require(self, plan: FlatPlan, layout: Layout, tables: TableSet) -> None:
-        outside = sum(s for i, s in enumerate(layout.sizes) if i not in layout.offsets)
-        made, offsets = len(self.image.made), tables.size * 4
-        weights = len(self.image.weights) + made
+        sizes = [layout.taken.get(i, size) for i, size in enumerate(layout.sizes)]
+        outside = sum(size for i, size in enumerate(sizes) if i not in layout.offsets)
+        weights, offsets = len(self.image.weights) + len(self.image.made), tables.size * 4
+        held = weights + sum(sizes[port.buffer] for port in plan.inputs)
 
         def parts() -> list[tuple[str, int]]:
-            named = named_sizes(plan, layout.sizes)
-            return [("weights", weights), ("tables", offsets), *named]
+            return [("weights", weights), ("tables", offsets), *named_sizes(plan, sizes)]
 
-        require_memory(layout.arena + outside + weights + offsets, parts, self.limits, made)
+        require_memory(layout.arena + outside + weights + offsets, parts, self.limits, held)
 
 
 def _places(counts: Ints) -> tuple[Ints, Ints, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from netc.errors import ArtifactError, ResourceError, clean
 from netc.ir.plan import ALIGN, Plan, Space, allocate, check_arena
@@ -17,13 +17,14 @@ class Layout:
     """Where the arena's buffers lie, and how many bytes each buffer of the plan has.
 
     Where some steps are in turns: all stretches of steps, each with how far from there its images
-    lie in buffers.
+    lie in buffers; and of each buffer within turns the bytes `taken` at once.
     """
 
     sizes: list[int]
     offsets: dict[int, int]
     arena: int
     stretches: Sequence[tuple[Stretch, Mapping[int, int]]] = ()
+    taken: Mapping[int, int] = field(default_factory=dict)
 
 
 def plan_layout(plan: FlatPlan, known: Mapping[str, int], separate: bool = False) -> Layout:
@@ -62,7 +63,8 @@ def layout_in_turns(
         if part.first in room_at:
             shifts |= room_at[part.first].shifts(part)
         parts.append((part, shifts))
-    return Layout(sizes, offsets, max(total, ALIGN) + ALIGN, parts)
+    taken = {b: size for room in rooms for b, size in room.taken.items()}
+    return Layout(sizes, offsets, max(total, ALIGN) + ALIGN, parts, taken)
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class _Room:
     part: int
     rest: dict[int, int]  # of the buffers for what is left
     size: int
+    taken: dict[int, int]  # bytes of each buffer, of all threads
 
     def shifts(self, stretch: Stretch) -> dict[int, int]:
         """How far from the first thread's place a stretch has its buffers."""
@@ -93,9 +96,11 @@ def _room(
     for count in (turns.count, batch.images % turns.threads):
         sizes = buffer_sizes(plan, {**known, plan.batch: count}, mine)
         found, total = place_region(sizes, [spans[b] for b in mine])
-        made.append((dict(zip(mine, found, strict=True)), -(-total // PAGE) * PAGE))
-    (offsets, part), (rest, least) = made
-    return _Room(offsets, part, rest, max(part * turns.threads, least))
+        made.append((dict(zip(mine, found, strict=True)), -(-total // PAGE) * PAGE, sizes))
+    (offsets, part, each), (rest, least, left) = made
+    both = zip(mine, each, left, strict=True)
+    taken = {b: max(size * turns.threads, other) for b, size, other in both}
+    return _Room(offsets, part, rest, max(part * turns.threads, least), taken)
 
 
 def buffer_sizes(

@@ -71,6 +71,16 @@ def test_what_is_asked_is_compared_with_what_is_free(monkeypatch: pytest.MonkeyP
         require_memory(11, list, Limits(memory=10))
 
 
+def test_what_is_in_memory_is_not_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights and inputs: 4 and 3.7 MiB. A run takes 7.4 MiB more."""
+    exe, x = executable(make_artifact(weights=bytes(4 << 20)), 1), feed(20_000)
+    monkeypatch.setattr(host, "available_memory", lambda: 9 << 20)
+    with pytest.raises(ResourceError, match=r"needs 15\.0 MiB and may take 14\.9 MiB"):
+        exe(x)
+    monkeypatch.setattr(host, "available_memory", lambda: 10 << 20)
+    assert exe(x)["out"].shape == (20_000, 24)
+
+
 def test_a_run_larger_than_the_machine_is_refused_at_once() -> None:
     exe = executable(make_artifact(), 1)
     x = np.broadcast_to(np.float32(0), (1 << 34, 24))  # a virtual array: 1.5 TiB

@@ -17,7 +17,7 @@ import netc
 from netc.errors import ResourceError
 from netc.ir.dims import sym
 from netc.ir.plan import IntArg
-from netc.runtime import faults, host, turns
+from netc.runtime import binding, faults, host, turns
 from netc.runtime.binding import Binding
 from netc.runtime.layout import Layout, layout_in_turns, plan_layout
 from netc.runtime.session import Executable
@@ -101,6 +101,22 @@ def test_the_same_bits(threads: int) -> None:
                 assert all(np.array_equal(got[name], y) for name, y in want.items())
         used += len(made)
     assert used > 12
+
+
+def test_an_error_names_what_turns_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the sizes of all at once, which no run takes: each part is within the whole."""
+    said: list[tuple[int, int]] = []
+
+    def require(total: int, parts: Callable[[], list[tuple[str, int]]], *_: object) -> None:
+        said.append((max(size for _, size in parts()), total))
+
+    monkeypatch.setattr(binding, "require_memory", require)
+    exe = tiny(2)
+    exe.start()
+    made = in_turns(exe, lambda _: (Turns(0, len(exe.plan.steps), 1, 2),))
+    exe(data=images(64))
+    assert made
+    assert all(part <= total for part, total in said)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
