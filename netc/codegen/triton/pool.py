@@ -9,6 +9,7 @@ and what it has started ends with it.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import select
@@ -30,6 +31,7 @@ from netc.errors import ResourceError, UnsupportedError, clean
 _START_SECONDS = 60.0  # an import of Triton takes 0.3 s on an idle machine
 _END_SECONDS = 5.0  # from the end of its answers to its own
 _WORDS = 64 << 10  # bytes of a worker's errors that are looked at, from either end
+_FULL = (errno.ENOSPC, errno.EDQUOT)  # also in the words of programs that Triton starts
 _CRASH = "PassManager"  # it goes on after crashes, and only prints what went wrong
 _TELLING = re.compile(r"\b(error|fatal|assertion|failed)\b", re.IGNORECASE)
 _MAIN = (
@@ -54,8 +56,7 @@ class Compilers:
         try:
             self._folder = self._held.enter_context(scratch("netc-gpu-"))
         except OSError as error:
-            reason = error.strerror or clean(error)
-            raise ResourceError(f"no room for the compiler's temporary files: {reason}") from error
+            raise _no_room(error.strerror or clean(error), error.filename) from error
         self._threads = ThreadPoolExecutor(self._count)
         return self
 
@@ -98,7 +99,9 @@ class Compilers:
             try:
                 worker = Worker(folder)
             except OSError as error:
-                raise _no_start(error.strerror or clean(error)) from error
+                reason = error.strerror or clean(error)
+                full = error.errno in _FULL
+                raise (_no_room(reason, folder) if full else _no_start(reason)) from error
             self._all.append(worker)
         worker.greet()
         return worker
@@ -148,13 +151,20 @@ class Worker:
             return Failed(f"it took more than {seconds:g} s")
         answer = receive(self._answers)
         if answer is None:
-            return Failed(self._last_words())
+            return self._failed(self._last_words())
         if "error" in answer[0]:
             error = str(answer[0]["error"])
             if _CRASH in error:
                 self.kill()
-            return Failed(self._telling(error) or "no reason given")
+            return self._failed(self._telling(error) or "no reason given")
         return answer
+
+    def _failed(self, reason: str) -> Failed:
+        """The answer to a job that failed. Raises ResourceError where its files had no room."""
+        full = next((text for text in map(os.strerror, _FULL) if text in reason), None)
+        if full is not None:
+            raise _no_room(full, self._folder)
+        return Failed(reason)
 
     def _last_words(self) -> str:
         """Why the process ended, in one line."""
@@ -204,6 +214,14 @@ class Worker:
 
 def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.split("\n") if line.strip()]
+
+
+def _no_room(reason: str, folder: str | Path | None) -> ResourceError:
+    place = f" in {clean(folder)}" if folder else ""
+    return ResourceError(
+        f"no room for the compiler's temporary files{place}: {reason}",
+        help="TMPDIR names the folder that they go to",
+    )
 
 
 def _no_start(reason: str) -> UnsupportedError:

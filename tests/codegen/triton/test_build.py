@@ -15,7 +15,7 @@ from netc.codegen.triton.image import Row, build_image, compiler_version, report
 from netc.codegen.triton.job import Compiled, Failed
 from netc.codegen.triton.pool import Compilers
 from netc.codegen.triton.worker import Refused, bindings, launch_facts
-from netc.errors import UnsupportedError, UsageError
+from netc.errors import ResourceError, UnsupportedError, UsageError
 from netc.ir.cubin import check_cubin
 from netc.ir.gpu_code import Code, GpuImage
 from tests.codegen.triton.texts import HEAD, SCALE, answers, job, matmul, scale
@@ -84,6 +84,26 @@ def test_a_worker_that_is_killed_takes_only_its_own_job_along() -> None:
     assert got[dead[1]] == Failed("the compiler ended with status 3")
     assert got[said] == Failed("the compiler died of SIGABRT: x error: why")
     assert all(isinstance(got[j], Compiled) for j in good)
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    "head",
+    [
+        "import errno, os\nraise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'x.ttir')\n",
+        "import errno, os\nraise RuntimeError(f'ptxas fatal: {os.strerror(errno.EDQUOT)}')\n",
+        "import errno, os, sys\nprint(os.strerror(errno.ENOSPC), file=sys.stderr)\nos.abort()\n",
+    ],
+)
+def test_a_full_disk_is_no_fault_of_a_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    why = f"no room for the compiler's temporary files in {tmp_path}/netc-gpu-.*: .+"
+    with pytest.raises(ResourceError, match=why) as caught:
+        build_image({"g0": scale(head=head)}, ["ptx"])
+    assert caught.value.exit_code == 9
+    assert not list(tmp_path.iterdir())
 
 
 @needs_triton
