@@ -56,7 +56,7 @@ def _range(count: Count) -> tuple[int, int | None]:
 
 
 class Misfit(GraphError):
-    """An op whose inputs have types or sizes it does not take."""
+    """An op or a layer whose inputs have types or sizes it does not take."""
 
 
 class ScopedBuilder(Builder):
@@ -113,6 +113,11 @@ class Layer:
         """Raise `fail` unless `good`."""
         if not good:
             raise self.fail(what, at, field, help)
+
+    def fits(self, good: bool, what: str) -> None:
+        """Raise `fail`, as of sizes of the bottoms, unless `good`."""
+        if not good:
+            raise Misfit(self.fail(what).diagnostics)
 
     def axis(
         self, axis: int, at: Message | None = None, field: str = "axis", extra: int = 0

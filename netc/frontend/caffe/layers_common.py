@@ -17,7 +17,7 @@ def eltwise(c: Layer) -> Value:
     """SUM with coefficients, PROD or MAX of blobs of one shape; MAX passes coefficients over."""
     p = c.param("eltwise_param")
     for i, x in enumerate(c.xs):
-        c.check(x.type == c.x.type, f"bottom {i} is {x.type}, bottom 0 is {c.x.type}")
+        c.fits(x.type == c.x.type, f"bottom {i} is {x.type}, bottom 0 is {c.x.type}")
     kind, coeffs = p.text("operation"), p.all("coeff")
     c.check(not coeffs or kind != "PROD", "PROD takes no coeff", p, "coeff")
     c.check(
@@ -186,7 +186,7 @@ def _operand(c: Layer, p: Message, name: str, fill: float) -> tuple[Value, tuple
     if len(c.xs) == 1:
         return c.weight(name, shape, p.get("filler"), fill), shape
     same = other.type.shape == c.shape[axis : axis + covered]
-    c.check(same, f"bottom 1 is {other.type}; it does not fit {c.x.type} at axis {axis}")
+    c.fits(same, f"bottom 1 is {other.type}; it does not fit {c.x.type} at axis {axis}")
     tail = rank - axis - covered
     if tail == 0:
         return other, shape

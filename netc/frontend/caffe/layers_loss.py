@@ -73,7 +73,7 @@ def _like(c: Layer, label: Value, x: Value) -> Value:
 def _label_count(c: Layer, x: Value, label: Value, axis: int) -> None:
     places = product(d for i, d in enumerate(x.type.shape) if i != axis)
     given = label.type.count
-    c.check(given == places, f"{given} labels for {places} predictions")
+    c.fits(given == places, f"{given} labels for {places} predictions")
 
 
 @layer("SoftmaxWithLoss", bottoms=2, tops=(0, 2))
@@ -98,7 +98,7 @@ def sigmoid_loss(c: Layer) -> list[Value]:
     p = c.param("loss_param")
     x, target = c.xs
     same = x.type.count == target.type.count
-    c.check(same, f"{target.type} targets for {x.type}")
+    c.fits(same, f"{target.type} targets for {x.type}")
     target = _like(c, target, x)
     loss = c.b.sub(c.b.softplus(x), c.b.mul(x, target))
     loss, counts = _counted(c, p, target, loss)
@@ -122,7 +122,7 @@ def _item_mean(c: Layer, x: Value, scale: float = 1.0) -> Value:
 def euclidean_loss(c: Layer) -> Value:
     """Σ(a − b)² / 2N."""
     a, b = c.xs
-    c.check(a.type.count == b.type.count, f"{a.type} and {b.type} differ in size")
+    c.fits(a.type.count == b.type.count, f"{a.type} and {b.type} differ in size")
     d = c.b.sub(a, _like(c, b, a))
     return _item_mean(c, c.b.mul(d, d), 0.5)
 
@@ -164,7 +164,7 @@ def contrastive_loss(c: Layer) -> Value:
     """Σ (similar ? d² : max(0, m − d)²) / 2N; the legacy form has max(0, m − d²)."""
     p = c.param("contrastive_loss_param")
     a, b, similar = c.xs
-    c.check(a.type == b.type, f"{a.type} and {b.type} differ")
+    c.fits(a.type == b.type, f"{a.type} and {b.type} differ")
     difference = c.b.sub(a, b)
     square = _per_item(c, c.b.mul(difference, difference))
     margin = p.real("margin")
@@ -173,7 +173,7 @@ def contrastive_loss(c: Layer) -> Value:
     else:
         gap = c.b.relu(c.b.affine(c.b.sqrt(square), scale=-1.0, shift=margin))
         apart = c.b.mul(gap, gap)
-    c.check(similar.type.count == square.type.count, f"{similar.type} labels for {a.type}")
+    c.fits(similar.type.count == square.type.count, f"{similar.type} labels for {a.type}")
     similar = c.b.floor(c.b.abs(_like(c, similar, square)))  # cut towards 0, as in C
     return _item_mean(c, c.b.where(similar, square, apart), 0.5)
 
@@ -197,7 +197,7 @@ def infogain_loss(c: Layer) -> list[Value]:
     x, label, matrix = c.xs
     _label_count(c, x, label, axis)
     classes = c.size(axis)
-    c.check(matrix.type.count == classes * classes, f"{matrix.type} for {classes} classes")
+    c.fits(matrix.type.count == classes * classes, f"{matrix.type} for {classes} classes")
     prob = c.b.softmax(x, axis=axis)
     logs = c.b.log(c.b.maximum(prob, c.constant(_LOG_THRESHOLD)))
     last = (*(i for i in range(x.type.rank) if i != axis), axis)

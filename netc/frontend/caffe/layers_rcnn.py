@@ -140,7 +140,7 @@ def _fit(c: Layer, anchors: int) -> None:
         fits = x.rank == 4 and x.shape[1] == channels
         c.check(fits, f"bottom {i} is {x}; {anchors} anchors need {channels} channels")
     alike = scores.shape[0] == moves.shape[0] and scores.shape[2:] == moves.shape[2:]
-    c.check(alike, f"bottom 0 is {scores}, bottom 1 is {moves}")
+    c.fits(alike, f"bottom 0 is {scores}, bottom 1 is {moves}")
     fits = info.rank == 2 and info.shape[1] == 3 and info.shape[0] in (1, scores.shape[0])
     c.check(fits, f"bottom 2 is {info}; height, width and scale of each image are needed")
 

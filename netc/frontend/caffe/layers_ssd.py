@@ -48,7 +48,7 @@ class _Head:
             fits = x.rank > 0 and x.count == x.shape[0] * (count * each)
             what = f"bottom {i} is {x}; {count} default boxes have {count * each} {of} an image"
             c.check(fits, what)
-        c.check(loc.shape[0] == conf.shape[0], f"bottom 0 is {loc}, bottom 1 is {conf}")
+        c.fits(loc.shape[0] == conf.shape[0], f"bottom 0 is {loc}, bottom 1 is {conf}")
         head = cls(classes, count, p.whole("background_label_id"))
         what = "there is no class but the background"
         c.check(head.objects > 0, what, p, "num_classes")
