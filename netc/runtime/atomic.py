@@ -30,10 +30,11 @@ def write_file(path: str | os.PathLike[str], pieces: Iterable[Buffer]) -> int:
 
     Whatever goes wrong, the old file is intact and nothing is left beside it.
     """
-    target = _target(path)
+    target, state = _target(path), ""
     try:
         _sweep(target)
         mode = _mode(target)
+        state = "" if mode is None else "the file that was there before is unchanged"
         temp, fd = _create(target, 0o666 if mode is None else mode | 0o600)  # a sweeper opens it
         try:
             size = _fill(fd, pieces)
@@ -48,9 +49,10 @@ def write_file(path: str | os.PathLike[str], pieces: Iterable[Buffer]) -> int:
             raise
         finally:
             os.close(fd)
+        state = "the file is there, but may not last through a power cut"
         _sync_folder(target.parent)
     except OSError as error:
-        raise _typed(error, path) from error
+        raise _typed(error, path, state) from error
     return size
 
 
@@ -145,9 +147,9 @@ def _sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def _typed(error: OSError, path: str | os.PathLike[str]) -> NetcError:
-    """The error a user sees for a write that failed."""
+def _typed(error: OSError, path: str | os.PathLike[str], state: str = "") -> NetcError:
+    """The error a user sees for a write that failed, and what the file's state is now."""
     text = f"cannot write {clean(path)}: {error.strerror or clean(error)}"
     if error.errno in STORAGE:
-        return ResourceError(text, help="the file that was there before is unchanged")
+        return ResourceError(text, help=state)
     return UsageError(text)

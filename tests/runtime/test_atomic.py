@@ -52,6 +52,26 @@ def test_the_disk_fills_at_every_write(tmp_path: Path, good: int) -> None:
     assert (tmp_path / "f").read_bytes() == b"old"
 
 
+@pytest.mark.parametrize(
+    ("step", "before", "help"),
+    [
+        ("atomic.write", True, "the file that was there before is unchanged"),
+        ("atomic.write", False, ""),
+        ("atomic.syncdir", True, "the file is there, but may not last through a power cut"),
+        ("atomic.syncdir", False, "the file is there, but may not last through a power cut"),
+    ],
+)
+def test_the_error_says_what_file_is_there_now(
+    tmp_path: Path, step: str, before: bool, help: str
+) -> None:
+    if before:
+        (tmp_path / "f").write_bytes(b"old")
+    full = faults.raising(OSError(errno.EIO, "Input/output error"))
+    with faults.armed(step, full), pytest.raises(ResourceError) as caught:
+        write_file(tmp_path / "f", [b"new"])
+    assert caught.value.diagnostics[0].help == help
+
+
 def test_an_interrupt_leaves_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"old")
     interrupted = faults.raising(KeyboardInterrupt())
