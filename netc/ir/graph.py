@@ -162,7 +162,8 @@ class Graph:
             v = self.outputs.get(name) or self.by_name.get(name)
             if v is None:
                 near = difflib.get_close_matches(name, {**self.outputs, **self.by_name}, 3)
-                fits = f"did you mean {', '.join(map(clean, near))}?" if near else ""
+                given = f"it gives {', '.join(map(clean, self.outputs))}; any node may be named"
+                fits = f"did you mean {', '.join(map(clean, near))}?" if near else given
                 raise GraphError(f"the net gives no {clean(name)!r}", help=fits)
             found[name] = v
         if not found:

@@ -184,6 +184,13 @@ def test_a_near_name_is_told_once() -> None:
     assert e.value.diagnostics[0].help == "did you mean prob?"
 
 
+def test_outputs_are_told_where_no_name_is_near() -> None:
+    graph = netc.parse("net n(x: f32[2]) -> y, z { y = tanh(x) z = relu(x) }")
+    with pytest.raises(GraphError) as e:
+        graph.with_outputs(["nothing"])
+    assert e.value.diagnostics[0].help == "it gives y, z; any node may be named"
+
+
 def test_outputs_leave_no_weights_behind(tmp_path: Path) -> None:
     np.savez(tmp_path / "w.npz", **{"conv.w": np.ones((3, 2, 3, 3)), "conv.b": np.ones(3)})
     graph = netc.parse(TEXT, weights=tmp_path / "w.npz")

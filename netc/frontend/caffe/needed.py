@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import count
 
-from netc.errors import Diagnostic, GraphError, clean
+from netc.errors import NOWHERE, Diagnostic, GraphError, Span, clean
 from netc.frontend.caffe.layer import RULES
 from netc.frontend.caffe.layers_data import DATA
 from netc.frontend.caffe.message import Message
 from netc.frontend.caffe.netrules import State, left_out
 
 AUTOMATIC = "(automatic)"  # what Caffe calls a top that the file does not name
+_LISTED = 10  # blobs in one help
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,19 @@ def _blobs(name: str, layers: list[Message], every: list[Message], state: State)
     if within:
         return within
     near = get_close_matches(name, dict.fromkeys(made), 3)
-    fits = f"did you mean {', '.join(map(clean, near))}?" if near else ""
+    fits = f"did you mean {', '.join(map(clean, near))}?" if near else _ends(layers)
     help = left_out(every, name, state) or fits
-    raise GraphError(Diagnostic(f"the net gives no {clean(name)!r}", help=help))
+    place = Span(every[0].document.name) if every else NOWHERE
+    raise GraphError(Diagnostic(f"the net gives no {clean(name)!r}", place, help))
+
+
+def _ends(layers: list[Message]) -> str:
+    """What the net gives where nothing is asked for, as a help."""
+    read = {b for m in layers for b in m.all("bottom") if b not in m.all("top")}
+    ends = [b for b in dict.fromkeys(b for m in layers for b in gives(m)) if b not in read]
+    more = ", …" if len(ends) > _LISTED else ""
+    listed = ", ".join(map(clean, ends[:_LISTED]))
+    return f"it ends in {listed}{more}; any blob may be asked for" if ends else ""
 
 
 def _is_within(name: str, message: Message) -> bool:

@@ -67,12 +67,13 @@ def test_a_loss_without_a_top_whose_name_is_a_blobs() -> None:
     [
         ("lok", "did you mean loc?"),
         ("loss", "the layer on line 14 makes it, but only in: TRAIN"),
-        ("nothing/like/it", ""),
+        ("nothing/like/it", "it ends in fc, l1; any blob may be asked for"),
     ],
 )
 def test_an_output_that_is_not_there(name: str, help: str) -> None:
     (found,) = refused(read, DETECTOR, outputs=[name]).diagnostics
     assert (found.message, found.help) == (f"the net gives no {name!r}", help)
+    assert str(found.span) == "<prototxt>"
 
 
 def test_weights_of_layers_that_are_left_out_are_no_mismatch() -> None:
