@@ -123,7 +123,9 @@ class Elaborator(Expressions):
             return nets[0]
         names = ", ".join(clean(n.name) for n in self.library.nets)
         if nets:
-            help = f"choose one of {names}" if wanted is None else ""
+            one = clean(nets[0].name)
+            how = f'choose one of {names}: --net {one}, or net="{one}" in Python'
+            help = how if wanted is None else ""
             self.report(GraphError(f"the file has {len(nets)} nets", nets[1].span, help))
         elif wanted is not None:
             self.report(GraphError(f"the file has no net `{clean(wanted)}`", self.file, names))
