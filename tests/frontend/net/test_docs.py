@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+import netc
 from netc.frontend.net.elaborate import parse_net
 from netc.frontend.net.layers import LAYERS
 from netc.frontend.net.mistakes import KEYWORDS
 from netc.ir.formula import FUNCTIONS
 from netc.ir.ops.sources import KINDS
 
-TEXT = (Path(__file__).parents[3] / "docs" / "LANGUAGE.md").read_text("utf-8")
+ROOT = Path(__file__).parents[3]
+TEXT = (ROOT / "docs" / "LANGUAGE.md").read_text("utf-8")
 NETS = re.findall(r"```net\n(.*?)```", TEXT, re.DOTALL)
 
 
@@ -27,8 +30,15 @@ def test_nothing_is_left_out() -> None:
     assert [w for w in sorted(words) if not re.search(rf"\b{w}\b", TEXT)] == []
 
 
-def test_the_python_example_runs() -> None:
-    (code,) = re.findall(r"```python\n(.*?)\nexe = ", TEXT, re.DOTALL)
-    found: dict[str, object] = {}
+def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the trained weights fit it: those of `examples/`, where it is run. Nothing is compiled,
+    since it asks for a GPU."""
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    weighted = partial(netc.with_weights, strict=True)
+    monkeypatch.setattr(netc, "with_weights", weighted)
+    monkeypatch.setattr(netc, "compile", lambda graph: graph)
+    monkeypatch.chdir(ROOT / "examples")
+    found: dict[str, netc.Graph] = {}
     exec(compile(code, "LANGUAGE.md", "exec"), found)
-    assert list(found["lenet"].outputs) == ["prob"]  # type: ignore[attr-defined]
+    assert list(found["exe"].outputs) == ["prob"]
+    assert set(found["exe"].weights) == {n.name for n in found["lenet"].params}
