@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 import netc
+from netc.codegen.triton import anchors
 from netc.codegen.triton.image import build_image
+from netc.errors import UnsupportedError
 from netc.ir.gpu_code import KernelText
 from netc.ir.interpret import interpret
 from netc.ir.op import REGISTRY, Case
+from netc.ir.ops.normalization import Softmax
 from netc.ir.scalar import Elementwise
 from tests.codegen.triton.rules import (
     COMPACT,
@@ -41,6 +44,16 @@ MATRIX = ("conv", "fc")  # whose kernels have tests of their own
 def test_sample(name: str, sample: Case, optimize: bool) -> None:
     graph, feed = sample_graph(name, sample, tail=optimize), sample_feed(sample)
     judge(graph, feed, run(graph, feed, optimize=optimize))
+
+
+def test_an_op_without_a_rule_can_run_on_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(anchors.RULES, Softmax)
+    graph = netc.parse("net n(x: f32[2, 3]) -> z { y = relu(x) |> softmax  z = relu(y) }")
+    with pytest.raises(UnsupportedError, match="no kernel for softmax") as caught:
+        netc.compile(graph, target="cuda", gpu="interpret")
+    assert caught.value.diagnostics[0].help == "--place y=cpu:0 runs it on a processor"
+    exe = netc.compile(graph, target="cuda", gpu="interpret", place={"y": "cpu:0"})
+    assert exe(x=np.zeros((2, 3), np.float32))["z"] == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize(("text", "sizes"), NETS)

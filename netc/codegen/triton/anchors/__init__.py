@@ -20,7 +20,7 @@ from netc.codegen.triton.anchors import softmax as softmax
 from netc.codegen.triton.anchors import suppression as suppression
 from netc.codegen.triton.anchors.pointwise import pointwise
 from netc.codegen.triton.lowering import RULES, Launch, Lowering
-from netc.errors import UnsupportedError
+from netc.errors import UnsupportedError, clean
 
 __all__ = ["lower"]
 
@@ -30,6 +30,8 @@ def lower(ctx: Lowering, k: Kernel) -> Sequence[Launch]:
     made = RULES.get(type(k.anchor.op)) if k.anchor is not None else pointwise
     if made is None:
         assert k.anchor is not None
-        raise UnsupportedError(f"the GPU back end has no kernel for {k.anchor.op.name}", k.node.loc)
+        what = f"the GPU back end has no kernel for {k.anchor.op.name}"
+        help = f"--place {clean(k.anchor.name)}=cpu:0 runs it on a processor"
+        raise UnsupportedError(what, k.node.loc, help)
     launches = made(ctx, k)
     return [launches] if isinstance(launches, Launch) else launches
