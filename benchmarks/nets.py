@@ -23,13 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks import zoo
 from benchmarks.engines import ENGINES
 from benchmarks.load import QUIET
 
-# Of the largest output: engines use Winograd, or bfloat16; netc's own tests are stricter.
+# Of ‖outputs‖: engines use Winograd, or bfloat16; netc's own tests are stricter.
 TOLERANCES = {"high": 2e-3, "low": 5e-2}
+Outputs = list[NDArray[Any]]
 TURN = 0.25  # seconds an engine runs when it is its turn
 _MODULES = {"opencv": "cv2"}
 
@@ -46,6 +48,7 @@ class Worker:
     foreign: list[float] = field(default_factory=list)
     best: float = float("inf")
     why_not: str = ""
+    error: float = float("nan")  # of its outputs, against exact ones
 
     def read(self) -> dict[str, Any] | None:
         """The next answer; None when the engine has died."""
@@ -105,34 +108,41 @@ def start(
 
 
 def write_models(net: zoo.Net, precision: str, folder: Path) -> dict[str, Path]:
-    """The net for every engine, and its input."""
+    """The net for every engine, its input, and its outputs with all digits of float32."""
     import netc
     from benchmarks.to_onnx import to_onnx
 
     files = {name: folder / f"net.{name}" for name in ("onnx", "netc")}
-    files["feed"] = folder / "feed.npz"
+    files |= {name: folder / f"{name}.npz" for name in ("feed", "exact")}
     files["onnx"].write_bytes(to_onnx(net.graph, net.graph.weights, net.sizes))
     netc.compile(net.graph, precision=precision).save(files["netc"])
     np.savez(files["feed"], **net.feed)  # type: ignore[arg-type]
+    np.savez(files["exact"], *netc.compile(net.graph, precision="exact")(**net.feed).values())
     return files
 
 
-def disagreements(workers: list[Worker], tolerance: float) -> None:
-    """Set `why_not` of the engines that compute something else than most do."""
+def disagreements(workers: list[Worker], exact: Path, tolerance: float) -> None:
+    """Set `why_not` of the engines that compute something else than most do, and all errors."""
     alive = [w for w in workers if not w.why_not]
-    got = {}
+    got = {w.engine: _outputs(w.outputs) for w in alive}
     for worker in alive:
-        with np.load(worker.outputs) as stored:
-            got[worker.engine] = [stored[name].ravel() for name in stored.files]
-
-    def error(a: str, b: str) -> float:
-        pairs = zip(got[a], got[b], strict=True)
-        return max(float(np.abs(x - y).max() / (np.abs(y).max() + 1e-30)) for x, y in pairs)
-
-    for worker in alive:
-        errors = sorted(error(worker.engine, w.engine) for w in alive if w is not worker)
+        mine = got[worker.engine]
+        worker.error = _error(mine, _outputs(exact))
+        errors = sorted(_error(mine, got[w.engine]) for w in alive if w is not worker)
         if errors and not statistics.median_low(errors) <= tolerance:
             worker.why_not = f"its outputs differ by {errors[0]:.1e}"
+
+
+def _outputs(path: Path) -> Outputs:
+    with np.load(path) as stored:
+        return [stored[name].ravel() for name in stored.files]
+
+
+def _error(got: Outputs, wanted: Outputs) -> float:
+    """‖got − wanted‖ / ‖wanted‖, of the worst output."""
+    norm = np.linalg.norm
+    pairs = zip(got, wanted, strict=True)
+    return max(float(norm(x - y) / (norm(y) + 1e-30)) for x, y in pairs)
 
 
 def measure(
@@ -144,7 +154,7 @@ def measure(
         folder = Path(temporary)
         files = write_models(net, precision, folder)
         workers = [start(engine, files, threads, precision, folder) for engine in engines]
-        disagreements(workers, TOLERANCES[precision])
+        disagreements(workers, files["exact"], TOLERANCES[precision])
         for turn in range(rounds):
             shifted = workers[turn % len(workers) :] + workers[: turn % len(workers)]
             for worker in shifted:
@@ -167,6 +177,7 @@ def _figures(worker: Worker) -> dict[str, Any]:
     return {
         "ms": statistics.median(worker.quiet) * 1e3,
         "best_ms": worker.best * 1e3,
+        "error": worker.error,
         "turns": len(worker.quiet),
         "dropped": len(worker.times) - len(worker.quiet),
         "foreign": statistics.median(worker.foreign),
@@ -182,7 +193,12 @@ def print_tables(results: list[dict[str, Any]], engines: list[str]) -> None:
         load = max((r["engines"][e].get("foreign", 0.0) for e in engines), default=0.0)
         row = f"{r['net']:<12}{r['batch']:>6}{r['threads']:>8}{r['gflop']:>8.3g}"
         print(row + "".join(f"{c:>13.3f}" if c else f"{'–':>13}" for c in cells) + f"{load:>12.2f}")
-    print("median milliseconds a run; other load in cores")
+    print("median milliseconds a run; other load in cores\n")
+    for r in results:
+        errors = [r["engines"][e].get("error") for e in engines]
+        row = f"{r['net']:<12}{r['batch']:>6}{r['threads']:>8}{'':>8}"
+        print(row + "".join(f"{e:>13.1e}" if e is not None else f"{'–':>13}" for e in errors))
+    print("‖outputs − exact outputs‖ / ‖exact outputs‖")
     for r in results:
         for engine, figures in r["engines"].items():
             if "why_not" in figures:
