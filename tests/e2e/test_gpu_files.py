@@ -275,7 +275,7 @@ def test_a_file_is_rebuilt_byte_by_byte(
         (UsageError, {"devices": ["cpu:0"]}, "the target is cuda, and the devices are cpu:0", ""),
         (UsageError, {"target": ()}, "no target is named", "cpu, cuda"),
         (UnsupportedError, {"target": "gpu"}, "no back end for 'gpu'", "cpu, cuda"),
-        (UsageError, {"target": "cpu", "precision": "low"}, "a precision is chosen", "target cuda"),
+        (UsageError, {"target": "cpu", "precision": "fp16"}, "fp16 is for GPUs", "target cuda"),
         (UsageError, {"target": "cpu", "arch": "sm_90"}, "an architecture is chosen", "cuda"),
         (
             UnsupportedError,

@@ -167,3 +167,17 @@ def test_beside_gpu_kernels_all_digits_are_kept(
     file = open_artifact(tmp_path / "both.bin")
     rows = compared(file, rebuild(file, False, lambda done, total: None), "")
     assert {said for _, _, said in rows} == {SAME}
+
+
+@pytest.mark.parametrize("precision", ["low", "high"])
+@pytest.mark.parametrize("text", [
+    "net n(x: f32[N,0]) -> y { y = x |> fc(16) }",
+    "net n(x: f32[N,0,9,9]) -> y { y = x |> conv(16,3) |> conv(8,1) }",
+    "net n(x: f32[N,0,9,9]) -> y { y = x |> conv_transpose(16,4,stride=2) |> relu }",
+])  # fmt: skip
+def test_empty_weights_come_out_of_a_file(text: str, precision: str, tmp_path: Path) -> None:
+    made = netc.compile(netc.parse(text, name="n"), precision=precision)
+    made.save(tmp_path / "n.bin")
+    x = np.zeros((2, 0, 9, 9)[: len(made.inputs["x"].shape)], np.float32)
+    again = netc.load(tmp_path / "n.bin", trust=False)
+    np.testing.assert_array_equal(again(x=x)["y"], made(x=x)["y"])

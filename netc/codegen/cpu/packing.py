@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from netc.codegen.rounding import rounded
 from netc.errors import ArtifactError, clean
 from netc.ir.gemm_plan import BLOCK, PANEL
 from netc.spread import MOST, spread
@@ -68,7 +69,7 @@ def _pack_conv(weights: F32, groups: int, out: F32, pairs: bool) -> None:
         floats = np.empty((groups, depth, PANEL), np.float32)
         fill(p, floats)
         words = floats.reshape(groups, -1, 2, PANEL).swapaxes(2, 3)
-        packed[:, p] = rounded(words).view(np.float32)[..., 0]
+        packed[:, p] = rounded(words, "bf16").view(np.float32)[..., 0]
 
     def fill(p: int, target: F32) -> None:  # one panel's weights fit a cache: in place
         rows = np.ascontiguousarray(grouped[:, p * PANEL : (p + 1) * PANEL])
@@ -84,23 +85,6 @@ def _pack_conv(weights: F32, groups: int, out: F32, pairs: bool) -> None:
         target[:, :, count:] = 0
 
     spread(panel, packed.shape[1], 1 if packed.nbytes < _WORTH_A_THREAD else MOST)
-
-
-def rounded(floats: F32) -> npt.NDArray[np.uint16]:
-    """bfloat16: the upper halves, to the nearest, ties to even; NaN stays NaN."""
-    floats = np.ascontiguousarray(floats)
-    bits = floats.view(np.uint32)
-    nearest = bits >> 16
-    nearest &= 1
-    nearest += 0x7FFF
-    nearest += bits
-    nearest >>= 16
-    with np.errstate(invalid="ignore", over="ignore"):
-        odd = np.isnan(floats.sum())  # of opposite infinities too
-    if odd:
-        nan = np.isnan(floats)
-        nearest[nan] = bits[nan] >> 16 | 0x40
-    return nearest.astype(np.uint16)
 
 
 def phase_places(
@@ -143,6 +127,8 @@ def pack_channels(values: F32, groups: int, fill: float = 0.0) -> F32:
 def unpack(packed: F32, packing: Sequence[str | int], shape: tuple[int, ...]) -> F32:
     """The weights of this shape that were packed so: the inverse of `pack`."""
     pairs, inner = _kind(packing)
+    if not math.prod(shape):
+        return np.zeros(shape, np.float32)
     match inner:
         case ["conv", int(groups)] if _splits(shape, groups):
             return _unpack_conv(packed, shape, groups, pairs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -93,19 +94,6 @@ def _in_order(array: Array, layout: Layout) -> Array:
     return array.reshape(g, n, c, t).transpose(0, 1, 3, 2)
 
 
-def rounded(array: Array, element: str) -> Array:
-    """float32 as float16, as the bits of bfloat16, or rounded to tf32; to nearest even."""
-    if element == "fp16":
-        with np.errstate(over="ignore"):
-            return array.astype(np.float16)
-    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
-    if element == "tf32":
-        near = (bits + 0xFFF + ((bits >> 13) & 1)) & np.uint32(0xFFFFE000)
-        return np.where(np.isnan(array), array, near.view(np.float32))
-    carried = bits + 0x7FFF + ((bits >> 16) & 1)
-    return np.where(np.isnan(array), 0x7FC0, carried >> 16).astype(np.uint16)
-
-
 def packed_count(packing: Sequence[str | int], shape: tuple[int, ...]) -> int:
     """How many numbers a parameter of this shape has when it is packed so."""
     return int(np.prod(packed_shape(packing, shape)))
@@ -120,20 +108,29 @@ def packed_shape(packing: Sequence[str | int], shape: tuple[int, ...]) -> tuple[
 
 def layout_of(packing: Sequence[str | int], shape: tuple[int, ...]) -> Layout:
     """The layout that a file's words say, for a parameter of this shape."""
-    match packing:
-        case ["gpu_conv", int(groups), int(flat), int(transposed)] if groups > 0 <= flat:
-            taps = shape[2:]
-            if transposed:
-                return Layout(groups, shape[1], taps, shape[0] // groups, flat, True)
-            return Layout(groups, shape[0] // groups, taps, shape[1], flat, False)
-        case ["gpu_patches"]:
+    kind, *words = packing
+    numbers = [word for word in words if isinstance(word, int) and not isinstance(word, bool)]
+    if len(shape) < 2 or len(numbers) < len(words):
+        kind = ""
+    match kind, numbers:
+        case "gpu_conv", [groups, flat, 0 | 1 as turned] if _splits(shape, groups):
+            taps, columns, channels = shape[2:], shape[0] // groups, shape[1]
+            if turned:
+                columns, channels = channels, columns
+            if flat == 0 or channels <= flat <= _up(channels):
+                return Layout(groups, columns, taps, channels, flat, bool(turned))
+        case "gpu_patches", []:
             return Layout(1, shape[1], shape[2:], shape[0], 0, True, patches=True)
-        case ["gpu_fc", int(axes), int(channels), *rest] if len(rest) >= axes > 0 <= channels:
-            numbers = [n for n in rest if isinstance(n, int)]
-            sizes, order = tuple(numbers[:axes]), tuple(numbers[axes:])
-            if len(numbers) == len(rest) and int(np.prod(sizes)) == shape[1]:
+        case "gpu_fc", [axes, channels, *rest] if len(rest) >= axes > 0 <= channels:
+            sizes, order = tuple(rest[:axes]), tuple(rest[axes:])
+            if len(shape) == 2 and min(sizes) >= 0 and math.prod(sizes) == shape[1]:
                 return _fc_layout(shape[0], sizes, order, channels)
     raise ArtifactError(f"weights are packed in an unknown way, {clean(packing)}")
+
+
+def _splits(shape: tuple[int, ...], groups: int) -> bool:
+    """Whether weights of this shape can be those of so many groups."""
+    return groups > 0 and shape[0] % groups == 0
 
 
 def _fc_layout(

@@ -12,8 +12,9 @@ from netc.codegen.cpu.emit import Function, Module, Val
 from netc.codegen.cpu.gemm import SINGLES, Epilogue, Form, GemmFamily
 from netc.codegen.cpu.library import build_image
 from netc.codegen.cpu.microkernel import tile_pixels
-from netc.codegen.cpu.packing import IN_PAIRS, pack, pack_channels, packed_count, rounded
+from netc.codegen.cpu.packing import IN_PAIRS, pack, pack_channels, packed_count
 from netc.codegen.cpu.target import Target
+from netc.codegen.rounding import rounded
 from netc.ir.gemm_plan import BLOCK, PANEL, Slot, plan_gemm
 from netc.runtime.code import CodeMapping, load_image
 
@@ -47,7 +48,7 @@ def aligned(shape: tuple[int, ...], fill: float = 0.0) -> np.ndarray:
 
 def nearest(x: np.ndarray) -> np.ndarray:
     """Each number as the nearest bfloat16, in float32."""
-    return (rounded(x).astype(np.uint32) << 16).view(np.float32)
+    return (rounded(x, "bf16").astype(np.uint32) << 16).view(np.float32)
 
 
 def to_blocked(x: np.ndarray, halo: tuple[int, int]) -> np.ndarray:
@@ -186,7 +187,7 @@ class Conv:
         )
         how: tuple[str | int, ...] = ("conv", self.groups)
         if self.form is not SINGLES:
-            how, laid = (IN_PAIRS, *how), rounded(laid)
+            how, laid = (IN_PAIRS, *how), rounded(laid, "bf16")
         weights = aligned((packed_count(how, self.w.shape),))
         pack(self.w, how, weights)
         panels, depth = -(-og // PANEL), self.w[0].size

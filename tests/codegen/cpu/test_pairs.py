@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gemm_harness import nearest
 
-from netc.codegen.cpu.packing import IN_PAIRS, pack, packed_count, rounded, unpack
+from netc.codegen.cpu.packing import IN_PAIRS, pack, packed_count, unpack
 from netc.codegen.cpu.target import native
 from netc.codegen.precision import Precision
 from netc.errors import ArtifactError
@@ -133,14 +133,6 @@ def test_nan_and_infinity_stay() -> None:
     assert np.isnan(y[0, :, 1, 2]).all()
     assert np.isinf(y[0, :, 2, 2]).all()
     assert np.isfinite(np.delete(y.reshape(32, 16), [6, 10], axis=1)).all()
-
-
-def test_numbers_are_rounded_to_the_nearest_and_ties_to_even() -> None:
-    bits = np.array([0x3F808000, 0x3F818000, 0x3F808001, 0x3F807FFF, 0xBF818000, 0x7F7FFFFF])
-    got = rounded(bits.astype(np.uint32).view(np.float32))
-    assert [hex(v) for v in got] == ["0x3f80", "0x3f82", "0x3f81", "0x3f80", "0xbf82", "0x7f80"]
-    special = np.array([np.nan, np.inf, -np.inf, -0.0, 0.0], np.float32)
-    np.testing.assert_array_equal(nearest(special), special)
 
 
 @pytest.mark.parametrize(("how", "shape"), [

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import netc
 from netc.cli.rebuild import SAME, compared, rebuild
 from netc.codegen.cpu.anchors import winograd
-from netc.codegen.cpu.packing import rounded
 from netc.codegen.cpu.target import native
+from netc.codegen.rounding import rounded
 from netc.ir.device import Device
 from netc.ir.graph import Graph
 from netc.ir.machine import DeviceSpec, Machine
@@ -146,7 +146,7 @@ def test_planes_of_pairs() -> None:
         exe.start()
     floats = high.image.made.view(np.float32).reshape(36, 3, -1, 2, 16)
     pairs = low.image.made.view(np.uint16).reshape(36, 3, -1, 16, 2).swapaxes(3, 4)
-    np.testing.assert_array_equal(pairs, rounded(floats))
+    np.testing.assert_array_equal(pairs, rounded(floats, "bf16"))
 
 
 def test_large_images_are_cut_into_bands(monkeypatch: pytest.MonkeyPatch) -> None:

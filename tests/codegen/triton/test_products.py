@@ -15,6 +15,7 @@ from netc.codegen.precision import Precision
 from netc.codegen.triton import packing
 from netc.codegen.triton.tiles import SHARED, SPLIT_PROGRAMS, Work, best, candidates
 from netc.compiler import Options, build
+from netc.errors import ArtifactError
 from netc.ir.device import Device
 from netc.ir.gpu_code import Variant
 from netc.ir.graph import Graph
@@ -264,8 +265,16 @@ def test_gpus_take_only_what_kernels_read(precision: str, whole: int) -> None:
     assert min(read) == whole * 64 * 64 * 9
 
 
-def test_bfloat16_rounds_to_even() -> None:
-    values = np.array([1.0, 1.00390625, 1.01171875, -2.5, np.inf, np.nan, 9.2e-41], np.float32)
-    bits = packing.rounded(values, "bf16").astype(np.uint32) << 16
-    want = np.array([1.0, 1.0, 1.015625, -2.5, np.inf, np.nan, 9.2e-41], np.float32)
-    np.testing.assert_allclose(bits.view(np.float32), want, rtol=1e-2)
+@pytest.mark.parametrize("shape", [(16, 8, 3, 3), (17, 120), (120,), ()])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("gpu_conv", 1, 9, 16), ("gpu_conv", 5, True, 9), ("gpu_conv", 1 << 40, 0, 0),
+        ("gpu_conv", 0, 0, 0), ("gpu_conv", 3, 0, 1), ("gpu_conv", 1, 1, 0), ("gpu_conv", 1, -1, 0),
+        ("gpu_conv",), ("gpu_patches", 1), ("gpu_fc", 1, True, 5, -16, -1), ("gpu_fc", 1, 1),
+        ("gpu_fc", 2, 120, -120, -1, 0), ("gpu_fc", 1, 7, 120, 0), ("gpu_conv", 1.0, 0, 0),
+    ],
+)  # fmt: skip
+def test_packings_that_do_not_fit_are_refused(words: tuple, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ArtifactError, match="packed in an unknown way"):
+        packing.packed_count(words, shape)

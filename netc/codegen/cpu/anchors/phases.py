@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -47,7 +48,8 @@ def lower_conv_transpose(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
         return _parts(_each_channel(ctx, k, rows, columns))
     shape, groups = k.anchor_operands()[1].type.sizes({}), k.anchor.op.groups
     channels = shape[0] // groups
-    if not are_pairs(ctx, k, channels):
+    taps = math.prod(max(p.taps for p in phases) for phases in (rows, columns))
+    if not are_pairs(ctx, k, channels * taps):
         return _parts(_matrices(ctx, k, x, rows, columns))
     made = rounded(ctx, x, channels, tuple(a.halo for a in axes))
     calls = _parts(_matrices(ctx, k, made.operand, rows, columns))

@@ -9,11 +9,12 @@ from typing import TypeAlias
 import numpy as np
 
 from netc.codegen.operand import WEIGHTS, Kernel, Operand
+from netc.codegen.rounding import rounded
 from netc.codegen.triton.accept import before
 from netc.codegen.triton.anchors.depthwise import depthwise, is_thin
 from netc.codegen.triton.home import FEW
 from netc.codegen.triton.lowering import Launch, Lowering, check_reach, rule
-from netc.codegen.triton.packing import Layout, packed_array, packed_count, rounded
+from netc.codegen.triton.packing import Layout, packed_array, packed_count
 from netc.codegen.triton.product import Axis, Group, Inner, Product
 from netc.codegen.triton.product_text import lower_product
 from netc.errors import UnsupportedError
