@@ -117,7 +117,7 @@ def layout_of(packing: Sequence[str | int], shape: tuple[int, ...]) -> Layout:
             taps, columns, channels = shape[2:], shape[0] // groups, shape[1]
             if turned:
                 columns, channels = channels, columns
-            if flat == 0 or channels <= flat <= _up(channels):
+            if flat == 0 or channels <= flat < channels + UNIT:
                 return Layout(groups, columns, taps, channels, flat, bool(turned))
         case "gpu_patches", []:
             return Layout(1, shape[1], shape[2:], shape[0], 0, True, patches=True)
