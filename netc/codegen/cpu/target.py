@@ -93,8 +93,8 @@ def native(pairs: bool = False) -> Target:
     With `pairs` one that multiplies bfloat16, where it can; other code is the same there.
     """
     levels = [t for t in runnable() if t.pairs <= pairs]
-    lowest = next(t for t in LEVELS.values() if t.arch == architecture())
-    return levels[-1] if levels else lowest
+    lowest = [t for t in LEVELS.values() if t.arch == architecture()] or [LEVELS["x86-64-v2"]]
+    return levels[-1] if levels else lowest[0]
 
 
 def target_named(name: str, pairs: bool = False) -> Target:

@@ -150,3 +150,12 @@ def test_the_run_loop_links_for_every_level(level: str) -> None:
     emit_run_loop(module)
     image = link(compile_module(module.text(), LEVELS[level]))
     assert {"netc_run", "netc_each", "netc_worker", "netc_quit"} == set(image.symbols)
+
+
+@pytest.mark.parametrize(("machine", "level"), [("riscv64", "x86-64-v2"), ("aarch64", "aarch64")])
+def test_a_processor_that_runs_no_level_compiles_for_the_lowest(
+    machine: str, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("netc.codegen.cpu.target.architecture", lambda: machine)
+    monkeypatch.setattr("netc.codegen.cpu.target.cpu_features", frozenset)
+    assert native.__wrapped__(pairs=True).name == level

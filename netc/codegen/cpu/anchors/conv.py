@@ -15,9 +15,9 @@ from netc.codegen.cpu.anchors.access import plain_access
 from netc.codegen.cpu.anchors.matrices import (
     Matrix,
     matrix_call,
+    neighbours,
     pixels_together,
     taps_of,
-    together,
     with_scratch,
 )
 from netc.codegen.cpu.anchors.pairs import (
@@ -111,7 +111,7 @@ def _convolution(ctx: Lowering, op: Conv, x: Operand, w: Operand, out: Operand) 
         outputs=out.type.shape[2:],
         in_steps=(op.stride[0] * row, op.stride[1] * column),
         in_image=image,
-        in_group=-(-channels // (BLOCK if x.is_c8 else together(x))) * plane,
+        in_group=-(-channels // (BLOCK if x.is_c8 else neighbours(x))) * plane,
         taps=taps,
         n8=n8,
         n1=n1,
@@ -147,7 +147,7 @@ def _plain_fc(ctx: Lowering, x: Operand, w: Operand) -> Matrix:
     outputs, inputs = w.type.sizes({})
     images = x.type.shape[0]
     full, rest = divmod(inputs, BLOCK)
-    lanes = together(x)
+    lanes = neighbours(x)
     rest = -(-rest // lanes)
     return Matrix(
         source=x,

@@ -55,7 +55,7 @@ class Matrix:
     apart: Dim | None = None  # output elements between groups that share no map
 
 
-def together(x: Operand) -> int:
+def neighbours(x: Operand) -> int:
     """Channels that lie side by side and are multiplied at once."""
     return (PAIRS if x.is_narrow else SINGLES).together
 
@@ -67,7 +67,7 @@ def taps_of(
     channels, and how many by one, or by the pair."""
     full, rest = divmod(channels, BLOCK)
     plane, count = x.strides[1], math.prod(window)
-    lanes = together(x)
+    lanes = neighbours(x)
     rest, block = -(-rest // lanes), BLOCK // lanes
     if x.is_c8:
         left = Affine((*window, rest), (*steps, lanes), full * plane)

@@ -14,9 +14,9 @@ from netc.codegen.cpu.anchors.direct import lower_direct_transpose
 from netc.codegen.cpu.anchors.matrices import (
     Matrix,
     matrix_call,
+    neighbours,
     pixels_together,
     taps_of,
-    together,
     with_scratch,
 )
 from netc.codegen.cpu.anchors.pairs import are_pairs, moved_by, rounded, weights_for
@@ -142,7 +142,7 @@ def _phase(
         outputs=tuple(p.count for p in pair),
         in_steps=(rows, columns),
         in_image=x.strides[0],
-        in_group=-(-channels // (BLOCK if x.is_c8 else together(x))) * plane,
+        in_group=-(-channels // (BLOCK if x.is_c8 else neighbours(x))) * plane,
         taps=taps,
         n8=n8,
         n1=n1,
