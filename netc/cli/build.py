@@ -22,9 +22,9 @@ from netc.cli.options import (
 from netc.cli.places import Places, place_options
 from netc.cli.show import counting, progress, say, size, table
 from netc.errors import ArtifactError, UsageError, clean
+from netc.runtime.artifact import ARCHITECTURES
 
-_X86 = ("x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-v4-bf16")
-_LEVELS = ("native", *_X86, "aarch64", "aarch64-bf16")
+_LEVELS = ("native", *ARCHITECTURES)
 
 
 @click.command("compile")

@@ -18,6 +18,7 @@ from netc.cli.images import upright
 from netc.errors import UsageError, clean
 from netc.runtime.atomic import write_file
 
+NUMBERS = 7  # of a row
 _LISTED = 10
 _DRAWN = 0.5  # the least score of a box that is drawn
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -25,8 +26,8 @@ _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 def is_found(array: NDArray[Any]) -> bool:
     """Whether an array is of such rows."""
-    fits = array.ndim == 4 and array.shape[:2] == (1, 1) and array.shape[3] == 7 and array.size
-    if not fits or array.dtype.kind != "f":
+    fits = array.ndim == 4 and array.shape[:2] == (1, 1) and array.shape[3] == NUMBERS
+    if not fits or not array.size or array.dtype.kind != "f":
         return False
     numbers, rest = array[0, 0, :, :2], array[0, 0, :, 2:]
     counts = np.isfinite(numbers) & (numbers == np.floor(numbers)) & (numbers >= -1)

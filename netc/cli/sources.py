@@ -33,7 +33,6 @@ _CAFFE = {
     **{name: name for name in _PREPARE},
 }
 _DEFAULTS = {"phase": "test", "level": 0, "strict": False}
-_BOX = 7  # numbers in the row of a box: see `netc.cli.detections`
 _KNOWN = {*_CAFFE, *_NET, "output", "labels"}
 
 
@@ -76,8 +75,10 @@ def read_source(path: Path, options: Mapping[str, Any]) -> Graph:
 
 def _may_name(output: Value, labels: Sequence[str]) -> bool:
     """Whether the labels may be names of what an output has: scores of so many, or boxes."""
+    from netc.cli.detections import NUMBERS
+
     shape = output.type.shape
-    if len(shape) == 4 and shape[3] == _BOX:
+    if len(shape) == 4 and shape[3] == NUMBERS:
         return True
     row = output.type.with_shape(shape[1:] if len(shape) >= 2 else shape)
     return bool(row.symbols) or row.count == len(labels)

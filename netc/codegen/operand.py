@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from netc.ir.dims import Dim, ceil_div
@@ -167,6 +167,12 @@ class Call:
     goes_on: bool = False
     gives: bool = True
     cost: Cost | None = None
+
+
+def in_one_memory(calls: Sequence[Call], size: Dim) -> tuple[Call, ...]:
+    """Calls that follow one another in so many bytes of scratch memory."""
+    last = len(calls) - 1
+    return tuple(replace(call, scratch=size, goes_on=i < last) for i, call in enumerate(calls))
 
 
 Packing: TypeAlias = "tuple[str | int, ...]"

@@ -14,15 +14,15 @@ from dataclasses import replace
 from netc.codegen.cpu.anchors.access import plain_access
 from netc.codegen.cpu.anchors.matrices import (
     Matrix,
+    group_step,
     matrix_call,
     neighbours,
     pixels_together,
     taps_of,
-    with_scratch,
 )
 from netc.codegen.cpu.anchors.pairs import (
     are_pairs,
-    moved_by,
+    of_pairs,
     rounded,
     rounded_rows,
     weights_for,
@@ -59,8 +59,8 @@ def lower_conv(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
     if are_pairs(ctx, k, channels * math.prod(window)):
         op, x = _looked_at(k.anchor.op, x, window, out)
         made = rounded(ctx, x, channels, op.pad)
-        call = matrix_call(ctx, k, _convolution(ctx, op, made.operand, w, out))
-        return with_scratch(k, [made.call], [call], made.size, moved_by(k, made))
+        m = _convolution(ctx, op, made.operand, w, out)
+        return of_pairs(k, made, [matrix_call(ctx, k, m)])
     return matrix_call(ctx, k, _convolution(ctx, k.anchor.op, x, w, out))
 
 
@@ -80,8 +80,7 @@ def lower_fc(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
         made = rounded(ctx, x, inputs, (0, 0))
     else:
         made = rounded_rows(ctx, x.type, plain_access(ctx, x, x.type.shape))
-    call = matrix_call(ctx, k, _inner_product(ctx, made.operand, w))
-    return with_scratch(k, [made.call], [call], made.size, moved_by(k, made))
+    return of_pairs(k, made, [matrix_call(ctx, k, _inner_product(ctx, made.operand, w))])
 
 
 def _inner_product(ctx: Lowering, x: Operand, w: Operand) -> Matrix:
@@ -100,7 +99,7 @@ def _looked_at(op: Conv, x: Operand, window: list[int], out: Operand) -> tuple[C
 
 def _convolution(ctx: Lowering, op: Conv, x: Operand, w: Operand, out: Operand) -> Matrix:
     outputs, channels, *window = w.type.sizes({})
-    image, plane, row, column = x.strides
+    image, _, row, column = x.strides
     steps = (op.dilation[0] * row, op.dilation[1] * column)
     taps, n8, n1 = taps_of(x, channels, tuple(window), steps)
     return Matrix(
@@ -111,7 +110,7 @@ def _convolution(ctx: Lowering, op: Conv, x: Operand, w: Operand, out: Operand) 
         outputs=out.type.shape[2:],
         in_steps=(op.stride[0] * row, op.stride[1] * column),
         in_image=image,
-        in_group=-(-channels // (BLOCK if x.is_c8 else neighbours(x))) * plane,
+        in_group=group_step(x, channels),
         taps=taps,
         n8=n8,
         n1=n1,

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from netc.codegen.cpu.anchors.access import Access, Args
-from netc.codegen.cpu.anchors.folds import add, each_vector, fold_row
+from netc.codegen.cpu.anchors.folds import add, each_vector, fold_row, get, put
 from netc.codegen.cpu.anchors.units import ceil_div, units
-from netc.codegen.cpu.emit import Function, Val, vec
+from netc.codegen.cpu.emit import Function, Val
 from netc.codegen.cpu.lowering import Lowering
 from netc.codegen.operand import Call
 from netc.ir.dims import Dim
@@ -107,8 +107,8 @@ class _Part:
             def finish(at: Val, lanes: int, mask: Val | None) -> None:
                 for line, total in zip(lines, sums, strict=True):
                     here = f.gep(line, at, _FLOAT)
-                    done, more = (_get(f, a, lanes, mask) for a in (here, f.gep(total, at, _FLOAT)))
-                    _put(f, f.fadd(done, more), here, mask)
+                    done, more = (get(f, a, lanes, mask) for a in (here, f.gep(total, at, _FLOAT)))
+                    put(f, f.fadd(done, more), here, mask)
 
             each_vector(f, self.count, finish)
 
@@ -117,7 +117,7 @@ class _Part:
 
         def clear(at: Val, lanes: int, mask: Val | None) -> None:
             for line in lines:
-                _put(f, f.f32(0.0, lanes), f.gep(line, at, _FLOAT), mask)
+                put(f, f.f32(0.0, lanes), f.gep(line, at, _FLOAT), mask)
 
         each_vector(f, self.count, clear)
 
@@ -130,13 +130,13 @@ class _Part:
         ]  # fmt: skip
 
         def more(at: Val, lanes: int, mask: Val | None) -> None:
-            read = [_get(f, f.gep(s, at, _FLOAT), lanes, mask) for s in sources]
+            read = [get(f, f.gep(s, at, _FLOAT), lanes, mask) for s in sources]
             for line, own in zip(lines, factors, strict=True):
                 total = f.fmul(f.splat(own[0], lanes), read[0])
                 for factor, value in zip(own[1:], read[1:], strict=True):
                     total = f.fma(f.splat(factor, lanes), value, total)
                 here = f.gep(line, at, _FLOAT)
-                _put(f, f.fadd(_get(f, here, lanes, mask), total), here, mask)
+                put(f, f.fadd(get(f, here, lanes, mask), total), here, mask)
 
         each_vector(f, self.count, more)
 
@@ -150,19 +150,8 @@ class _Part:
 
                 def product(at: Val, lanes: int, mask: Val | None, row: Val = row) -> Val:
                     ends = (f.gep(base, at, _FLOAT) for base in (row, column))
-                    a, b = (_get(f, end, lanes, mask) for end in ends)
+                    a, b = (get(f, end, lanes, mask) for end in ends)
                     return f.fmul(a, b)
 
                 total = fold_row(f, self.depth, product, add, 0.0)
                 f.store(total, f.gep(line, f.mul(turn.index, apart)))
-
-
-def _get(f: Function, address: Val, lanes: int, mask: Val | None) -> Val:
-    return f.load(vec(lanes), address) if mask is None else f.masked_load(address, mask, vec(lanes))
-
-
-def _put(f: Function, value: Val, address: Val, mask: Val | None) -> None:
-    if mask is None:
-        f.store(value, address)
-    else:
-        f.masked_store(value, address, mask)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from netc.codegen.cpu import mathlib
-from netc.codegen.cpu.emit import Function, Val
+from netc.codegen.cpu.emit import Function, Val, vec
 
 Join = Callable[[Function, Val, Val], Val]
 Load = Callable[[Val, int, Val | None], Val]  # element, lanes, mask -> vector
@@ -95,6 +95,19 @@ def each_vector(f: Function, count: Val, body: Body, even: bool = True) -> None:
     elif lanes > 1:
         with f.loop(whole, count) as turn:
             body(turn.index, 1, None)
+
+
+def get(f: Function, address: Val, lanes: int, mask: Val | None) -> Val:
+    """A vector, its elements under a mask where there is one."""
+    return f.load(vec(lanes), address) if mask is None else f.masked_load(address, mask, vec(lanes))
+
+
+def put(f: Function, value: Val, address: Val, mask: Val | None) -> None:
+    """The same, stored."""
+    if mask is None:
+        f.store(value, address)
+    else:
+        f.masked_store(value, address, mask)
 
 
 @contextmanager

@@ -15,11 +15,11 @@ import numpy as np
 
 from netc.codegen.cpu.anchors.elementwise import Tail
 from netc.codegen.cpu.emit import Function, Val
-from netc.codegen.cpu.gemm import PAIRS, SINGLES, Epilogue
+from netc.codegen.cpu.gemm import PAIRS, SINGLES, Epilogue, Form
 from netc.codegen.cpu.lowering import Lowering
 from netc.codegen.cpu.microkernel import tile_pixels
 from netc.codegen.cpu.packing import pack_channels
-from netc.codegen.operand import BLOCK, Call, Cost, Kernel, Operand
+from netc.codegen.operand import BLOCK, Call, Cost, Kernel, Operand, in_one_memory
 from netc.ir.dims import Dim, ceil_div, evaluate, least, most, product
 from netc.ir.gemm_plan import PANEL, Slot, plan_gemm
 from netc.ir.op import Array
@@ -55,9 +55,19 @@ class Matrix:
     apart: Dim | None = None  # output elements between groups that share no map
 
 
+def form_of(x: Operand) -> Form:
+    """The kernels that multiply what is stored so."""
+    return PAIRS if x.is_narrow else SINGLES
+
+
 def neighbours(x: Operand) -> int:
     """Channels that lie side by side and are multiplied at once."""
-    return (PAIRS if x.is_narrow else SINGLES).together
+    return form_of(x).together
+
+
+def group_step(x: Operand, channels: int) -> Dim:
+    """Elements from a group of so many channels to the next."""
+    return -(-channels // (BLOCK if x.is_c8 else neighbours(x))) * x.strides[1]
 
 
 def taps_of(
@@ -89,7 +99,7 @@ def matrix_call(ctx: Lowering, k: Kernel, m: Matrix) -> Call:
         padded=not isinstance(m.channels, int) or m.channels % BLOCK != 0,
         rows=not out.is_c8,
     )
-    form = PAIRS if m.source.is_narrow else SINGLES
+    form = form_of(m.source)
     key = (form, tail.key, bool(bias), _picks(k, tail), epilogue.padded, epilogue.rows)
     symbol = ctx.shared(key, lambda: ctx.gemm.kernel(epilogue, form))
     args = matrix_args(ctx, m, out)
@@ -110,9 +120,7 @@ def with_scratch(
     flops = k.anchor.op.flops(*(v.type.plain() for v in k.anchor.inputs))
     first = replace(calls[0], cost=Cost(k.title, flops, moved))
     work = [*(replace(call, gives=False) for call in before), first, *calls[1:]]
-    return tuple(
-        replace(call, scratch=size, goes_on=i < len(work) - 1) for i, call in enumerate(work)
-    )
+    return in_one_memory(work, size)
 
 
 def _finish(

@@ -5,10 +5,13 @@ Two channels that are neighbours lie side by side, four bytes that the matrix ke
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from netc.codegen.buffers import c8_strides
 from netc.codegen.cpu.anchors.access import Access, Args, Shape, collapse
+from netc.codegen.cpu.anchors.folds import get, put
+from netc.codegen.cpu.anchors.matrices import with_scratch
 from netc.codegen.cpu.anchors.units import ceil_div as rounded_up
 from netc.codegen.cpu.anchors.units import units
 from netc.codegen.cpu.emit import Function, Val, vec
@@ -59,11 +62,12 @@ def weights_for(ctx: Lowering, x: Operand, w: Operand, packing: Packing) -> Weig
     return ctx.packed(w, (IN_PAIRS, *packing) if x.is_narrow else packing)
 
 
-def moved_by(k: Kernel, made: Rounded) -> Dim:
-    """Bytes that a product of pairs reads and writes."""
+def of_pairs(k: Kernel, made: Rounded, calls: Sequence[Call]) -> tuple[Call, ...]:
+    """The rounding of x, and the calls of the product."""
     x, w = k.anchor_operands()[:2]
     others = (o for o in (*k.ins, *k.outs) if o not in (x, w))
-    return sum((o.item * o.type.count for o in others), start=ITEM * w.type.count + made.size)
+    moved = sum((o.item * o.type.count for o in others), start=ITEM * w.type.count + made.size)
+    return with_scratch(k, [made.call], calls, made.size, moved)
 
 
 def rounded(ctx: Lowering, x: Operand, channels: int, halo: tuple[int, ...]) -> Rounded:
@@ -123,13 +127,10 @@ def _emit_planes(f: Function) -> None:
 
         def some(at: Val, mask: Val | None) -> None:
             ends = (f.gep(base, at, _FLOAT) for base in (there, beside))
-            a, b = (_get(f, end, mask) for end in ends)
+            a, b = (get(f, end, _LANES, mask) for end in ends)
             b = f.select(alone, f.f32(0.0, _LANES), b)
             both = f.cast("bitcast", interleaved(f, a, b), vec(_LANES))
-            if mask is None:
-                f.store(both, f.gep(here, at, pixel))
-            else:
-                f.masked_store(both, f.gep(here, at, pixel), mask)
+            put(f, both, f.gep(here, at, pixel), mask)
 
         whole = f.and_(width, -_LANES)
         with f.loop(0, whole, _LANES) as turn:
@@ -137,11 +138,6 @@ def _emit_planes(f: Function) -> None:
         with f.if_(f.icmp("slt", whole, width)):
             some(whole, f.lane_mask(f.sub(width, whole), _LANES))
     f.ret()
-
-
-def _get(f: Function, address: Val, mask: Val | None) -> Val:
-    type = vec(_LANES)
-    return f.load(type, address) if mask is None else f.masked_load(address, mask, type)
 
 
 def rounded_rows(ctx: Lowering, type: TensorType, rows: Access, at: Dim = 0) -> Rounded:
@@ -246,15 +242,15 @@ def _emit_panels(f: Function) -> None:
         there = f.gep(source, f.mul(panel, depth), row)
         here = f.gep(target, f.mul(panel, half), row)
 
-        def put(at: Val, first: Val, second: Val) -> None:
+        def store(at: Val, first: Val, second: Val) -> None:
             f.store(interleaved(f, first, second), f.gep(here, at, row))
 
         whole = f.ashr(depth, 1)
         with f.loop(0, whole) as turn:
             at = f.gep(there, turn.index, 2 * row)
-            put(turn.index, f.load(vec(PANEL), at), f.load(vec(PANEL), f.gep(at, row)))
+            store(turn.index, f.load(vec(PANEL), at), f.load(vec(PANEL), f.gep(at, row)))
         with f.if_(f.icmp("ne", f.and_(depth, 1), 0)):
-            put(whole, f.load(vec(PANEL), f.gep(there, whole, 2 * row)), zero)
+            store(whole, f.load(vec(PANEL), f.gep(there, whole, 2 * row)), zero)
         with f.loop(f.ashr(f.add(depth, 1), 1), half) as turn:
-            put(turn.index, zero, zero)
+            store(turn.index, zero, zero)
     f.ret()

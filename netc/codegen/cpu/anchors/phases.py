@@ -13,17 +13,16 @@ from netc.codegen.cpu.anchors.depthwise import Window, depthwise_call
 from netc.codegen.cpu.anchors.direct import lower_direct_transpose
 from netc.codegen.cpu.anchors.matrices import (
     Matrix,
+    group_step,
     matrix_call,
-    neighbours,
     pixels_together,
     taps_of,
-    with_scratch,
 )
-from netc.codegen.cpu.anchors.pairs import are_pairs, moved_by, rounded, weights_for
+from netc.codegen.cpu.anchors.pairs import are_pairs, of_pairs, rounded, weights_for
 from netc.codegen.cpu.anchors.results import Results
 from netc.codegen.cpu.lowering import Lowering, rule
 from netc.codegen.cpu.packing import phase_places
-from netc.codegen.operand import BLOCK, Call, Kernel, Operand
+from netc.codegen.operand import Call, Kernel, Operand
 from netc.codegen.phases import Phase, axes_of
 from netc.ir.dims import Dim
 from netc.ir.ops.convolution import ConvTranspose
@@ -52,8 +51,7 @@ def lower_conv_transpose(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
     if not are_pairs(ctx, k, channels * taps):
         return _parts(_matrices(ctx, k, x, rows, columns))
     made = rounded(ctx, x, channels, tuple(a.halo for a in axes))
-    calls = _parts(_matrices(ctx, k, made.operand, rows, columns))
-    return with_scratch(k, [made.call], calls, made.size, moved_by(k, made))
+    return of_pairs(k, made, _parts(_matrices(ctx, k, made.operand, rows, columns)))
 
 
 def _parts(calls: Iterator[Call]) -> tuple[Call, ...]:
@@ -129,7 +127,7 @@ def _phase(
     x: Operand, pair: Pair, weights: WeightArg, groups: int, shape: tuple[int, ...]
 ) -> Matrix:
     """One phase: a convolution of stride 1 whose window runs backwards."""
-    channels, plane = shape[0] // groups, x.strides[1]
+    channels = shape[0] // groups
     rows, columns = x.strides[2:]
     window = tuple(p.taps for p in pair)
     steps = tuple(-p.back * s for p, s in zip(pair, (rows, columns), strict=True))
@@ -142,7 +140,7 @@ def _phase(
         outputs=tuple(p.count for p in pair),
         in_steps=(rows, columns),
         in_image=x.strides[0],
-        in_group=-(-channels // (BLOCK if x.is_c8 else neighbours(x))) * plane,
+        in_group=group_step(x, channels),
         taps=taps,
         n8=n8,
         n1=n1,

@@ -20,14 +20,20 @@ import numpy as np
 
 from netc.codegen.cpu.anchors.access import Access, Args, pack_blocks
 from netc.codegen.cpu.anchors.filters import FAR, NEAR, both_ways, filters
-from netc.codegen.cpu.anchors.matrices import Matrix, matrix_args, pixels_together, taps_of
+from netc.codegen.cpu.anchors.matrices import (
+    Matrix,
+    form_of,
+    matrix_args,
+    pixels_together,
+    taps_of,
+)
 from netc.codegen.cpu.anchors.pairs import ELEMENT, ITEM, are_pairs, narrow
 from netc.codegen.cpu.anchors.results import Lane, Results, Row, Writer, lanes_of
 from netc.codegen.cpu.anchors.units import units
 from netc.codegen.cpu.emit import Function, Val, vec
-from netc.codegen.cpu.gemm import PAIRS, SINGLES, Epilogue
+from netc.codegen.cpu.gemm import Epilogue
 from netc.codegen.cpu.lowering import Lowering
-from netc.codegen.operand import BLOCK, SCRATCH, Call, Cost, Kernel, Operand
+from netc.codegen.operand import BLOCK, SCRATCH, Call, Cost, Kernel, Operand, in_one_memory
 from netc.ir.dims import Dim, ceil_div, least, most
 from netc.ir.filtering import GATHER, PLANES, SEEN, SPREAD, TILE, tiles_of, usual_sizes
 from netc.ir.ops.convolution import Conv
@@ -38,6 +44,11 @@ MOST_SCRATCH = 16 << 20  # bytes for each image; large ones are cut into bands
 _FLOAT = 4  # bytes
 _PIXEL = _FLOAT * BLOCK  # bytes
 _LINE = 64  # bytes of a cache line
+
+
+def _item(pairs: bool) -> int:
+    """Bytes of an element of the maps that are multiplied."""
+    return ITEM if pairs else _FLOAT
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,7 @@ class Planes:
     @property
     def item(self) -> int:
         """Bytes of an element."""
-        return ITEM if self.pairs else _FLOAT
+        return _item(self.pairs)
 
     @property
     def apart(self) -> Dim:
@@ -146,16 +157,14 @@ def lower_winograd(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
         calls.append(replace(_spread(ctx, x, band), gives=False))
         calls.append(replace(_products(ctx, band, products), gives=False))
         calls.append(replace(_gathered(ctx, k, band, bias), part=f"row {band.first}"))
-    chained = [replace(call, scratch=size, goes_on=True) for call in calls]
-    return (*chained[:-1], replace(calls[-1], scratch=size))
+    return in_one_memory(calls, size)
 
 
 def _bands(x: Operand, groups: int, outs: int, ins: int, pairs: bool) -> list[Band]:
     """As many bands, all about alike, as the scratch memory asks for."""
     images, (down, across) = x.type.shape[0], tiles_of(x.type)
     usual = usual_sizes(x.type, (down, across))
-    item = ITEM if pairs else _FLOAT
-    size = PLANES * math.prod(usual) * groups * (item * ins + _FLOAT * outs)
+    size = PLANES * math.prod(usual) * groups * (_item(pairs) * ins + _FLOAT * outs)
     count = min(usual[0], -(-size // MOST_SCRATCH))
     each = ceil_div(down, count)
     start = Planes(images, groups, ins, (each, across), pairs=pairs).size
@@ -193,7 +202,7 @@ def _products(ctx: Lowering, band: Band, weights: MadeArg) -> Call:
         weights=weights,
         apart=band.summed.apart,
     )
-    padded, form = band.outs % BLOCK != 0, PAIRS if band.seen.pairs else SINGLES
+    padded, form = band.outs % BLOCK != 0, form_of(seen)
     sums = Epilogue(lambda f, acc, channels, pixels: acc, padded=padded)
     symbol = ctx.shared(("sums", padded, form), lambda: ctx.gemm.kernel(sums, form))
     flops = 2 * PLANES * band.seen.values * band.summed.channels
@@ -223,7 +232,7 @@ def _spread(ctx: Lowering, x: Operand, band: Band) -> Call:
 
 
 def _emit_spread(f: Function, pairs: bool) -> None:
-    item = ITEM if pairs else _FLOAT
+    item = _item(pairs)
     source, strides = f.slot(f.args[0], 0, "ptr"), [f.slot(f.args[0], 1 + i) for i in range(3)]
     maps = _Maps(f, 6)
     sizes = [f.slot(f.args[0], 6 + maps.SLOTS + i) for i in range(7)]
