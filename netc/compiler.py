@@ -213,8 +213,9 @@ def _host_levels(
     from netc.codegen.precision import Precision
 
     levels = []
-    pairs = Precision.LOW.value in options.named
-    targets = {t.name: t for t in (target_named(name, pairs) for name in options.cpu)}
+    quads = Precision.INT8.value in options.named
+    pairs = quads or Precision.LOW.value in options.named
+    targets = {t.name: t for t in (target_named(name, pairs, quads) for name in options.cpu)}
     for _, target in sorted(targets.items()):  # so that equal requests give equal files
         made = compile_graph(graph, order, target, store, others, options.precision_of)
         level = Level(
@@ -254,12 +255,12 @@ def _gpu_back_end(store: WeightStore, graph: Graph, options: Options) -> GpuBack
     from netc.ir.ops.fused import Fused
     from netc.ir.ops.sources import Input
 
-    by_node = {name: Precision(p) for name, p in options.precisions.items()}
+    by_node = {name: Precision(p).on_gpus for name, p in options.precisions.items()}
     for node in graph.nodes:
         if node.name in options.precisions and isinstance(node.op, Fused):
             inner = (n.name for n in node.op.body.nodes if not isinstance(n.op, Input))
             by_node |= dict.fromkeys(inner, by_node[node.name])
-    back_end = GpuBackEnd(store, Precision(options.precision), by_node)
+    back_end = GpuBackEnd(store, Precision(options.precision).on_gpus, by_node)
     back_end.prepare(graph)
     return back_end
 

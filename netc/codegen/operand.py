@@ -35,12 +35,12 @@ class Operand:
     strides: tuple[Dim, ...]
     halo: tuple[int, ...] = (0, 0)
     array: Array | None = None
-    element: str = ""  # "bf16", "fp16" or "tf32" where floats are rounded to that
+    element: str = ""  # "bf16", "fp16", "tf32" or "int8" where floats are rounded to that
 
     @property
     def item(self) -> int:
         """Bytes of one element as it is stored."""
-        return 2 if self.is_narrow else self.type.dtype.size
+        return 2 if self.is_narrow else 1 if self.element == "int8" else self.type.dtype.size
 
     @property
     def is_narrow(self) -> bool:

@@ -26,9 +26,9 @@ def unpack(packed: Array, packing: Sequence[str | int], shape: tuple[int, ...]) 
     return made
 
 
-def is_rounded(packing: Sequence[str | int]) -> bool:
-    """Whether a parameter loses digits when it is packed so."""
-    return packing[0] == cpu.IN_PAIRS
+def rounding(packing: Sequence[str | int]) -> str:
+    """How a parameter loses digits when it is packed so; "" where it does not."""
+    return str(packing[0]) if packing[0] in cpu.ROUNDED else ""
 
 
 def _of(packing: Sequence[str | int]) -> ModuleType:

@@ -1,7 +1,7 @@
 """How exactly products are computed, and how values are stored between kernels on GPUs.
 
-Processors compute as in EXACT or HIGH; in LOW some products of bfloat16 operands, where they have
-instructions for them, and store float32.
+Processors compute as in EXACT or HIGH; in LOW some products of bfloat16 operands, in INT8 some of
+bytes, where they have instructions for them, and store float32. GPUs know no INT8: LOW is theirs.
 """
 
 from __future__ import annotations
@@ -18,6 +18,12 @@ class Precision(Enum):
     MEDIUM = "medium"  # one product of operands rounded to tf32
     LOW = "low"  # bfloat16 operands and storage, float32 sums
     FP16 = "fp16"  # float16 operands and storage, float32 sums
+    INT8 = "int8"  # operands of eight bits, with a scale for each image and output channel
+
+    @property
+    def on_gpus(self) -> Precision:
+        """What GPUs compute where this is asked for."""
+        return Precision.LOW if self is Precision.INT8 else self
 
     @property
     def element(self) -> str:
@@ -41,7 +47,8 @@ class Precision(Enum):
         return names.get(self, "ieee")
 
 
-ON_PROCESSORS = (Precision.EXACT, Precision.HIGH, Precision.LOW)  # that make a difference there
+# that make a difference there
+ON_PROCESSORS = (Precision.EXACT, Precision.HIGH, Precision.LOW, Precision.INT8)
 
 
 def most_exact(names: Sequence[str]) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from netc.ir.op import Array
 
 _NAN = 0x7FC0  # as bfloat16
+_MOST = 127  # of a byte, either way
+_LAST = 0x7F  # the bits of a scale that are zero
 
 
 def rounded(array: Array, element: str) -> Array:
@@ -29,3 +32,19 @@ def rounded(array: Array, element: str) -> Array:
     if odd:
         near[np.isnan(floats)] = _NAN
     return near.astype(np.uint16)
+
+
+def as_bytes(array: Array, axes: tuple[int, ...]) -> tuple[npt.NDArray[np.int8], Array]:
+    """float32 as whole numbers up to 127, and what one is worth, for each place along other axes.
+
+    The worth has 17 digits, so that 127 times it is exact, and what is read back so is made of the
+    same bytes again. Where anything is infinite or NaN, all that is read back is.
+    """
+    array = np.ascontiguousarray(array)
+    with np.errstate(invalid="ignore"):
+        worth = np.max(np.abs(array), axes, keepdims=True) / np.float32(_MOST)
+        up = (worth.view(np.uint32) + np.uint32(_LAST)) & np.uint32(~_LAST & 0xFFFFFFFF)
+        worth = np.where(np.isfinite(worth), up.view(np.float32), worth)
+        near = np.rint(array / np.where(worth > 0, worth, np.float32(1)))
+    near[~np.isfinite(near)] = 1  # which the worth makes what it is
+    return near.astype(np.int8), worth.squeeze(axes)

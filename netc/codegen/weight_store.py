@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netc.codegen.operand import Kernel, Packing
-from netc.codegen.packing import is_rounded, pack, packed_count
+from netc.codegen.packing import pack, packed_count, rounding
 from netc.ir.op import Array
 from netc.ir.plan import ALIGN, WeightArg
 
@@ -42,7 +42,7 @@ class WeightStore:
     size: int = 0  # bytes, a multiple of ALIGN
     packings: dict[int, tuple[int, Packing]] = field(default_factory=dict)  # by `id` of the array
     _read: Counter[int] = field(default_factory=Counter)  # how often each parameter is read,
-    _rounded: Counter[int] = field(default_factory=Counter)  # and how often with fewer digits
+    _rounded: Counter[tuple[int, str]] = field(default_factory=Counter)  # and with fewer digits
     _pieces: dict[int, _Piece] = field(default_factory=dict)  # by their offset
     _alike: dict[Hashable, list[int]] = field(default_factory=dict)
 
@@ -54,8 +54,8 @@ class WeightStore:
         """The address of a parameter, packed in a way that `packing.unpack` can undo."""
         floats = np.ascontiguousarray(param, np.float32).reshape(param.shape)
         arg = self._place(floats, packing, 4 * packed_count(packing, param.shape))
-        self._rounded[id(param)] += is_rounded(packing)
-        if id(param) not in self.packings or not is_rounded(packing):
+        self._rounded[id(param), rounding(packing)] += 1
+        if id(param) not in self.packings or not rounding(packing):
             self.packings[id(param)] = (arg.offset, packing)
         return arg
 
@@ -72,9 +72,10 @@ class WeightStore:
         One that is `viewed` is read by more than kernels.
         """
         at, packing = self.packings.get(id(param), (0, ()))
-        if packing and not is_rounded(packing):
+        if packing and not rounding(packing):
             return at, packing
-        if packing and not viewed and self._rounded[id(param)] >= self._read[id(param)]:
+        alike = self._rounded[id(param), rounding(packing)] if packing else 0
+        if packing and not viewed and alike >= self._read[id(param)]:
             return at, packing
         return self.add(np.asarray(param, np.float32)).offset, _AS_IT_IS
 

@@ -38,9 +38,12 @@ ABI = 2  # of plans, kernels, argument blocks and the context; another ABI is ne
 ARCHITECTURES = {
     "x86-64-v2": "x86_64",
     "x86-64-v3": "x86_64",
+    "x86-64-v3-vnni": "x86_64",
     "x86-64-v4": "x86_64",
+    "x86-64-v4-vnni": "x86_64",
     "x86-64-v4-bf16": "x86_64",
     "aarch64": "aarch64",
+    "aarch64-dot": "aarch64",
     "aarch64-bf16": "aarch64",
 }
 ON_GPU, HOSTS, ANY = "cuda", "hosts", "any"  # levels of plans without code; what they fit

@@ -21,7 +21,7 @@ from netc.runtime.session import load as load_without_compiler
 from tests.e2e.test_random_graphs import RANDOM
 from tests.strategies import agree, feeds, graphs, wanted
 
-HERE = [target.name for target in runnable() if not target.pairs]
+HERE = [target.name for target in runnable() if not target.quads]
 FOREIGN = "aarch64" if architecture() == "x86_64" else "x86-64-v2"
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

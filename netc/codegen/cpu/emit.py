@@ -285,6 +285,22 @@ class Function:
         self.module.declare(name, c.type, [c.type, type, type])
         return self.value(c.type, f"call {c.type} @{name}({c}, {pairs[0]}, {pairs[1]})")
 
+    def add_quads(self, a: Val, b: Val, c: Val) -> Val:
+        """c + the products of neighbours, four bytes in each lane of a and b, all whole numbers.
+
+        Those of a are without a sign on x86, and signed elsewhere; those of b are signed.
+        """
+        wide, type = vec(a.lanes, "i32"), vec(4 * a.lanes, "i8")
+        name = f"llvm.x86.avx512.vpdpbusd.{32 * a.lanes}"
+        if self.target.is_x86:
+            type = wide  # as the intrinsic was first declared, which every version reads
+        else:
+            name = "llvm.aarch64.neon.sdot.v4i32.v16i8"
+        x, y, total = (self.cast("bitcast", v, t) for v, t in ((a, type), (b, type), (c, wide)))
+        self.module.declare(name, wide, [wide, type, type])
+        made = self.value(wide, f"call {wide} @{name}({total}, {x}, {y})")
+        return self.cast("bitcast", made, c.type)
+
     def fcmp(self, predicate: str, a: Val, b: Val) -> Val:
         """A float comparison: oeq olt ogt ole oge one uno une ult …"""
         return self.value(vec(a.lanes, "i1"), f"fcmp {predicate} {a}, {b.name}")

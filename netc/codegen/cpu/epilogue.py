@@ -19,6 +19,8 @@ Body = Callable[[Function, Val, Sequence[Val], Sequence[Val]], Val]
 # args, scratch, first pixel, pixels, panel, panels, first image, group
 PARAMS = ("ptr", "ptr", "i64", "i64", "i64", "i64", "i64", "i64")
 _PIXEL_SLOTS = 5
+_SCALE_SLOTS = 2  # [image][scale, zero][16], and the i32 offset of each pixel's row
+SCALES = 2 * PANEL_ROW  # bytes of an image's
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Epilogue:
 
     `padded`: the channels of a group are no multiple of eight, so lanes beyond them are stored
     as zero. `rows`: the output is plain rows, where lanes beyond the channels are not touched.
+    `scaled`: sums are integers, each worth its image's scale times its channel's, plus the image's
+    zero times what the channel's weights sum up to; the two of the channel are before its operands.
     """
 
     body: Body
@@ -34,10 +38,21 @@ class Epilogue:
     pixels: int = 0
     padded: bool = True
     rows: bool = False
+    scaled: bool = False
+
+    @property
+    def vectors(self) -> int:
+        """How many things vary by channel."""
+        return self.channels + 2 * self.scaled
+
+    @property
+    def first_pixels(self) -> int:
+        """The slot of the first pixel operand; before it those of the images' scales."""
+        return Slot.OPERANDS + self.vectors + _SCALE_SLOTS * self.scaled
 
     def slots(self) -> int:
         """Eight-byte slots of the whole argument block."""
-        return Slot.OPERANDS + self.channels + _PIXEL_SLOTS * self.pixels
+        return self.first_pixels + _PIXEL_SLOTS * self.pixels
 
 
 class Slots:
@@ -78,24 +93,34 @@ def _channels(
     """All pixels of `width` channels from `start` of a group."""
     args, _, p0, pixels, _, panels, first, group = f.args
     slots = Slots(f, args)
-    after = Slot.OPERANDS + epilogue.channels
+    after = epilogue.first_pixels
     rows = [Slot.OUTPUT, *(after + _PIXEL_SLOTS * i for i in range(epilogue.pixels))]
     places = [_Place(slots, row, (first, group, start), p0) for row in rows]
     lanes = _Lanes(f, epilogue, width, left)
     packed = f.add(f.mul(slots.size(Slot.PANELS), f.mul(group, PANEL)), start)
     constants = [
         lanes.read_packed(f.gep(slots.ptr(Slot.OPERANDS + i), packed, 4))
-        for i in range(epilogue.channels)
+        for i in range(epilogue.vectors)
     ]
     pitch = f.mul(panels, PANEL_ROW)
     with f.loop(0, pixels) as pixel:
         acc = lanes.read_packed(f.gep(sums, f.mul(pixel.index, pitch)))
+        if epilogue.scaled:
+            scales = _scales(slots, after - _SCALE_SLOTS, first, f.add(p0, pixel.index))
+            acc = lanes.scaled(acc, scales, constants)
         output, *operands = [place.planes(pixel.index) for place in places]
         read = [lanes.read(planes) for planes in operands]
         for part, value in enumerate(acc):
-            constant = [c[part] for c in constants]
+            constant = [c[part] for c in constants[2 * epilogue.scaled :]]
             result = epilogue.body(f, value, constant, [r[part] for r in read])
             lanes.write(part, result, output)
+
+
+def _scales(slots: Slots, at: int, image: Val, pixel: Val) -> Val:
+    """Where the scales of the image of a pixel lie."""
+    f = slots.f
+    base = f.gep(slots.ptr(at), image, SCALES)
+    return f.gep(base, f.sext(f.load("i32", f.gep(slots.ptr(at + 1), pixel, 4))))
 
 
 class _Place:
@@ -139,6 +164,16 @@ class _Lanes:
     def read_packed(self, base: Val) -> list[Val]:
         """Channels side by side, all of them there."""
         return [self.f.load(self.type, self.f.gep(base, 4 * start)) for start in self.starts]
+
+    def scaled(self, sums: list[Val], scales: Val, channel: list[list[Val]]) -> list[Val]:
+        """Integers as the floats they stand for."""
+        f, out = self.f, []
+        scale, zero = (f.load(self.type, f.gep(scales, i * PANEL_ROW)) for i in range(2))
+        for value, weight, total in zip(sums, *channel[:2], strict=True):
+            whole = f.cast("bitcast", value, vec(self.lanes, "i32"))
+            number = f.cast("sitofp", whole, self.type)
+            out.append(f.fma(number, f.fmul(scale, weight), f.fmul(zero, total)))
+        return out
 
     def read(self, planes: tuple[Val, Val]) -> list[Val]:
         """Channels in planes; in rows, only those that exist are touched."""

@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from netc.codegen.cpu.emit import Function, Int, Module, Val
 from netc.codegen.cpu.epilogue import Epilogue, Slots, emit_epilogue
 from netc.codegen.cpu.microkernel import (
+    FORMS,
     PAIRS,
     PANEL_ROW,
+    QUADS,
     SINGLES,
     Form,
     microkernels,
@@ -23,7 +25,7 @@ from netc.codegen.cpu.microkernel import (
 )
 from netc.ir.gemm_plan import PARTS, SCRATCH, Slot
 
-__all__ = ["PAIRS", "SINGLES", "Epilogue", "Form", "GemmFamily", "emit_gemm"]
+__all__ = ["FORMS", "PAIRS", "QUADS", "SINGLES", "Epilogue", "Form", "GemmFamily", "emit_gemm"]
 
 _WORD, _LINE = 8, 64  # bytes
 _UNITS = 6  # for each thread at least, where there are pixels enough

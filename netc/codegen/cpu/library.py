@@ -6,7 +6,7 @@ import functools
 
 from netc.codegen.cpu.emit import Module
 from netc.codegen.cpu.events import emit_events
-from netc.codegen.cpu.gemm import PAIRS, SINGLES, Form, emit_gemm
+from netc.codegen.cpu.gemm import FORMS, Form, emit_gemm
 from netc.codegen.cpu.image import Image, link
 from netc.codegen.cpu.native import emit_run_loop
 from netc.codegen.cpu.target import Target, compile_module
@@ -40,7 +40,7 @@ def build_image(module: Module, devices: int = 1) -> Image:
     """A module with the run loop, and what else it needs of the library, as one image."""
     target = module.target
     objects = [compile_module(module.text(), target), run_loop(target)]
-    objects += [matrix_kernels(target, f) for f in (SINGLES, PAIRS) if module.refers_to(f.driver)]
+    objects += [matrix_kernels(target, f) for f in FORMS if module.refers_to(f.driver)]
     if devices > 1:
         objects.append(between_devices(target))
     return link(*objects)

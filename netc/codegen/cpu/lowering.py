@@ -110,7 +110,11 @@ class Lowering:
 
     def is_low(self, node: Node) -> bool:
         """Whether a kernel multiplies bfloat16: where it may, and this level can."""
-        return self.target.pairs and self.precision_of(node) is Precision.LOW
+        return self.target.pairs and self.precision_of(node) in (Precision.LOW, Precision.INT8)
+
+    def is_int8(self, node: Node) -> bool:
+        """Whether a kernel multiplies bytes, in the same way."""
+        return self.target.quads and self.precision_of(node) is Precision.INT8
 
     def code(self, key: Hashable, emit: Emit, params: tuple[str, ...] = KERNEL_PARAMS) -> str:
         """The symbol of the function `emit` writes; written once per key."""

@@ -9,7 +9,8 @@ Every pixel sums over K in the same order whatever tile it is in, so results do 
 pixels are cut into tiles.
 
 Operands are float32, or pairs of bfloat16: neighbouring channels of a pixel, whose two weights for
-an output channel lie in one lane. Both are four bytes, so it is the same loop, half as long.
+an output channel lie in one lane; or four such of eight bits. All are four bytes, so it is the same
+loop, half or a quarter as long. Sums of the last are integers, in the bits of floats.
 """
 
 from __future__ import annotations
@@ -50,10 +51,20 @@ class Form:
 
     def product(self, f: Function, v: Val, x: Val, acc: Val) -> Val:
         """acc + v · x, in each lane."""
-        return f.fma(v, x, acc) if self.together == 1 else f.add_pairs(x, v, acc)
+        if self.together == 1:
+            return f.fma(v, x, acc)
+        return f.add_pairs(x, v, acc) if self.together == 2 else f.add_quads(x, v, acc)
+
+    def sum(self, f: Function, a: Val, b: Val) -> Val:
+        """The sum of two of its sums."""
+        if self.together < 4:
+            return f.fadd(a, b)
+        whole = (f.cast("bitcast", v, vec(v.lanes, "i32")) for v in (a, b))
+        return f.cast("bitcast", f.add(*whole), a.type)
 
 
-SINGLES, PAIRS = Form("gemm", 1), Form("gemm_bf16", 2)
+SINGLES, PAIRS, QUADS = Form("gemm", 1), Form("gemm_bf16", 2), Form("gemm_int8", 4)
+FORMS = (SINGLES, PAIRS, QUADS)
 _LOCALITY = 2  # weights asked for ahead of time go to the second-level cache
 
 
@@ -159,4 +170,5 @@ def _store(tile: _Tile, scratch: Val, sums: list[Val], add: bool) -> None:
     f, size = tile.f, 4 * tile.lanes
     for i, value in enumerate(sums):
         at = f.gep(scratch, i * size)
-        f.store(f.fadd(f.load(tile.type, at, size), value) if add else value, at, size)
+        total = tile.form.sum(f, f.load(tile.type, at, size), value) if add else value
+        f.store(total, at, size)

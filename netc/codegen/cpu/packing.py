@@ -8,14 +8,17 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from netc.codegen.rounding import rounded
+from netc.codegen.rounding import as_bytes, rounded
 from netc.errors import ArtifactError, clean
 from netc.ir.gemm_plan import BLOCK, PANEL
 from netc.spread import MOST, spread
 
 F32 = npt.NDArray[np.float32]
 IN_PAIRS = "bf16"  # of bfloat16, pairs of k where k would be: [groups, panels, k / 2, 16, 2]
-_OF_PAIRS = (("conv",), ("fc",), ("phases",))  # what may be packed so
+IN_QUADS = "int8"  # of bytes, four of them: [groups, panels, k / 4, 16, 4], and what they are worth
+ROUNDED = (IN_PAIRS, IN_QUADS)
+_TOGETHER = {IN_PAIRS: 2, IN_QUADS: 4}
+_WRAPPED = {IN_PAIRS: ("conv", "fc", "phases"), IN_QUADS: ("conv", "fc")}  # what may be packed so
 _WORTH_A_THREAD = 4 << 20  # bytes
 
 
@@ -28,48 +31,64 @@ def pack(weights: F32, packing: Sequence[str | int], out: F32) -> None:
     w[o, c·h·w] is that of a convolution of the whole image. A transposed convolution's
     w[c, o, kh, kw] is one of every so-manieth tap after the other.
 
-    In pairs of bfloat16, an odd last channel has a zero beside it at each of its taps.
+    In pairs of bfloat16 or four bytes, what is left of the channels has zeros beside it at each of
+    its taps. A byte is worth its output channel's scale; scales, and what the channel's weights sum
+    up to, both [groups, panels, 16], are behind the panels.
     """
-    pairs, packing = _kind(packing)
+    together, packing = _kind(packing)
     match packing:
         case ["conv", int(groups)]:
-            _pack_conv(weights, groups, out, pairs)
+            _pack_conv(weights, groups, out, together)
         case ["fc", int(c), int(h), int(w)]:
-            _pack_conv(weights.reshape(weights.shape[0], c, h, w), 1, out, pairs)
+            _pack_conv(weights.reshape(weights.shape[0], c, h, w), 1, out, together)
         case ["phases", int(groups), int(i), int(j)]:
             turned = _turned(weights, groups)
-            places = phase_places(weights.shape, groups, (i, j), pairs)
+            places = phase_places(weights.shape, groups, (i, j), together == 2)
             for (down, across), place in places.items():
-                _pack_conv(turned[:, :, down::i, across::j], groups, out[place], pairs)
+                _pack_conv(turned[:, :, down::i, across::j], groups, out[place], together)
 
 
-def _kind(packing: Sequence[str | int]) -> tuple[bool, tuple[str | int, ...]]:
-    """Whether a packing is in pairs, and what it is without them."""
-    pairs = packing[0] == IN_PAIRS and tuple(packing[1:2]) in _OF_PAIRS
-    return pairs, tuple(packing[1:] if pairs else packing)
+def _kind(packing: Sequence[str | int]) -> tuple[int, tuple[str | int, ...]]:
+    """How many weights of a packing lie in four bytes, and what it is without such a word."""
+    if len(packing) > 1 and packing[1] in _WRAPPED.get(str(packing[0]), ()):
+        return _TOGETHER[str(packing[0])], tuple(packing[1:])
+    return 1, tuple(packing)
 
 
-def _depth(channels: int, taps: int, pairs: bool) -> int:
-    """Products that are summed, or a multiple of two."""
-    return taps * (channels + (channels % 2 if pairs else 0))
+def _depth(channels: int, taps: int, together: int) -> int:
+    """Products that are summed: at each tap a multiple of those in four bytes."""
+    return taps * (channels + -channels % together)
 
 
-def _pack_conv(weights: F32, groups: int, out: F32, pairs: bool) -> None:
+def panel_floats(outputs: int, groups: int, depth: int) -> int:
+    """Elements of panels with so many rows."""
+    return groups * -(-outputs // PANEL) * PANEL * depth
+
+
+def _pack_conv(weights: F32, groups: int, out: F32, together: int) -> None:
     channels = weights.shape[1]
     full = channels - channels % BLOCK
     grouped = weights.reshape(groups, weights.shape[0] // groups, *weights.shape[1:])
     outputs, height, width = grouped.shape[1], *weights.shape[2:]
-    depth = _depth(channels, height * width, pairs)
-    packed = out.reshape(groups, -(-outputs // PANEL), depth // (1 + pairs), PANEL)
+    depth = _depth(channels, height * width, together)
+    rows = panel_floats(outputs, groups, depth // together)
+    packed = out[:rows].reshape(groups, -(-outputs // PANEL), depth // together, PANEL)
+    worth = out[rows:].reshape(-1, *packed.shape[:2], PANEL)
 
     def panel(p: int) -> None:
-        if not pairs:
+        if together == 1:
             fill(p, packed[:, p])
             return
         floats = np.empty((groups, depth, PANEL), np.float32)
         fill(p, floats)
-        words = floats.reshape(groups, -1, 2, PANEL).swapaxes(2, 3)
-        packed[:, p] = rounded(words, "bf16").view(np.float32)[..., 0]
+        words = floats.reshape(groups, -1, together, PANEL).swapaxes(2, 3)
+        if together == 2:
+            packed[:, p] = rounded(words, "bf16").view(np.float32)[..., 0]
+            return
+        made, worth[0, :, p] = as_bytes(words, (1, 3))
+        with np.errstate(over="ignore"):
+            worth[1, :, p] = worth[0, :, p] * made.sum((1, 3), np.float32)
+        packed[:, p] = made.view(np.float32)[..., 0]
 
     def fill(p: int, target: F32) -> None:  # one panel's weights fit a cache: in place
         rows = np.ascontiguousarray(grouped[:, p * PANEL : (p + 1) * PANEL])
@@ -78,7 +97,7 @@ def _pack_conv(weights: F32, groups: int, out: F32, pairs: bool) -> None:
         eights = eights.transpose(0, 2, 4, 5, 3, 1).reshape(groups, -1, count)
         target[:, : eights.shape[1], :count] = eights
         if full < channels:
-            beside = np.zeros((groups, count, channels % 2 * pairs, height, width), np.float32)
+            beside = np.zeros((groups, count, -channels % together, height, width), np.float32)
             rest = np.concatenate([rows[:, :, full:], beside], axis=2)
             rest = rest.transpose(0, 3, 4, 2, 1).reshape(groups, -1, count)
             target[:, eights.shape[1] :, :count] = rest
@@ -126,16 +145,16 @@ def pack_channels(values: F32, groups: int, fill: float = 0.0) -> F32:
 
 def unpack(packed: F32, packing: Sequence[str | int], shape: tuple[int, ...]) -> F32:
     """The weights of this shape that were packed so: the inverse of `pack`."""
-    pairs, inner = _kind(packing)
+    together, inner = _kind(packing)
     if not math.prod(shape):
         return np.zeros(shape, np.float32)
     match inner:
         case ["conv", int(groups)] if _splits(shape, groups):
-            return _unpack_conv(packed, shape, groups, pairs)
+            return _unpack_conv(packed, shape, groups, together)
         case ["fc", int(c), int(h), int(w)] if _are_inputs(shape, (c, h, w)):
-            return _unpack_conv(packed, (shape[0], c, h, w), 1, pairs).reshape(shape)
+            return _unpack_conv(packed, (shape[0], c, h, w), 1, together).reshape(shape)
         case ["phases", int(groups), int(i), int(j)] if _splits(shape, groups) and min(i, j) > 0:
-            return _unpack_phases(packed, shape, groups, (i, j), pairs)
+            return _unpack_phases(packed, shape, groups, (i, j), together)
         case ["raw"]:
             return packed.reshape(shape)
     raise ArtifactError(f"weights are packed in an unknown way, {clean(packing)}")
@@ -153,8 +172,8 @@ def _are_inputs(shape: tuple[int, ...], sizes: tuple[int, int, int]) -> bool:
 
 
 def packed_count(packing: Sequence[str | int], shape: tuple[int, ...]) -> int:
-    """How many float32, or pairs of bfloat16, a parameter of this shape has when packed so."""
-    (pairs, inner), count, groups = _kind(packing), math.prod(shape), 1
+    """How many times four bytes a parameter of this shape has when packed so."""
+    (together, inner), count, groups = _kind(packing), math.prod(shape), 1
     if len(shape) < 2 or not count:
         return count
     match inner:
@@ -169,17 +188,22 @@ def packed_count(packing: Sequence[str | int], shape: tuple[int, ...]) -> int:
         case _:
             return count
     taps = count // max(1, groups * outputs * channels)
-    depth = _depth(channels, taps, pairs) // (1 + pairs)
-    return groups * -(-outputs // PANEL) * PANEL * depth
+    depth = _depth(channels, taps, together) // together
+    return panel_floats(outputs, groups, depth + (2 if together == 4 else 0))
 
 
-def _unpack_conv(packed: F32, shape: tuple[int, ...], groups: int, pairs: bool) -> F32:
+def _unpack_conv(packed: F32, shape: tuple[int, ...], groups: int, together: int) -> F32:
     outputs, channels, height, width = shape[0] // groups, *shape[1:]
     full = channels - channels % BLOCK
-    depth = _depth(channels, height * width, pairs)
-    if pairs:
+    depth = _depth(channels, height * width, together)
+    if together == 2:
         halves = packed.view(np.uint16).reshape(-1, PANEL, 2).swapaxes(1, 2)
         packed = (halves.astype(np.uint32) << 16).view(np.float32)
+    if together == 4:
+        count = panel_floats(outputs, groups, depth // 4)
+        scales = packed[count:].reshape(2, groups, -1, 1, PANEL)[0]
+        words = packed[:count].view(np.int8).reshape(*scales.shape[:2], depth // 4, PANEL, 4)
+        packed = words.swapaxes(3, 4).reshape(*scales.shape[:2], depth, PANEL) * scales
     rows = packed.reshape(groups, -1, depth, PANEL).transpose(0, 2, 1, 3)
     rows = rows.reshape(groups, depth, -1)[:, :, :outputs]
     split = full * height * width
@@ -191,11 +215,11 @@ def _unpack_conv(packed: F32, shape: tuple[int, ...], groups: int, pairs: bool) 
 
 
 def _unpack_phases(
-    packed: F32, shape: tuple[int, ...], groups: int, every: tuple[int, int], pairs: bool
+    packed: F32, shape: tuple[int, ...], groups: int, every: tuple[int, int], together: int
 ) -> F32:
     channels, outputs, height, width = shape
     out = np.zeros((groups * outputs, channels // groups, height, width), np.float32)
-    for (i, j), place in phase_places(shape, groups, every, pairs).items():
+    for (i, j), place in phase_places(shape, groups, every, together == 2).items():
         part = out[:, :, i :: every[0], j :: every[1]]
-        part[...] = _unpack_conv(packed[place], part.shape, groups, pairs)
+        part[...] = _unpack_conv(packed[place], part.shape, groups, together)
     return _turned(out, groups)

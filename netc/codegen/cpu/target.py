@@ -12,22 +12,29 @@ from netc.processor import architecture, cpu_features
 _V2 = ("cx16", "sahf", "popcnt", "sse3", "ssse3", "sse4.1", "sse4.2")
 _V3 = (*_V2, "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave")
 _V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
-_PAIRS = (*_V4, "avx512bf16")
+_QUADS = (*_V4, "avx512vnni")
+_PAIRS = (*_QUADS, "avx512bf16")
 _ARM = ("neon", "fp-armv8")
+_ARM_PAIRS = (*_ARM, "dotprod", "bf16")
 _LINUX = {"x86_64": "x86_64-unknown-linux-gnu", "aarch64": "aarch64-unknown-linux-gnu"}
 
 # The kernel's own spelling (/proc/cpuinfo) of what each level needs.
 _FLAGS_V2 = frozenset({"cx16", "lahf_lm", "popcnt", "pni", "ssse3", "sse4_1", "sse4_2"})
 _FLAGS_V3 = _FLAGS_V2 | {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"}
 _FLAGS_V4 = _FLAGS_V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
-_FLAGS_PAIRS = _FLAGS_V4 | {"avx512_bf16"}
+_FLAGS_QUADS = _FLAGS_V4 | {"avx512_vnni"}
+_FLAGS_PAIRS = _FLAGS_QUADS | {"avx512_bf16"}
+_FLAGS_ARM = frozenset({"asimd", "fp"})
 _FLAGS = {
     "x86-64-v2": _FLAGS_V2,
     "x86-64-v3": _FLAGS_V3,
+    "x86-64-v3-vnni": _FLAGS_V3 | {"avx_vnni"},
     "x86-64-v4": _FLAGS_V4,
+    "x86-64-v4-vnni": _FLAGS_QUADS,
     "x86-64-v4-bf16": _FLAGS_PAIRS,
-    "aarch64": frozenset({"asimd", "fp"}),
-    "aarch64-bf16": frozenset({"asimd", "fp", "bf16"}),
+    "aarch64": _FLAGS_ARM,
+    "aarch64-dot": _FLAGS_ARM | {"asimddp"},
+    "aarch64-bf16": _FLAGS_ARM | {"asimddp", "bf16"},
 }
 
 
@@ -42,6 +49,7 @@ class Target:
     lanes: int  # float32 values in one vector register
     registers: int  # vector registers
     fma: bool
+    quads: bool = False  # adds up four products of bytes in each lane
     pairs: bool = False  # adds up two products of bfloat16 in each lane
 
     @property
@@ -60,17 +68,19 @@ class Target:
         return self.arch == "x86_64"
 
 
-LEVELS = {
-    "x86-64-v2": Target("x86-64-v2", "x86_64", "x86-64-v2", _V2, 4, 16, False),
-    "x86-64-v3": Target("x86-64-v3", "x86_64", "x86-64-v3", _V3, 8, 16, True),
-    "x86-64-v4": Target("x86-64-v4", "x86_64", "x86-64-v4", _V4, 16, 32, True),
-    "x86-64-v4-bf16": Target(
-        "x86-64-v4-bf16", "x86_64", "x86-64-v4", _PAIRS, 16, 32, True, pairs=True
-    ),
-    "aarch64": Target("aarch64", "aarch64", "generic", _ARM, 4, 32, True),
-    "aarch64-bf16": Target(
-        "aarch64-bf16", "aarch64", "generic", (*_ARM, "bf16"), 4, 32, True, pairs=True
-    ),
+LEVELS = {  # of one architecture, the better the later
+    t.name: t
+    for t in (
+        Target("x86-64-v2", "x86_64", "x86-64-v2", _V2, 4, 16, False),
+        Target("x86-64-v3", "x86_64", "x86-64-v3", _V3, 8, 16, True),
+        Target("x86-64-v3-vnni", "x86_64", "x86-64-v3", (*_V3, "avxvnni"), 8, 16, True, True),
+        Target("x86-64-v4", "x86_64", "x86-64-v4", _V4, 16, 32, True),
+        Target("x86-64-v4-vnni", "x86_64", "x86-64-v4", _QUADS, 16, 32, True, True),
+        Target("x86-64-v4-bf16", "x86_64", "x86-64-v4", _PAIRS, 16, 32, True, True, True),
+        Target("aarch64", "aarch64", "generic", _ARM, 4, 32, True),
+        Target("aarch64-dot", "aarch64", "generic", (*_ARM, "dotprod"), 4, 32, True, True),
+        Target("aarch64-bf16", "aarch64", "generic", _ARM_PAIRS, 4, 32, True, True, True),
+    )
 }
 
 
@@ -87,19 +97,19 @@ def runnable() -> list[Target]:
 
 
 @functools.cache
-def native(pairs: bool = False) -> Target:
+def native(pairs: bool = False, quads: bool = False) -> Target:
     """The best level of the processor this process runs on.
 
-    With `pairs` one that multiplies bfloat16, where it can; other code is the same there.
+    With `pairs` or `quads` one that has these, where it can; other code is the same there.
     """
-    levels = [t for t in runnable() if t.pairs <= pairs]
+    levels = [t for t in runnable() if not t.quads or t.quads & quads or t.pairs & pairs]
     lowest = [t for t in LEVELS.values() if t.arch == architecture()] or [LEVELS["x86-64-v2"]]
     return levels[-1] if levels else lowest[0]
 
 
-def target_named(name: str, pairs: bool = False) -> Target:
+def target_named(name: str, pairs: bool = False, quads: bool = False) -> Target:
     """The level called `name`, or the host's own for `native`."""
-    return native(pairs) if name == "native" else LEVELS[name]
+    return native(pairs, quads) if name == "native" else LEVELS[name]
 
 
 @functools.cache

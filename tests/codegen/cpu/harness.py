@@ -21,7 +21,7 @@ from netc.codegen.cpu.emit import Module
 from netc.codegen.cpu.gemm import GemmFamily
 from netc.codegen.cpu.library import build_image
 from netc.codegen.cpu.lowering import Lowering
-from netc.codegen.cpu.target import LEVELS, native
+from netc.codegen.cpu.target import LEVELS, runnable
 from netc.codegen.operand import BLOCK, SCRATCH, WEIGHTS, Call, Kernel, Operand, row_major
 from netc.codegen.precision import Precision
 from netc.ir.dims import Dim, ceil_div, evaluate, product
@@ -37,8 +37,7 @@ from netc.ir.types import DType, Layout, TensorType
 from netc.runtime.code import load_image
 from tests.strategies import regions
 
-NAMES = [n for n in LEVELS if LEVELS[n].arch == native().arch]
-LEVELS_HERE = NAMES[: NAMES.index(native().name) + 1]
+LEVELS_HERE = [t.name for t in runnable() if not t.quads]
 MARGIN = 256  # bytes of canary
 _ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 ROUND_ABOUT = (Elementwise, Cast, ToBlocked, ToPlain, Input, Param, Const)  # what is no anchor

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import functools
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from gemm_harness import CANARY, Code, Conv, compile_epilogue
 
 from netc.codegen.cpu.emit import Module
-from netc.codegen.cpu.gemm import PAIRS, SINGLES, Form, GemmFamily
+from netc.codegen.cpu.gemm import PAIRS, QUADS, SINGLES, Form, GemmFamily
 from netc.codegen.cpu.library import build_image
 from netc.codegen.cpu.microkernel import microkernels
-from netc.codegen.cpu.target import LEVELS, Target, assembly, native
+from netc.codegen.cpu.target import LEVELS, Target, assembly, native, runnable
 
-RUNNABLE = [t for t in LEVELS.values() if t.arch == native().arch]
-RUNNABLE = [t for t in RUNNABLE if set(t.features) <= set(native().features)]
+RUNNABLE = [t for t in runnable() if not t.quads]
 PAIRED = native(pairs=True)
-FORMS = [(t.name, form) for t in LEVELS.values() for form in (SINGLES, PAIRS)[: 1 + t.pairs]]
+FORMS = [
+    (t.name, form)
+    for t in LEVELS.values()
+    for form in (SINGLES, *[QUADS] * t.quads, *[PAIRS] * t.pairs)
+]
 needs_pairs = pytest.mark.skipif(not PAIRED.pairs, reason="no products of bfloat16 here")
 
 CASES = {
@@ -157,6 +161,7 @@ def test_the_main_loops_hold_their_sums_in_registers(level: str, form: Form) -> 
     spills = [line for line in text.splitlines() if re.search(moved, line)]
     assert spills == []
     assert bool(re.search("vdpbf16ps|bfdot", text)) == (form is PAIRS)
+    assert bool(re.search("vpdpbusd|sdot", text)) == (form is QUADS)
 
 
 def user_of(module: Module, table) -> object:
@@ -171,7 +176,8 @@ def user_of(module: Module, table) -> object:
 @pytest.mark.parametrize(("level", "form"), FORMS)
 def test_every_level_links(level: str, form: Form) -> None:
     module = Module(LEVELS[level])
-    kernel = GemmFamily(module).kernel(CASES["residual, odd"].epilogue(), form)
+    epilogue = replace(CASES["residual, odd"].epilogue(), scaled=form is QUADS)
+    kernel = GemmFamily(module).kernel(epilogue, form)
     image = build_image(module)
     assert kernel.name in image.symbols
 

@@ -21,12 +21,14 @@ from netc.codegen.cpu.anchors.matrices import (
     taps_of,
 )
 from netc.codegen.cpu.anchors.pairs import (
+    Rounded,
     are_pairs,
-    of_pairs,
+    of_rounded,
     rounded,
     rounded_rows,
     weights_for,
 )
+from netc.codegen.cpu.anchors.quads import are_quads, in_bytes, rows_in_bytes
 from netc.codegen.cpu.lowering import Lowering, rule
 from netc.codegen.operand import BLOCK, Call, Kernel, Operand, row_major
 from netc.ir.dims import Dim, product
@@ -51,17 +53,18 @@ def lower_conv(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
         from netc.codegen.cpu.anchors.depthwise import lower_depthwise
 
         return lower_depthwise(ctx, k)
-    if x.is_c8 and is_filtered(k.anchor.op, x.type, w.type) and not ctx.is_exact(k.node):
+    channels, *window = w.type.sizes({})[1:]
+    depth = channels * math.prod(window)
+    filtered = x.is_c8 and is_filtered(k.anchor.op, x.type, w.type) and not ctx.is_exact(k.node)
+    if filtered and (are_pairs(ctx, k, depth) or not are_quads(ctx, k, x, depth)):
         from netc.codegen.cpu.anchors.winograd import lower_winograd
 
         return lower_winograd(ctx, k)
-    channels, *window = w.type.sizes({})[1:]
-    if are_pairs(ctx, k, channels * math.prod(window)):
-        op, x = _looked_at(k.anchor.op, x, window, out)
-        made = rounded(ctx, x, channels, op.pad)
-        m = _convolution(ctx, op, made.operand, w, out)
-        return of_pairs(k, made, [matrix_call(ctx, k, m)])
-    return matrix_call(ctx, k, _convolution(ctx, k.anchor.op, x, w, out))
+    op, seen = _looked_at(k.anchor.op, x, window, out)
+    made = _in_fewer_bits(ctx, k, seen, channels, depth, op.pad)
+    if made is None:
+        return matrix_call(ctx, k, _convolution(ctx, k.anchor.op, x, w, out))
+    return of_rounded(k, made, [matrix_call(ctx, k, _convolution(ctx, op, made.operand, w, out))])
 
 
 @rule(Fc)
@@ -74,13 +77,22 @@ def lower_fc(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
     if not x.is_c8:
         rows = TensorType(x.type.dtype, (product(x.type.shape[: k.anchor.op.axis]), inputs))
         x = replace(x, type=rows, strides=row_major(rows.shape))
-    if not are_pairs(ctx, k, inputs):
+    made = _in_fewer_bits(ctx, k, x, inputs, inputs, (0, 0))
+    if made is None:
         return matrix_call(ctx, k, _inner_product(ctx, x, w))
-    if x.is_c8:
-        made = rounded(ctx, x, inputs, (0, 0))
-    else:
-        made = rounded_rows(ctx, x.type, plain_access(ctx, x, x.type.shape))
-    return of_pairs(k, made, [matrix_call(ctx, k, _inner_product(ctx, made.operand, w))])
+    return of_rounded(k, made, [matrix_call(ctx, k, _inner_product(ctx, made.operand, w))])
+
+
+def _in_fewer_bits(
+    ctx: Lowering, k: Kernel, x: Operand, channels: int, depth: int, halo: tuple[int, ...]
+) -> Rounded | None:
+    """The input of a sum of so many products, rounded, where it may be and that is faster."""
+    rows = None if len(x.type.shape) > 2 else plain_access(ctx, x, x.type.shape)
+    if are_quads(ctx, k, x, depth):
+        return in_bytes(ctx, x, halo) if rows is None else rows_in_bytes(ctx, x.type, rows)
+    if are_pairs(ctx, k, depth):
+        return rounded(ctx, x, channels, halo) if rows is None else rounded_rows(ctx, x.type, rows)
+    return None
 
 
 def _inner_product(ctx: Lowering, x: Operand, w: Operand) -> Matrix:

@@ -183,7 +183,8 @@ def _rounded(ctx: Lowering, m: _Matrices, varies: int, at: Dim) -> tuple[_Matric
         access = Access(made.operand.pointer(), DType.F32, steps)
         found = _Matrices(made.operand, access, m.shape)
         if found.evenly(varies) is not None:
-            return found, made.call, made.size
+            (call,) = made.calls
+            return found, call, made.size
     raise AssertionError("rows without gaps lie evenly apart")
 
 

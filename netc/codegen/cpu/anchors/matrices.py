@@ -15,11 +15,12 @@ import numpy as np
 
 from netc.codegen.cpu.anchors.elementwise import Tail
 from netc.codegen.cpu.emit import Function, Val
-from netc.codegen.cpu.gemm import PAIRS, SINGLES, Epilogue, Form
+from netc.codegen.cpu.epilogue import SCALES
+from netc.codegen.cpu.gemm import PAIRS, QUADS, SINGLES, Epilogue, Form
 from netc.codegen.cpu.lowering import Lowering
 from netc.codegen.cpu.microkernel import tile_pixels
 from netc.codegen.cpu.packing import pack_channels
-from netc.codegen.operand import BLOCK, Call, Cost, Kernel, Operand, in_one_memory
+from netc.codegen.operand import BLOCK, SCRATCH, Call, Cost, Kernel, Operand, in_one_memory
 from netc.ir.dims import Dim, ceil_div, evaluate, least, most, product
 from netc.ir.gemm_plan import PANEL, Slot, plan_gemm
 from netc.ir.op import Array
@@ -34,7 +35,8 @@ _TABLE = 4096  # output pixels that one pixel table covers, about
 class Matrix:
     """One matrix kernel: sizes, strides in elements, packed weights.
 
-    Of a narrow source the weights are pairs, and n1 counts pairs.
+    Of a source in fewer bits the weights are pairs or fours, and n1 counts these. Scales of the
+    images of one of eight bits are where its scratch memory begins.
     """
 
     source: Operand
@@ -57,7 +59,7 @@ class Matrix:
 
 def form_of(x: Operand) -> Form:
     """The kernels that multiply what is stored so."""
-    return PAIRS if x.is_narrow else SINGLES
+    return {"bf16": PAIRS, "int8": QUADS}.get(x.element, SINGLES)
 
 
 def neighbours(x: Operand) -> int:
@@ -92,18 +94,21 @@ def matrix_call(ctx: Lowering, k: Kernel, m: Matrix) -> Call:
     out, tail = k.outs[0], Tail(k)
     vectors, tensors = _split(k, tail)
     bias = k.anchor_operands()[2:]
+    form = form_of(m.source)
     epilogue = Epilogue(
         body=partial(_finish, tail, bool(bias), _picks(k, tail)),
         channels=len(bias) + len(vectors),
         pixels=len(tensors),
         padded=not isinstance(m.channels, int) or m.channels % BLOCK != 0,
         rows=not out.is_c8,
+        scaled=form is QUADS,
     )
-    form = form_of(m.source)
     key = (form, tail.key, bool(bias), _picks(k, tail), epilogue.padded, epilogue.rows)
     symbol = ctx.shared(key, lambda: ctx.gemm.kernel(epilogue, form))
     args = matrix_args(ctx, m, out)
+    args += _worths(m) if form is QUADS else []
     args += [ctx.weight(_channel_vector(o, m)) for o in (*bias, *vectors)]
+    args += _image_scales(m) if form is QUADS else []
     for o in tensors:
         args += _place(m, o)
     return Call(symbol, tuple(args))
@@ -199,6 +204,23 @@ def _sizes(ctx: Lowering, m: Matrix, out: Operand) -> list[Arg]:
         IntArg(blocking.chunk),
         IntArg(int(blocking.channels_outer)),
     ]
+
+
+def _worths(m: Matrix) -> list[Arg]:
+    """What weights of eight bits are worth by channel, and sum up to: behind their panels."""
+    assert isinstance(m.weights, WeightArg)
+    channels = product((m.groups, ceil_div(m.channels, PANEL), PANEL))
+    rows = QUADS.rows * m.n8 + m.n1
+    assert isinstance(channels, int)
+    assert isinstance(rows, int)
+    first = m.weights.offset + 4 * channels * rows
+    return [WeightArg(first + i * 4 * channels) for i in range(2)]
+
+
+def _image_scales(m: Matrix) -> list[Arg]:
+    """Scales of images, and for each pixel of those taken together the bytes to its image's."""
+    steps = (SCALES, *(0 for _ in m.outputs))
+    return [BufferArg(SCRATCH, 0), TableArg((Affine((m.together, *m.outputs), steps),))]
 
 
 def pixels_together(images: Dim, outputs: tuple[Dim, ...]) -> Dim:

@@ -16,7 +16,6 @@ from netc.codegen.cpu.anchors.units import ceil_div as rounded_up
 from netc.codegen.cpu.anchors.units import units
 from netc.codegen.cpu.emit import Function, Val, vec
 from netc.codegen.cpu.lowering import Lowering
-from netc.codegen.cpu.packing import IN_PAIRS
 from netc.codegen.operand import (
     BLOCK,
     SCRATCH,
@@ -50,24 +49,25 @@ def are_pairs(ctx: Lowering, k: Kernel, depth: Dim) -> bool:
 
 @dataclass(frozen=True)
 class Rounded:
-    """An operand in bfloat16, the call that makes it, and the bytes it takes."""
+    """An operand in fewer bits, the calls that make it, and the bytes it takes."""
 
     operand: Operand
-    call: Call
+    calls: tuple[Call, ...]
     size: Dim
 
 
 def weights_for(ctx: Lowering, x: Operand, w: Operand, packing: Packing) -> WeightArg:
     """Weights as they are multiplied with x."""
-    return ctx.packed(w, (IN_PAIRS, *packing) if x.is_narrow else packing)
+    return ctx.packed(w, (x.element, *packing) if x.element else packing)
 
 
-def of_pairs(k: Kernel, made: Rounded, calls: Sequence[Call]) -> tuple[Call, ...]:
+def of_rounded(k: Kernel, made: Rounded, calls: Sequence[Call]) -> tuple[Call, ...]:
     """The rounding of x, and the calls of the product."""
     x, w = k.anchor_operands()[:2]
     others = (o for o in (*k.ins, *k.outs) if o not in (x, w))
-    moved = sum((o.item * o.type.count for o in others), start=ITEM * w.type.count + made.size)
-    return with_scratch(k, [made.call], calls, made.size, moved)
+    weights = made.operand.item * w.type.count
+    moved = sum((o.item * o.type.count for o in others), start=weights + made.size)
+    return with_scratch(k, made.calls, calls, made.size, moved)
 
 
 def rounded(ctx: Lowering, x: Operand, channels: int, halo: tuple[int, ...]) -> Rounded:
@@ -77,17 +77,27 @@ def rounded(ctx: Lowering, x: Operand, channels: int, halo: tuple[int, ...]) -> 
 
 def _rounded_blocks(ctx: Lowering, x: Operand, halo: tuple[int, ...]) -> Rounded:
     """Channel blocks."""
-    images, blocks, height, width = x.sizes
+    made = blocks_in(x, halo, ELEMENT)
+    source, sizes = whole_blocks(ctx, x, halo)
+    size = ITEM * made.sizes[0] * made.strides[0]
+    return Rounded(made, (_rounded(ctx, source, BufferArg(SCRATCH, 0), sizes),), size)
+
+
+def blocks_in(x: Operand, halo: tuple[int, ...], element: str, at: Dim = 0) -> Operand:
+    """Channel blocks as they lie in scratch memory, with their halo, in other bits."""
+    _, blocks, height, width = x.sizes
     strides = c8_strides(height, width, blocks, halo)
-    offset = strides[2] * halo[0] + strides[3] * halo[1]
-    made = replace(
-        x, buffer=SCRATCH, offset=ITEM * offset, strides=strides, halo=halo, element=ELEMENT
-    )
+    made = replace(x, buffer=SCRATCH, strides=strides, halo=halo, element=element)
+    corner = strides[2] * halo[0] + strides[3] * halo[1]
+    return replace(made, offset=at + made.item * corner)
+
+
+def whole_blocks(ctx: Lowering, x: Operand, halo: tuple[int, ...]) -> tuple[Access, Shape]:
+    """Channel blocks and so much of their halo, and the sizes of all axes."""
+    images, blocks, height, width = x.sizes
     corner = halo[0] * x.strides[2] + halo[1] * x.strides[3]
-    sizes = (images, blocks, height + 2 * halo[0], width + 2 * halo[1], BLOCK)
     source = Access(ctx.address(x, -_FLOAT * corner), x.type.dtype, (*x.strides, 1))
-    size = ITEM * images * strides[0]
-    return Rounded(made, _rounded(ctx, source, BufferArg(SCRATCH, 0), sizes), size)
+    return source, (images, blocks, height + 2 * halo[0], width + 2 * halo[1], BLOCK)
 
 
 def _rounded_planes(ctx: Lowering, x: Operand, channels: int, halo: tuple[int, ...]) -> Rounded:
@@ -108,7 +118,7 @@ def _rounded_planes(ctx: Lowering, x: Operand, channels: int, halo: tuple[int, .
     symbol = ctx.code(("pairs", "planes"), _emit_planes)
     size = 2 * ITEM * product(sizes)
     cost = Cost("round", 0, _FLOAT * x.type.count + size)
-    return Rounded(made, Call(symbol, tuple(args.items), cost=cost), size)
+    return Rounded(made, (Call(symbol, tuple(args.items), cost=cost),), size)
 
 
 def _emit_planes(f: Function) -> None:
@@ -146,7 +156,7 @@ def rounded_rows(ctx: Lowering, type: TensorType, rows: Access, at: Dim = 0) -> 
     wide = (*outer, ceil_div(last, BLOCK) * BLOCK)
     made = Operand(type, SCRATCH, at, row_major(wide), element=ELEMENT)
     call = _rounded(ctx, rows, BufferArg(SCRATCH, at), type.shape)
-    return Rounded(made, call, ITEM * product(wide))
+    return Rounded(made, (call,), ITEM * product(wide))
 
 
 def _rounded(ctx: Lowering, source: Access, target: BufferArg, shape: Shape) -> Call:

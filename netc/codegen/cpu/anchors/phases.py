@@ -18,7 +18,7 @@ from netc.codegen.cpu.anchors.matrices import (
     pixels_together,
     taps_of,
 )
-from netc.codegen.cpu.anchors.pairs import are_pairs, of_pairs, rounded, weights_for
+from netc.codegen.cpu.anchors.pairs import are_pairs, of_rounded, rounded, weights_for
 from netc.codegen.cpu.anchors.results import Results
 from netc.codegen.cpu.lowering import Lowering, rule
 from netc.codegen.cpu.packing import phase_places
@@ -51,7 +51,7 @@ def lower_conv_transpose(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
     if not are_pairs(ctx, k, channels * taps):
         return _parts(_matrices(ctx, k, x, rows, columns))
     made = rounded(ctx, x, channels, tuple(a.halo for a in axes))
-    return of_pairs(k, made, _parts(_matrices(ctx, k, made.operand, rows, columns)))
+    return of_rounded(k, made, _parts(_matrices(ctx, k, made.operand, rows, columns)))
 
 
 def _parts(calls: Iterator[Call]) -> tuple[Call, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from netc.codegen.cpu.anchors.folds import Nest
 from netc.codegen.cpu.emit import Function, Int, Val
 
 
@@ -25,13 +26,30 @@ def ceil_div(f: Function, a: Val, b: Int) -> Val:
 def units(f: Function, sizes: Sequence[Val]) -> Iterator[list[Val]]:
     """The indices of every unit of this thread: an odometer, its last axis the fastest."""
     _, tid, nthreads = f.args
+    start, stop = share(f, count(f, sizes), tid, nthreads)
+    with walk(f, start, stop, sizes) as turn:
+        yield turn.indices
+
+
+def count(f: Function, sizes: Sequence[Val]) -> Val:
+    """How many units there are."""
     total = f.const(1)
     for d in sizes:
         total = f.mul(total, d)
-    start, stop = share(f, total, tid, nthreads)
-    with f.loop(start, stop, carry=_decode(f, start, sizes)) as turn:
-        yield turn.values
-        turn.next(_advance(f, turn.values, sizes))
+    return total
+
+
+@contextmanager
+def walk(
+    f: Function, start: Val, stop: Val, sizes: Sequence[Val], carry: Sequence[Val] = ()
+) -> Iterator[Nest]:
+    """A run of units, in one loop that carries values."""
+    carried = len(carry)
+    with f.loop(start, stop, carry=[*carry, *_decode(f, start, sizes)]) as turn:
+        indices = turn.values[carried:]
+        yield (inner := Nest(indices, turn.values[:carried]))
+        turn.next([*inner.following, *_advance(f, indices, sizes)])
+    inner.results = turn.results[:carried]
 
 
 def _decode(f: Function, number: Val, sizes: Sequence[Val]) -> list[Val]:

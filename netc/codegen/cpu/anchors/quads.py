@@ -1,0 +1,249 @@
+"""Operands of products in INT8: bytes, in scratch memory, with a scale and a zero for each image.
+
+Nothing is said beforehand about the values that will come: a run takes an image's range, from its
+least to its largest element (and 0), and counts in 254ths of it. So no image depends on another.
+Of the many images of an inner product, its rows, each is rounded by one thread; of maps, several
+threads take the range first. Four channels that are neighbours are multiplied at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from netc.codegen.cpu import mathlib
+from netc.codegen.cpu.anchors.access import Access, Args, Shape, collapse
+from netc.codegen.cpu.anchors.folds import across
+from netc.codegen.cpu.anchors.pairs import Rounded, blocks_in, whole_blocks
+from netc.codegen.cpu.anchors.units import ceil_div as rounded_up
+from netc.codegen.cpu.anchors.units import count, share, units, walk
+from netc.codegen.cpu.emit import Function, Val, vec
+from netc.codegen.cpu.epilogue import SCALES
+from netc.codegen.cpu.lowering import Lowering
+from netc.codegen.cpu.packing import IN_QUADS
+from netc.codegen.operand import BLOCK, SCRATCH, Call, Cost, Kernel, Operand, row_major
+from netc.ir.dims import Dim, ceil_div, product
+from netc.ir.plan import BufferArg
+from netc.ir.types import TensorType
+
+_FLOAT = 4  # bytes
+_LANES = 16  # that are rounded at once
+_PIECE = 4096  # elements of a row that are a unit of work
+_PARTS = 32  # of an image whose ranges are taken by themselves
+_RANGES = 2 * _FLOAT * _PARTS  # bytes of them
+_ALONE = 1 << 15  # elements of an image that one thread does
+_SHORT, _LONG = 2 * BLOCK, 1 << 16  # fewer are as fast in float32; the sums of more may overflow
+_STEPS = 254.0  # of an image's range: what rounding adds stays within a byte
+_LEAST = 1e-30  # a range, so that nothing is divided by zero
+_WHOLE = 12582912.0  # 1.5 · 2²³: a float32 near it is a whole number, and its last bits say which
+
+
+def are_quads(ctx: Lowering, k: Kernel, x: Operand, depth: int) -> bool:
+    """Whether a product is of bytes: in INT8, where channels lie side by side and sums fit."""
+    beside = x.is_c8 or len(x.type.shape) == 2
+    return ctx.is_int8(k.node) and beside and _SHORT <= depth <= _LONG
+
+
+def in_bytes(ctx: Lowering, x: Operand, halo: tuple[int, ...]) -> Rounded:
+    """Channel blocks, with so much of the zeros around them."""
+    source, shape = whole_blocks(ctx, x, halo)
+    at, calls = _rounded(ctx, source, shape)
+    made = blocks_in(x, halo, IN_QUADS, at)
+    return Rounded(made, calls, at + made.sizes[0] * made.strides[0])
+
+
+def rows_in_bytes(ctx: Lowering, type: TensorType, rows: Access) -> Rounded:
+    """Rows one behind the other, each filled up with zeros to a multiple of eight."""
+    count, last = type.shape
+    at, calls = _rounded(ctx, rows, type.shape)
+    wide = (count, ceil_div(last, BLOCK) * BLOCK)
+    made = Operand(type, SCRATCH, at, row_major(wide), element=IN_QUADS)
+    return Rounded(made, calls, at + product(wide))
+
+
+def _rounded(ctx: Lowering, source: Access, shape: Shape) -> tuple[Dim, tuple[Call, ...]]:
+    """Where in scratch memory the bytes begin, and the calls that round images to them."""
+    images, *outer, last = shape
+    rest = (*outer, last)
+    each = product(rest)
+    alone = isinstance(each, int) and each <= _ALONE
+    at = (SCALES if alone else SCALES + _RANGES) * images
+    target = BufferArg(SCRATCH, at)
+    wide = row_major((images, *outer, ceil_div(last, BLOCK) * BLOCK))
+    inside = Access(source.arg, source.dtype, source.strides[1:])
+    sizes, ways = collapse(rest, [inside, Access(target, source.dtype, wide[1:])], inner=True)
+    args = Args()
+    args.add(BufferArg(SCRATCH, 0))
+    args.size(images)
+    for first, way, item in zip((source.strides[0], wide[0]), ways, (_FLOAT, 1), strict=True):
+        args.add(way.arg)
+        for step in (first, *way.strides[:-1]):
+            args.size(step * item)
+    for d in sizes:
+        args.size(d)
+    blocks = sizes[-1] == BLOCK and len(sizes) > 1
+    axes = len(sizes)
+
+    def call(emit: Callable[[_Images], None], moved: int) -> Call:
+        symbol = ctx.code(("quads", emit, axes, blocks), lambda f: emit(_Images(f, axes, blocks)))
+        cost = Cost("round", 0, moved * product(shape))
+        return Call(symbol, tuple(args.items), cost=cost)
+
+    if alone:
+        return at, (call(_emit_alone, _FLOAT + 1),)
+    return at, (call(_emit_ranges, _FLOAT), call(_emit_rounded, _FLOAT + 1))
+
+
+class _Images:
+    """The arguments of a call: images of rows, or of rows of blocks that do not lie side by side.
+
+    A unit of work is a piece of a row, or a row of blocks.
+    """
+
+    def __init__(self, f: Function, axes: int, blocks: bool) -> None:
+        self.f, self.blocks = f, blocks
+        self.tables, self.images = f.slot(f.args[0], 0, "ptr"), f.slot(f.args[0], 1)
+        self.bases = [f.slot(f.args[0], 2 + i * (1 + axes), "ptr") for i in range(2)]
+        self.steps = [
+            [f.slot(f.args[0], 3 + i * (1 + axes) + j) for j in range(axes)] for i in range(2)
+        ]
+        sizes = [f.slot(f.args[0], 4 + 2 * axes + i) for i in range(axes)]
+        self.row = sizes[-2] if blocks else sizes[-1]
+        pieces = f.const(1) if blocks else rounded_up(f, self.row, _PIECE)
+        self.units = [*sizes[: -2 if blocks else -1], pieces]
+
+    def each(
+        self,
+        image: Val,
+        indices: Sequence[Val],
+        carry: list[Val],
+        body: Callable[[Val, Val, int, list[Val]], list[Val]],
+    ) -> list[Val]:
+        """`body(element, target, lanes, carried)` for all of a unit: some floats, and where to put
+        bytes; lanes beyond a row's end are 0."""
+        f = self.f
+        there, here = self.bases
+        for index, down, up in zip([image, *indices[:-1]], *self.steps, strict=False):
+            there = f.gep(there, f.mul(index, down))
+            here = f.gep(here, f.mul(index, up))
+        if self.blocks:
+            down, up = (steps[-1] for steps in self.steps)
+            with f.loop(0, self.row, carry=carry) as turn:
+                value = f.load(vec(BLOCK), f.gep(there, f.mul(turn.index, down)))
+                turn.next(body(value, f.gep(here, f.mul(turn.index, up)), BLOCK, turn.values))
+            return turn.results
+        first = f.mul(indices[-1], _PIECE)
+        left = f.smin(f.sub(self.row, first), _PIECE)
+        there, here = f.gep(there, first, _FLOAT), f.gep(here, first)
+        whole = f.and_(left, -_LANES)
+        with f.loop(0, whole, _LANES, carry=carry) as turn:
+            value = f.load(vec(_LANES), f.gep(there, turn.index, _FLOAT))
+            turn.next(body(value, f.gep(here, turn.index), _LANES, turn.values))
+        with f.loop(whole, left, BLOCK, carry=turn.results) as turn:
+            mask = f.lane_mask(f.sub(left, turn.index), BLOCK)
+            value = f.masked_load(f.gep(there, turn.index, _FLOAT), mask, vec(BLOCK))
+            turn.next(body(value, f.gep(here, turn.index), BLOCK, turn.values))
+        return turn.results
+
+    def ranges(self, image: Val) -> Val:
+        """Where the ranges of an image's parts lie: their least elements, then their largest."""
+        return self.f.gep(self.f.gep(self.tables, self.images, SCALES), image, _RANGES)
+
+
+def _emit_alone(x: _Images) -> None:
+    """Each image by one thread."""
+    f = x.f
+    with units(f, [x.images]) as (image,):
+        low, high = _range(x, image, f.const(0), count(f, x.units))
+        scale = _Scale(f, across(f, low, mathlib.minimum), across(f, high, mathlib.maximum))
+        scale.store(f.gep(x.tables, image, SCALES))
+        with walk(f, f.const(0), count(f, x.units), x.units) as turn:
+            x.each(image, turn.indices, [], scale.round)
+    f.ret()
+
+
+def _emit_ranges(x: _Images) -> None:
+    """The range of each part of each image."""
+    f = x.f
+    total = count(f, x.units)
+    with units(f, [x.images, f.const(_PARTS)]) as (image, part):
+        low, high = _range(x, image, *share(f, total, part, f.const(_PARTS)))
+        here = f.gep(x.ranges(image), part, _FLOAT)
+        f.store(across(f, low, mathlib.minimum), here)
+        f.store(across(f, high, mathlib.maximum), f.gep(here, _PARTS * _FLOAT))
+    f.ret()
+
+
+def _range(x: _Images, image: Val, start: Val, stop: Val) -> list[Val]:
+    """The least and the largest element of some units and 0, in the lanes of vectors."""
+    f = x.f
+
+    def widen(value: Val, target: Val, lanes: int, found: list[Val]) -> list[Val]:
+        if lanes < _LANES:
+            value = f.shuffle(value, value, [*range(lanes)] * (_LANES // lanes))
+        low, high = found
+        return [mathlib.minimum(f, value, low), mathlib.maximum(f, value, high)]
+
+    zero = f.f32(0.0, _LANES)
+    with walk(f, start, stop, x.units, [zero, zero]) as turn:
+        turn.next(x.each(image, turn.indices, turn.values, widen))
+    return turn.results
+
+
+def _emit_rounded(x: _Images) -> None:
+    """Images whose parts' ranges are there."""
+    f = x.f
+    with units(f, [x.images, *x.units]) as (image, *indices):
+        ranges = x.ranges(image)
+        low, high = (
+            [f.load(vec(_LANES), f.gep(ranges, _FLOAT * (first + i))) for i in (0, _LANES)]
+            for first in (0, _PARTS)
+        )
+        scale = _Scale(
+            f,
+            across(f, mathlib.minimum(f, *low), mathlib.minimum),
+            across(f, mathlib.maximum(f, *high), mathlib.maximum),
+        )
+        with _first(f, indices):
+            scale.store(f.gep(x.tables, image, SCALES))
+        x.each(image, indices, [], scale.round)
+    f.ret()
+
+
+@contextmanager
+def _first(f: Function, indices: Sequence[Val]) -> Iterator[None]:
+    """What is done at the first unit of an image only."""
+    total = indices[0]
+    for index in indices[1:]:
+        total = f.add(total, index)
+    with f.if_(f.icmp("eq", total, 0)):
+        yield
+
+
+class _Scale:
+    """How the elements of one image are counted: byte = x / scale + zero, rounded to nearest."""
+
+    def __init__(self, f: Function, low: Val, high: Val) -> None:
+        self.f = f
+        range = mathlib.maximum(f, f.fsub(high, low), f.f32(_LEAST))
+        self.scale = f.fdiv(range, f.f32(_STEPS))
+        self.times = f.fdiv(f.f32(_STEPS), range)
+        near = f.fma(f.fneg(low), self.times, f.f32(0.25))  # the ends come to -0.25 to 254.75
+        zero = f.fsub(f.fadd(near, f.f32(_WHOLE)), f.f32(_WHOLE))
+        self.zero = zero if f.target.is_x86 else f.fsub(zero, f.f32(128.0))  # bytes have a sign
+
+    def store(self, at: Val) -> None:
+        """Leave what an epilogue reads: the scale, and what a byte of 0 stands for."""
+        f = self.f
+        f.store(f.splat(self.scale, _LANES), at)
+        start = f.fneg(f.fmul(self.zero, self.scale))
+        f.store(f.splat(start, _LANES), f.gep(at, SCALES // 2))
+
+    def round(self, value: Val, target: Val, lanes: int, nothing: list[Val]) -> list[Val]:
+        """Store the bytes of some elements."""
+        f = self.f
+        zero = f.splat(f.fadd(self.zero, f.f32(_WHOLE)), lanes)
+        near = f.fma(value, f.splat(self.times, lanes), zero)
+        bits = f.cast("bitcast", near, vec(lanes, "i32"))
+        f.store(f.cast("trunc", bits, vec(lanes, "i8")), target, 1)
+        return nothing
