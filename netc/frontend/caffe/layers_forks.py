@@ -1,4 +1,4 @@
-"""Layers of Caffe's forks: SSD, PSPNet, SegNet, SENet, ShuffleNet, YOLO, waifu2x."""
+"""Layers of Caffe's forks: SSD, PSPNet, SegNet, SENet, ShuffleNet, YOLO, CTPN, waifu2x."""
 
 from __future__ import annotations
 
@@ -127,10 +127,32 @@ def upsample(c: Layer) -> Value:
     layer found them (its second bottom)."""
     p = c.param("upsample_param")
     if len(c.xs) == 1:
-        scale = p.whole("scale")
-        c.check(scale >= 1, "scale must be at least 1", p, "scale")
-        return c.b.resize_nearest(c.x, scale=(scale, scale))
+        return c.b.resize_nearest(c.x, scale=_repeated(c, p))
+    for field in ("stride", "stride_h", "stride_w"):
+        c.check(field not in p, f"{field} is for an Upsample without a mask", p, field)
     return c.b.unpool(*c.xs, size=_unpooled(c, p))
+
+
+def _repeated(c: Layer, p: Message) -> tuple[int, int]:
+    """How often YOLO's pixels are repeated: `scale`, or the strides, where `scale` is what numbers
+    are multiplied with (darknet)."""
+    for field in ("scale_h", "scale_w", "upsample_h", "upsample_w", "pad_out_h", "pad_out_w"):
+        c.check(field not in p, f"{field} is for an Upsample with a mask", p, field)
+    given = [f for f in ("stride", "stride_h", "stride_w") if f in p]
+    if not given:
+        c.check("scale" in p, "scale is missing", p)
+        c.check(p.whole("scale") >= 1, "scale must be at least 1", p, "scale")
+        return (p.whole("scale"),) * 2
+    c.check(
+        given in (["stride"], ["stride_h", "stride_w"]),
+        "give stride, or stride_h and stride_w",
+        p,
+        given[0],
+    )
+    c.check("scale" not in p or p.whole("scale") == 1, "netc repeats with scale 1", p, "scale")
+    for field in given:
+        c.check(p.whole(field) >= 1, f"{field} must be at least 1", p, field)
+    return (p.whole(given[0]), p.whole(given[-1]))
 
 
 def _unpooled(c: Layer, p: Message) -> tuple[int, ...]:

@@ -161,7 +161,8 @@ LAYERS: Mapping[str, str] = {
         pad_beg int = 0; pad_end int = 0""",
     "UpsampleParameter": """
         scale uint = 2; scale_h uint; scale_w uint; pad_out_h bool = false;
-        pad_out_w bool = false; upsample_h uint; upsample_w uint""",
+        pad_out_w bool = false; upsample_h uint; upsample_w uint; stride uint; stride_h uint;
+        stride_w uint""",
     "ShuffleChannelParameter": "group uint = 1",
     "ROIPoolingParameter": "pooled_h uint; pooled_w uint; spatial_scale float = 1",
     "PSROIPoolingParameter": "spatial_scale float; output_dim int; group_size int",
