@@ -20,6 +20,32 @@ def relu6(c: Layer) -> Value:
     return c.b.clip(c.x, low=0.0, high=6.0)
 
 
+@layer("HardSigmoid")
+def hard_sigmoid(c: Layer) -> Value:
+    """αx + β held between 0 and 1."""
+    name = "hardsigmoid_param" if "hardsigmoid_param" in c.message else "hard_sigmoid_param"
+    p = c.param(name)
+    return c.b.clip(c.b.affine(c.x, scale=p.real("alpha"), shift=p.real("beta")), low=0.0, high=1.0)
+
+
+@layer("HSigmoid")
+def relu6_sigmoid(c: Layer) -> Value:
+    """min(max(x + 3, 0), 6) / 6 (MobileNetV3)."""
+    return c.b.affine(c.b.clip(c.b.affine(c.x, shift=3.0), low=0.0, high=6.0), scale=1 / 6)
+
+
+@layer("HardSwish", "HSwish")
+def hard_swish(c: Layer) -> Value:
+    """x · min(max(x + 3, 0), 6) / 6 (MobileNetV3)."""
+    return c.b.mul(c.x, relu6_sigmoid(c))
+
+
+@layer("Mish")
+def mish(c: Layer) -> Value:
+    """x · tanh(log(1 + eˣ)) (YOLOv4)."""
+    return c.b.mul(c.x, c.b.tanh(c.b.softplus(c.x)))
+
+
 @layer("PReLU")
 def prelu(c: Layer) -> Value:
     """x above zero, slope · x below, a slope per channel or one for all."""

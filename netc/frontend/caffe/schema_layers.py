@@ -164,6 +164,8 @@ LAYERS: Mapping[str, str] = {
         pad_out_w bool = false; upsample_h uint; upsample_w uint; stride uint; stride_h uint;
         stride_w uint""",
     "ShuffleChannelParameter": "group uint = 1",
+    "HardSigmoidParameter": "alpha float = 0.2; beta float = 0.5",
+    "ActivationParameter": "engine any",
     "ROIPoolingParameter": "pooled_h uint; pooled_w uint; spatial_scale float = 1",
     "PSROIPoolingParameter": "spatial_scale float; output_dim int; group_size int",
     "SmoothL1LossParameter": "sigma float = 1",

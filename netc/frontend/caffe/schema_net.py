@@ -78,7 +78,11 @@ NET: Mapping[str, str] = {
         convolution3d_param ConvolutionParameter; pooling3d_param PoolingParameter;
         video_data_param VideoDataParameter; reorg_param ReorgParameter;
         yolov3_detection_output_param Yolov3DetectionOutputParameter;
-        crop_center_param CropCenterParameter; axpy_param any; engine any;
+        crop_center_param CropCenterParameter;
+        hard_sigmoid_param HardSigmoidParameter;
+        hardsigmoid_param HardSigmoidParameter; hardswish_param ActivationParameter;
+        mish_param ActivationParameter;
+        axpy_param any; engine any;
         quantization_param any; device any; buffer any""",
     "V1LayerParameter": f"""
         layer 1 V0LayerParameter; bottom 2 string*; top 3 string*; name 4 string;

@@ -13,6 +13,32 @@ from netc.ir.interpret import interpret
 from .files import INPUT, read
 from .test_layers import X, one, run
 
+SILENCE = 'layer { name: "s" type: "Silence" bottom: "data" }\n'
+
+
+@pytest.mark.parametrize("kind", ["HardSwish", "HSwish"])
+def test_hard_swish(kind: str) -> None:
+    x = X.astype(np.float64) * 4
+    y = run(one(kind), feed={"data": x})
+    np.testing.assert_allclose(y, np.where(x <= -3, 0, np.where(x >= 3, x, x * (x + 3) / 6)))
+
+
+def test_a_sigmoid_of_straight_lines() -> None:
+    x = X.astype(np.float64) * 4
+    y = run(one("HSigmoid"), feed={"data": x})
+    np.testing.assert_allclose(y, np.interp(x, [-3, 3], [0, 1]))
+    y = run(one("HardSigmoid"), feed={"data": x})
+    np.testing.assert_allclose(y, np.clip(np.float32(0.2) * x + 0.5, 0, 1))
+    for name in ("hard_sigmoid_param", "hardsigmoid_param"):
+        y = run(one("HardSigmoid", f"{name} {{ alpha: 0.25 beta: 0.75 }}"), feed={"data": x})
+        np.testing.assert_allclose(y, np.interp(x, [-3, 1], [0, 1]), atol=1e-12)
+
+
+def test_mish() -> None:
+    x = np.linspace(-30, 30, X.size).reshape(X.shape)
+    y = run(one("Mish", "mish_param { engine: CAFFE }"), feed={"data": x})
+    np.testing.assert_allclose(y, x * np.tanh(np.logaddexp(0, x)), atol=1e-12)
+
 
 @pytest.mark.parametrize(
     ("fields", "scale"),
@@ -25,6 +51,7 @@ def test_pixels_are_repeated(fields: str, scale: tuple[int, int]) -> None:
 
 def test_every_layer_of_these_is_compiled() -> None:
     layers = [
+        ("HardSwish", ""), ("HardSigmoid", ""), ("Mish", ""),
         ("Upsample", "upsample_param { scale: 1 stride: 2 }"),
     ]  # fmt: skip
     text, bottom = INPUT, "data"
