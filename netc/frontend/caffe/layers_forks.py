@@ -81,6 +81,56 @@ def shuffle_channel(c: Layer) -> Value:
     return c.reshape(y, (c.shape[0], channels, *rest))
 
 
+@layer("PixelShuffle")
+def pixel_shuffle(c: Layer) -> Value:
+    """Channel (c·r + y)·r + x becomes pixel (y, x) of the r × r that each pixel of channel c grows
+    to (Shi et al., 2016)."""
+    name = "pixelshuffle_param" if "pixelshuffle_param" in c.message else "pixel_shuffle_param"
+    p = c.param(name)
+    r, channels = _blocks(c, p, "upscale_factor")
+    items, _, height, width = c.shape
+    y = c.reshape(c.x, (items, channels, r, r, height, width))
+    y = c.b.transpose(y, perm=(0, 1, 4, 2, 5, 3))
+    return c.reshape(y, (items, channels, height * r, width * r))
+
+
+@layer("Reorg")
+def reorg(c: Layer) -> Value:
+    """Pixels as channels, mixed as in YOLOv2 (darknet's reorg_cpu).
+
+    With `reverse`, channel (y·s + x)·C' + c becomes pixel (y, x) of the s × s that each pixel of
+    channel c grows to, C' = C / s². Without, the numbers are read as a blob of that result's shape,
+    taken back, and read as s² times the channels.
+    """
+    p = c.param("reorg_param")
+    c.check(not p.flag("flatten"), "netc reads no flatten", p, "flatten")
+    s, channels = _blocks(c, p, "stride")
+    items, _, height, width = c.shape
+    if p.flag("reverse"):
+        y = c.reshape(c.x, (items, s, s, channels, height, width))
+        y = c.b.transpose(y, perm=(0, 3, 4, 1, 5, 2))
+        return c.reshape(y, (items, channels, height * s, width * s))
+    sides = (c.size(2), c.size(3))
+    c.check(not any(d % s for d in sides), f"stride {s} does not divide {c.x.type}", p, "stride")
+    y = c.reshape(c.x, (items, channels, height, s, width, s))
+    y = c.b.transpose(y, perm=(0, 3, 5, 1, 2, 4))
+    return c.reshape(y, (items, channels * s**4, *(d // s for d in sides)))
+
+
+def _blocks(c: Layer, p: Message, field: str) -> tuple[int, int]:
+    """The side of a block of pixels, and for how many of them there are channels."""
+    c.check(c.x.type.rank == 4, f"{c.type} needs 4 axes, not {c.x.type}")
+    side, channels = p.whole(field), c.size(1)
+    c.check(side >= 1, f"{field} must be at least 1", p, field)
+    c.check(
+        channels % side**2 == 0,
+        f"{channels} channels do not divide by {field} {side} squared",
+        p,
+        field,
+    )
+    return side, channels // side**2
+
+
 @layer("Interp")
 def interp(c: Layer) -> Value:
     """Bilinear resizing, corner to corner (DeepLab, PSPNet)."""

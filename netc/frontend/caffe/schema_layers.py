@@ -164,6 +164,7 @@ LAYERS: Mapping[str, str] = {
         pad_out_w bool = false; upsample_h uint; upsample_w uint; stride uint; stride_h uint;
         stride_w uint""",
     "ShuffleChannelParameter": "group uint = 1",
+    "PixelShuffleParameter": "upscale_factor uint",
     "HardSigmoidParameter": "alpha float = 0.2; beta float = 0.5",
     "ActivationParameter": "engine any",
     "ROIPoolingParameter": "pooled_h uint; pooled_w uint; spatial_scale float = 1",
@@ -173,7 +174,7 @@ LAYERS: Mapping[str, str] = {
         source string; batch_size uint = 1; new_length uint = 1; new_height uint;
         new_width uint; root_folder string; sampling_rate uint = 1; use_image any; show_data any;
         use_temporal_jitter any; shuffle any; use_level any; video_type any""",
-    "ReorgParameter": "stride uint; reverse bool = false",
+    "ReorgParameter": "stride uint; reverse bool = false; flatten bool = false",
     "Yolov3DetectionOutputParameter": """
         num_classes uint = 20; num_box uint = 3; confidence_threshold float = 0.01;
         nms_threshold float = 0.45; biases float*; anchors_scale uint*; mask uint*;

@@ -78,7 +78,8 @@ NET: Mapping[str, str] = {
         convolution3d_param ConvolutionParameter; pooling3d_param PoolingParameter;
         video_data_param VideoDataParameter; reorg_param ReorgParameter;
         yolov3_detection_output_param Yolov3DetectionOutputParameter;
-        crop_center_param CropCenterParameter;
+        crop_center_param CropCenterParameter; pixel_shuffle_param PixelShuffleParameter;
+        pixelshuffle_param PixelShuffleParameter;
         hard_sigmoid_param HardSigmoidParameter;
         hardsigmoid_param HardSigmoidParameter; hardswish_param ActivationParameter;
         mish_param ActivationParameter;
