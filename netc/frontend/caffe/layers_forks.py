@@ -81,6 +81,31 @@ def shuffle_channel(c: Layer) -> Value:
     return c.reshape(y, (c.shape[0], channels, *rest))
 
 
+@layer("Transpose")
+def transpose(c: Layer) -> Value:
+    """All axes in the order given (CTPN)."""
+    p = c.param("transpose_param")
+    order = tuple(p.all("dim"))
+    good = sorted(order) == list(range(c.x.type.rank))
+    c.check(good, f"dim {list(order)} does not order the axes of {c.x.type}", p, "dim")
+    return c.b.transpose(c.x, perm=order)
+
+
+@layer("Reverse")
+def reverse(c: Layer) -> Value:
+    """Backwards along every axis given (CTPN, TextBoxes++, Synopsys)."""
+    p = c.param("reverse_param")
+    axes = [c.axis(axis, p) for axis in p.all("axis")]
+    c.check(len(axes) > 0, "axis is missing", p)
+    c.check(len(set(axes)) == len(axes), "an axis is given twice", p, "axis")
+    y = c.x
+    for axis in axes:
+        last = c.size(axis) - 1
+        place = c.b.iota(c.constant(0.0, (last + 1,)))
+        y = c.b.gather(y, c.b.affine(place, scale=-1.0, shift=float(last)), axis=axis)
+    return y
+
+
 @layer("PixelShuffle")
 def pixel_shuffle(c: Layer) -> Value:
     """Channel (c·r + y)·r + x becomes pixel (y, x) of the r × r that each pixel of channel c grows
@@ -129,6 +154,18 @@ def _blocks(c: Layer, p: Message, field: str) -> tuple[int, int]:
         field,
     )
     return side, channels // side**2
+
+
+@layer("ContinuationIndicator", bottoms=(0, 1))
+def continuation_indicator(c: Layer) -> Value:
+    """0 for the first step and 1 for the others, of each item of a batch: the second bottom of an
+    LSTM (CRNN). A bottom gives the batch its size."""
+    p = c.param("continuation_indicator_param")
+    steps, items = p.whole("time_step"), c.shape[0] if c.xs else p.whole("batch_size")
+    c.check(steps >= 1, "time_step must be at least 1", p, "time_step")
+    c.check(items != 0, "batch_size must be at least 1", p, "batch_size")
+    first = c.constant(0.0, (1, items))
+    return c.b.concat(first, c.constant(1.0, (steps - 1, items)), axis=0) if steps > 1 else first
 
 
 @layer("Interp")

@@ -1,4 +1,4 @@
-"""RNN, LSTM and LSTMUnit, unrolled over time.
+"""RNN, LSTM, LSTMUnit and the fork's Lstm, unrolled over time.
 
 The state starts from zero (or from the bottoms `expose_hidden` adds) at every run; Caffe carries
 it over from the run before.
@@ -14,15 +14,43 @@ from netc.ir.graph import Value
 MAX_STEPS = 4096
 
 
-class _Unrolled:
-    """What RNN and LSTM share: x and cont by time step, the static input, the start."""
+class _Steps:
+    """Values by time step, and a layer's size."""
 
-    def __init__(self, c: Layer, states: int) -> None:
-        self.c, self.p = c, c.param("recurrent_param")
+    def __init__(self, c: Layer, param: str) -> None:
+        self.c, self.p = c, c.param(param)
         self.hidden = self.p.whole("num_output")
         c.check(self.hidden > 0, "num_output must be at least 1", self.p, "num_output")
         self.steps = c.size(0)
         c.check(1 <= self.steps <= MAX_STEPS, f"{self.steps} steps; 1 to {MAX_STEPS} are allowed")
+
+    def filler(self, kind: str) -> Message | None:
+        """`weight_filler` or `bias_filler`."""
+        found: Message | None = self.p.get(f"{kind}_filler")
+        return found
+
+    def at(self, x: Value, t: int) -> Value:
+        """Step t of x, as [N, …]."""
+        b = self.c.b
+        cut = b.slice(x, axis=0, start=t, stop=t + 1) if self.steps > 1 else x
+        return self.c.reshape(cut, x.type.shape[1:])
+
+    def stacked(self, xs: list[Value]) -> Value:
+        """[N, hidden] of every step as [T, N, hidden]."""
+        b = self.c.b
+        rows = [self.with_time(x) for x in xs]
+        return rows[0] if len(rows) == 1 else b.concat(*rows, axis=0)
+
+    def with_time(self, x: Value) -> Value:
+        """[N, hidden] as [1, N, hidden]."""
+        return self.c.reshape(x, (1, *x.type.shape))
+
+
+class _Unrolled(_Steps):
+    """What RNN and LSTM share: x and cont by time step, the static input, the start."""
+
+    def __init__(self, c: Layer, states: int) -> None:
+        super().__init__(c, "recurrent_param")
         exposed = states if self.p.flag("expose_hidden") else 0
         self.has_static = len(c.xs) - exposed == 3
         extra = f"bottoms for x, cont, an optional static input and {exposed} states"
@@ -45,17 +73,6 @@ class _Unrolled:
         fixed = c.b.fc(static, c.weight("w_static", (rows, inner), self.filler("weight")))
         return c.b.add(y, c.b.reshape(fixed, shape=(1, -1, rows)))
 
-    def filler(self, kind: str) -> Message | None:
-        """`weight_filler` or `bias_filler`."""
-        found: Message | None = self.p.get(f"{kind}_filler")
-        return found
-
-    def at(self, x: Value, t: int) -> Value:
-        """Step t of x, as [N, …]."""
-        b = self.c.b
-        cut = b.slice(x, axis=0, start=t, stop=t + 1) if self.steps > 1 else x
-        return self.c.reshape(cut, x.type.shape[1:])
-
     def cont(self, t: int) -> Value:
         """Whether each sequence goes on at step t, as [N, 1]."""
         b, cont = self.c.b, self.c.xs[1]
@@ -67,16 +84,6 @@ class _Unrolled:
         if not self.start:
             return None
         return self.c.reshape(self.start[index], self.start[index].type.shape[1:])
-
-    def stacked(self, xs: list[Value]) -> Value:
-        """[N, hidden] of every step as [T, N, hidden]."""
-        b = self.c.b
-        rows = [self.with_time(x) for x in xs]
-        return rows[0] if len(rows) == 1 else b.concat(*rows, axis=0)
-
-    def with_time(self, x: Value) -> Value:
-        """[N, hidden] as [1, N, hidden]."""
-        return self.c.reshape(x, (1, *x.type.shape))
 
 
 @layer("RNN", bottoms=(2, 4), tops=(1, 2))
@@ -121,13 +128,35 @@ def lstm(c: Layer) -> list[Value]:
 def _lstm_step(
     c: Layer, gates: Value, cell: Value | None, cont: Value | None, n: int
 ) -> tuple[Value, Value]:
-    """One step on [N, 4n] gates and an [N, n] cell; a cell that is None holds zeros."""
+    """One step on [N, 4n] gates and an [N, n] cell. A cell that is None holds zeros; where cont is
+    None, every sequence goes on."""
     b = c.b
     i, f, o, g = (b.slice(gates, axis=1, start=k * n, stop=(k + 1) * n) for k in range(4))
     new = b.mul(b.sigmoid(i), b.tanh(g))
     if cell is not None:
-        new = b.add(b.mul(b.mul(b.sigmoid(f), cont), cell), new)
+        kept = b.sigmoid(f) if cont is None else b.mul(b.sigmoid(f), cont)
+        new = b.add(b.mul(kept, cell), new)
     return new, b.mul(b.sigmoid(o), b.tanh(new))
+
+
+@layer("Lstm")
+def lstm_without_cont(c: Layer) -> Value:
+    """The LSTM of one bottom [T, N, …], each sequence of which starts from zero (Junhyuk Oh's
+    caffe-lstm, as CTPN has it)."""
+    u = _Steps(c, "lstm_param")
+    b, n = c.b, u.hidden
+    c.check("batch_size" not in u.p, "netc reads no batch_size", u.p, "batch_size")
+    c.check(c.x.type.rank == 3, f"Lstm needs 3 axes, time and batch first, not {c.x.type}")
+    w_i = c.weight("w_i", (4 * n, c.size(2)), u.filler("weight"))
+    w_h = c.weight("w_h", (4 * n, n), u.filler("weight"))
+    xs = b.fc(c.x, w_i, c.weight("b", (4 * n,), u.filler("bias")), axis=2)
+    cell, h = _lstm_step(c, u.at(xs, 0), None, None, n)
+    outs = [h]
+    for t in range(1, u.steps):
+        gates = b.add(u.at(xs, t), b.fc(h, w_h))
+        cell, h = _lstm_step(c, gates, cell, None, n)
+        outs.append(h)
+    return u.stacked(outs)
 
 
 @layer("LSTMUnit", bottoms=3, tops=2)

@@ -28,6 +28,7 @@ KINDS: tuple[tuple[str, ...], ...] = (
     ("slope",),
     ("w", "b"),
     ("w", "b", "mean", "variance"),
+    ("w_i", "w_h", "b"),
     ("w_x", "b", "w_h"),
     ("w_x", "b", "w_static", "w_h"),
     ("w_x", "b", "w_hh", "w_ho", "b_o"),

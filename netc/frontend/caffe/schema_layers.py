@@ -165,8 +165,14 @@ LAYERS: Mapping[str, str] = {
         stride_w uint""",
     "ShuffleChannelParameter": "group uint = 1",
     "PixelShuffleParameter": "upscale_factor uint",
+    "TransposeParameter": "dim int*",
+    "ReverseParameter": "axis int*",
     "HardSigmoidParameter": "alpha float = 0.2; beta float = 0.5",
     "ActivationParameter": "engine any",
+    "ContinuationIndicatorParameter": "time_step uint; batch_size uint",
+    "LstmParameter": """
+        num_output uint; clipping_threshold any; weight_filler FillerParameter;
+        bias_filler FillerParameter; batch_size uint""",
     "ROIPoolingParameter": "pooled_h uint; pooled_w uint; spatial_scale float = 1",
     "PSROIPoolingParameter": "spatial_scale float; output_dim int; group_size int",
     "SmoothL1LossParameter": "sigma float = 1",

@@ -79,11 +79,11 @@ NET: Mapping[str, str] = {
         video_data_param VideoDataParameter; reorg_param ReorgParameter;
         yolov3_detection_output_param Yolov3DetectionOutputParameter;
         crop_center_param CropCenterParameter; pixel_shuffle_param PixelShuffleParameter;
-        pixelshuffle_param PixelShuffleParameter;
-        hard_sigmoid_param HardSigmoidParameter;
+        pixelshuffle_param PixelShuffleParameter; transpose_param TransposeParameter;
+        reverse_param ReverseParameter; hard_sigmoid_param HardSigmoidParameter;
         hardsigmoid_param HardSigmoidParameter; hardswish_param ActivationParameter;
-        mish_param ActivationParameter;
-        axpy_param any; engine any;
+        mish_param ActivationParameter; lstm_param LstmParameter;
+        continuation_indicator_param ContinuationIndicatorParameter; axpy_param any; engine any;
         quantization_param any; device any; buffer any""",
     "V1LayerParameter": f"""
         layer 1 V0LayerParameter; bottom 2 string*; top 3 string*; name 4 string;

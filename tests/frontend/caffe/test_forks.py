@@ -8,12 +8,18 @@ import numpy as np
 import pytest
 
 import netc
+from netc.frontend.net.elaborate import parse_net
+from netc.frontend.net.write import write_net
 from netc.ir.interpret import interpret
 
-from .files import INPUT, read
+from .files import INPUT, dims, packed, read, v2
 from .test_layers import RNG, Array, X, inputs, one, run
 
 SILENCE = 'layer { name: "s" type: "Silence" bottom: "data" }\n'
+
+
+def sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
 
 
 @pytest.mark.parametrize("kind", ["HardSwish", "HSwish"])
@@ -38,6 +44,18 @@ def test_mish() -> None:
     x = np.linspace(-30, 30, X.size).reshape(X.shape)
     y = run(one("Mish", "mish_param { engine: CAFFE }"), feed={"data": x})
     np.testing.assert_allclose(y, x * np.tanh(np.logaddexp(0, x)), atol=1e-12)
+
+
+def test_transpose() -> None:
+    y = run(one("Transpose", "transpose_param { dim: 3 dim: 2 dim: 0 dim: 1 }"))
+    np.testing.assert_array_equal(y, np.einsum("nchw->whnc", X))
+
+
+@pytest.mark.parametrize(
+    ("axes", "wanted"), [("0", X[::-1]), ("-1", X[..., ::-1]), ("[1, 2]", X[:, ::-1, ::-1])]
+)
+def test_reverse(axes: str, wanted: Array) -> None:
+    np.testing.assert_array_equal(run(one("Reverse", f"reverse_param {{ axis: {axes} }}")), wanted)
 
 
 @pytest.mark.parametrize("name", ["pixel_shuffle_param", "pixelshuffle_param"])
@@ -98,9 +116,97 @@ def test_pixels_are_repeated(fields: str, scale: tuple[int, int]) -> None:
     np.testing.assert_array_equal(y, X.repeat(scale[0], 2).repeat(scale[1], 3))
 
 
+@pytest.mark.parametrize("steps", [1, 3])
+def test_continuation_indicator(steps: int) -> None:
+    text = SILENCE + 'layer { name: "l" type: "ContinuationIndicator" top: "y" '
+    text += f"continuation_indicator_param {{ time_step: {steps} batch_size: 2 }} }}"
+    np.testing.assert_array_equal(run(text), [[0, 0], [1, 1], [1, 1]][:steps])
+    text = one("ContinuationIndicator", f"continuation_indicator_param {{ time_step: {steps} }}")
+    np.testing.assert_array_equal(run(text), [[0, 0], [1, 1], [1, 1]][:steps])
+
+
+def lstm(x: Array, w_i: Array, w_h: Array, b: Array) -> Array:
+    """Junhyuk Oh's lstm_layer.cpp on [T, N, I]."""
+    hidden = w_h.shape[1]
+    h, cell, outs = np.zeros((x.shape[1], hidden)), np.zeros((x.shape[1], hidden)), []
+    for now in x:
+        i, f, o, g = np.split(now @ w_i.T + h @ w_h.T + b, 4, axis=1)
+        cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(cell)
+        outs.append(h)
+    return np.stack(outs)
+
+
+def blobs(inner: int, hidden: int) -> list[Array]:
+    sizes = (4 * hidden, inner), (4 * hidden, hidden), (4 * hidden,)
+    return [RNG.normal(size=s).astype(np.float32) / 3 for s in sizes]
+
+
+def test_lstm_of_one_bottom() -> None:
+    x, stored = RNG.normal(size=(5, 2, 3)), blobs(3, 4)
+    text = inputs("x", 5, 2, 3) + SILENCE
+    text += 'layer { name: "l" type: "Lstm" bottom: "x" top: "y" '
+    text += "lstm_param { num_output: 4 clipping_threshold: 0.1 } }"
+    np.testing.assert_allclose(run(text, stored, feed={"x": x}), lstm(x, *stored))
+    np.testing.assert_allclose(
+        run(text.replace("dim: 5", "dim: 1"), stored, feed={"x": x[:1]}), lstm(x[:1], *stored)
+    )
+
+
+CTPN = """
+layer { name: "columns" type: "Im2col" bottom: "data" top: "columns"
+  convolution_param { pad: 1 kernel_size: 3 } }
+layer { name: "t" type: "Transpose" bottom: "columns" top: "t"
+  transpose_param { dim: 3 dim: 2 dim: 0 dim: 1 } }
+layer { name: "x" type: "Reshape" bottom: "t" top: "x"
+  reshape_param { shape { dim: -1 } axis: 1 num_axes: 2 } }
+layer { name: "there" type: "Lstm" bottom: "x" top: "there" lstm_param { num_output: 5 } }
+layer { name: "r" type: "Reverse" bottom: "x" top: "r" reverse_param { axis: 0 } }
+layer { name: "back" type: "Lstm" bottom: "r" top: "b" lstm_param { num_output: 5 } }
+layer { name: "q" type: "Reverse" bottom: "b" top: "q" reverse_param { axis: 0 } }
+layer { name: "both" type: "Concat" bottom: "there" bottom: "q" top: "both"
+  concat_param { axis: 2 } }
+layer { name: "four" type: "Reshape" bottom: "both" top: "four"
+  reshape_param { shape { dim: -1 dim: 1 } axis: 1 num_axes: 1 } }
+layer { name: "y" type: "Transpose" bottom: "four" top: "y"
+  transpose_param { dim: 2 dim: 3 dim: 1 dim: 0 } }
+"""
+
+
+def test_ctpns_two_lstms_read_each_row_of_an_image() -> None:
+    there, back = blobs(36, 5), blobs(36, 5)
+    weights = b"".join(
+        v2(name, [dims(b.shape) + packed(b) for b in stored])
+        for name, stored in (("there", there), ("back", back))
+    )
+    graph = read(INPUT.replace("dim: 2", "dim: 1") + CTPN, weights)
+    x = X[:1]
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    columns = np.stack([padded[0, c, i : i + 8, j : j + 8] for c, i, j in np.ndindex(4, 3, 3)])
+    rows = columns.transpose(2, 1, 0)  # [W, H, 36]
+    both = np.concatenate([lstm(rows, *there), lstm(rows[::-1], *back)[::-1]], 2)
+    wanted = both.transpose(2, 1, 0)[None]
+    np.testing.assert_allclose(interpret(graph, {"data": x})["y"], wanted, atol=1e-6)
+    np.testing.assert_allclose(netc.compile(graph)(data=x)["y"], wanted, atol=1e-5)
+    again = parse_net(write_net(graph), weights=weights, strict=True)
+    np.testing.assert_array_equal(again.weights["back.b"], back[2])
+
+
+def test_crnns_lstm_starts_where_the_indicator_says() -> None:
+    text = inputs("x", 3, 2, 4) + SILENCE
+    text += """layer { name: "c" type: "ContinuationIndicator" top: "c"
+      continuation_indicator_param { time_step: 3 batch_size: 2 } }
+      layer { name: "l" type: "LSTM" bottom: "x" bottom: "c" top: "y"
+      recurrent_param { num_output: 5 } }"""
+    x, (w_i, w_h, b) = RNG.normal(size=(3, 2, 4)), blobs(4, 5)
+    np.testing.assert_allclose(run(text, [w_i, b, w_h], feed={"x": x}), lstm(x, w_i, w_h, b))
+
+
 def test_every_layer_of_these_is_compiled() -> None:
     layers = [
         ("HardSwish", ""), ("HardSigmoid", ""), ("Mish", ""),
+        ("Reverse", "reverse_param { axis: 2 }"),
+        ("Transpose", "transpose_param { dim: 0 dim: 1 dim: 3 dim: 2 }"),
         ("Upsample", "upsample_param { scale: 1 stride: 2 }"),
         ("Reorg", "reorg_param { stride: 2 }"),
         ("PixelShuffle", "pixel_shuffle_param { upscale_factor: 4 }"),
