@@ -10,8 +10,15 @@ from netc.ir.graph import Value
 
 @layer("ReLU")
 def relu(c: Layer) -> Value:
-    """max(x, 0) + slope · min(x, 0)."""
-    return c.b.relu(c.x, slope=c.param("relu_param").real("negative_slope"))
+    """max(x, 0) + slope · min(x, 0), or no more than 6 where `relu6` says so (Synopsys)."""
+    p = c.param("relu_param")
+    slope = p.real("negative_slope")
+    for field in ("maximum", "minimum"):
+        c.check(p.real(field) == 0, f"netc reads no {field}", p, field)
+    if not p.flag("relu6"):
+        return c.b.relu(c.x, slope=slope)
+    c.check(slope == 0, "netc reads no negative_slope with relu6", p, "negative_slope")
+    return c.b.clip(c.x, low=0.0, high=6.0)
 
 
 @layer("ReLU6")

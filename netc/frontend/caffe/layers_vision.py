@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from netc.frontend.caffe.layer import Layer, layer
 from netc.frontend.caffe.message import Message
-from netc.frontend.caffe.windows import conv_window, flat_batch, plain, pool_window
+from netc.frontend.caffe.windows import (
+    SIDES,
+    conv_window,
+    flat_batch,
+    no_sides,
+    outgrown,
+    plain,
+    pool_window,
+    sides,
+)
 from netc.ir.dims import product
 from netc.ir.graph import Value
 from netc.ir.ops.windows import Ints
@@ -22,9 +34,11 @@ def convolution(c: Layer) -> list[Value]:
     kernel, rest = conv_window(c, p, c.x.type.rank - axis - 1)
     w = c.weight("w", (_outputs(c, p), channels // groups, *kernel), p.get("weight_filler"))
     more = _bias(c, p)
-    return [
-        flat_batch(c, x, axis, lambda y: c.b.conv(y, w, *more, groups=groups, **rest)) for x in c.xs
-    ]
+
+    def convolved(x: Value) -> Value:
+        return c.b.conv(outgrown(c, p, x), w, *more, groups=groups, **rest)
+
+    return [flat_batch(c, x, axis, convolved) for x in c.xs]
 
 
 @layer("Deconvolution", bottoms=(1, None), tops=(1, None))
@@ -32,6 +46,7 @@ def deconvolution(c: Layer) -> list[Value]:
     """The transpose of a convolution; its weights are (C_in, num_output / group, k…)."""
     c.check(len(c.xs) == len(c.tops), f"{len(c.xs)} bottoms and {len(c.tops)} tops")
     p = c.param("convolution_param")
+    no_sides(c, p)
     axis = c.axis(p.whole("axis"), p)
     channels, groups = c.size(axis), _groups(c, p, axis)
     kernel, rest = conv_window(c, p, c.x.type.rank - axis - 1)
@@ -91,6 +106,7 @@ def _bias(c: Layer, p: Message) -> tuple[Value, ...]:
 
 def _with_depth(c: Layer, p: Message) -> tuple[Ints, Ints, Ints]:
     """Kernel, stride and pad over depth, height and width, from C3D's fields."""
+    no_sides(c, p)
     k, s, pad = (_last(p, name) for name in ("kernel_size", "stride", "pad"))
     c.check(k > 0, "kernel_size must be at least 1", p, "kernel_size")
     c.check("stride" not in p or s > 0, "stride must be at least 1", p, "stride")
@@ -105,7 +121,8 @@ def _last(p: Message, name: str) -> int:
 
 @layer("Pooling", tops=(1, 2))
 def pooling(c: Layer) -> list[Value]:
-    """MAX (with the place of each maximum as second top), AVE or STOCHASTIC."""
+    """MAX (with the place of each maximum as second top), AVE, STOCHASTIC, or Synopsys'
+    AVE_EXC_PAD: the mean of what is inside the image."""
     p = c.param("pooling_param")
     kind = p.text("pool")
     c.check(len(c.tops) == 1 or kind == "MAX", "only MAX pooling has a second top")
@@ -113,15 +130,37 @@ def pooling(c: Layer) -> list[Value]:
     if p.flag("global_pooling"):
         return [_global(c, p, kind)]
     window = pool_window(c, p)
+    differ = len({*sides(p)}) == 2
+    if differ:
+        _can_differ(c, p, kind, window)
     if kind == "STOCHASTIC":
         return [c.b.stochastic_pool(c.x, **window, train=c.train, seed=c.seed)]
-    made = [(c.b.max_pool if kind == "MAX" else c.b.avg_pool)(c.x, **window)]
-    return made + [c.b.max_pool_index(c.x, **window) for _ in c.tops[1:]]
+    if kind == "MAX":
+        made = [c.b.max_pool(outgrown(c, p, c.x, -math.inf), **window)]
+        return made + [c.b.max_pool_index(c.x, **window) for _ in c.tops[1:]]
+    mean = c.b.avg_pool(outgrown(c, p, c.x), **window)
+    if kind == "AVE" or not (differ or window["pad"]):
+        return [mean]
+    inside = outgrown(c, p, c.constant(1.0, (1, 1, *c.shape[2:])))
+    return [c.b.div(mean, c.b.avg_pool(inside, **window))]
+
+
+def _can_differ(c: Layer, p: Message, kind: str, window: dict[str, Any]) -> None:
+    """Refuse sides that differ where windows could lie outside, or places would be others."""
+    first = next(field for field in SIDES if p.whole(field))
+    what = f"{', '.join(SIDES[:3])} and {SIDES[3]} differ"
+    c.check(kind != "STOCHASTIC", f"{what}: STOCHASTIC pooling has no padding", p, first)
+    c.check(len(c.tops) == 1, f"{what}: netc gives no places then", p, first)
+    c.check(not window["ceil"], f"{what}: this needs ceil_mode: false", p, first)
+    for field, kernel in zip(SIDES, window["kernel"] * 2, strict=True):
+        pad = p.whole(field)
+        c.check(pad < kernel, f"{field} {pad} must be smaller than {kernel}", p, field)
 
 
 def _global(c: Layer, p: Message, kind: str) -> Value:
     for field in ("kernel_size", "kernel_h", "kernel_w"):
         c.check(field not in p, f"global_pooling leaves no room for {field}", p, field)
+    no_sides(c, p)
     odd = p.whole("pad") or p.whole("pad_h") or p.whole("pad_w") or p.whole("stride") != 1
     c.check(not odd, "global_pooling needs pad 0 and stride 1", p, "global_pooling")
     c.check(kind != "STOCHASTIC", "global_pooling is MAX or AVE", p, "pool")
@@ -134,7 +173,7 @@ def pooling_3d(c: Layer) -> Value:
     """C3D's pooling over depth, height and width."""
     p = _param_3d(c, "pooling")
     kernel, stride, pad = _with_depth(c, p)
-    c.check(p.text("pool") != "STOCHASTIC", "pooling over depth is MAX or AVE", p, "pool")
+    c.check(p.text("pool") in ("MAX", "AVE"), "pooling over depth is MAX or AVE", p, "pool")
     pool = c.b.max_pool if p.text("pool") == "MAX" else c.b.avg_pool
     rest = {"stride": plain(stride, "stride"), "pad": plain(pad, "pad")}
     return pool(c.x, kernel=kernel, ceil=True, **rest)
@@ -158,6 +197,7 @@ def lrn(c: Layer) -> Value:
 def im2col(c: Layer) -> Value:
     """The windows a convolution would see, as columns."""
     p = c.param("convolution_param")
+    no_sides(c, p)
     axis = c.axis(p.whole("axis"), p)
     kernel, rest = conv_window(c, p, c.x.type.rank - axis - 1)
     return flat_batch(c, c.x, axis, lambda y: c.b.im2col(y, kernel=kernel, **rest))

@@ -1,6 +1,7 @@
 """The parameters of each kind of layer, of Caffe master and of the forks netc reads.
 
 See `schema` for the notation. `engine` fields choose an implementation in Caffe and are ignored.
+An enumerator that is −1 has no number that all forks agree on.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ LAYERS: Mapping[str, str] = {
         bias_filler 8 FillerParameter; pad_h 9 uint = 0; pad_w 10 uint = 0; kernel_h 11 uint;
         kernel_w 12 uint; stride_h 13 uint; stride_w 14 uint; engine 15 any; axis 16 int = 1;
         force_nd_im2col 17 bool = false; dilation 18 uint*; kernel_depth uint;
-        temporal_stride uint = 1; temporal_pad uint = 0""",
+        temporal_stride uint = 1; temporal_pad uint = 0; pad_type uint = 0; pad_t uint = 0;
+        pad_l uint = 0; pad_b uint = 0; pad_r uint = 0""",
     "CropParameter": "axis 1 int = 2; offset 2 uint*",
     "DataParameter": """
         source 1 string; scale 2 float = 1; mean_file 3 string; batch_size 4 uint;
@@ -79,11 +81,13 @@ LAYERS: Mapping[str, str] = {
         normalize_variance 1 bool = true; across_channels 2 bool = false; eps 3 float = 1e-9""",
     "ParameterParameter": "shape 1 BlobShape",
     "PoolingParameter": """
-        pool 1 <MAX AVE STOCHASTIC> = MAX; kernel_size 2 uint; stride 3 uint = 1; pad 4 uint = 0;
+        pool 1 <MAX AVE STOCHASTIC AVE_EXC_PAD=-1> = MAX; kernel_size 2 uint;
+        stride 3 uint = 1; pad 4 uint = 0;
         kernel_h 5 uint; kernel_w 6 uint; stride_h 7 uint; stride_w 8 uint; pad_h 9 uint = 0;
         pad_w 10 uint = 0; engine 11 any; global_pooling 12 bool = false;
         round_mode 13 <CEIL FLOOR> = CEIL; ceil_mode bool = true; kernel_depth uint;
-        temporal_stride uint = 1; temporal_pad uint = 0""",
+        temporal_stride uint = 1; temporal_pad uint = 0; pad_type uint = 0; pad_t uint = 0;
+        pad_l uint = 0; pad_b uint = 0; pad_r uint = 0""",
     "PowerParameter": "power 1 float = 1; scale 2 float = 1; shift 3 float = 0",
     "PythonParameter": """
         module 1 string; layer 2 string; param_str 3 string; share_in_parallel 4 bool = false""",
@@ -92,7 +96,9 @@ LAYERS: Mapping[str, str] = {
         debug_info 4 bool = false; expose_hidden 5 bool = false""",
     "ReductionParameter": """
         operation 1 <SUM=1 ASUM=2 SUMSQ=3 MEAN=4> = SUM; axis 2 int = 0; coeff 3 float = 1""",
-    "ReLUParameter": "negative_slope 1 float = 0; engine 2 any",
+    "ReLUParameter": """
+        negative_slope 1 float = 0; engine 2 any; relu6 bool = false; maximum float = 0;
+        minimum float = 0""",
     "ReshapeParameter": "shape 1 BlobShape; axis 2 int = 0; num_axes 3 int = -1",
     "ScaleParameter": """
         axis 1 int = 1; num_axes 2 int = 1; filler 3 FillerParameter; bias_term 4 bool = false;

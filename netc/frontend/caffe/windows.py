@@ -12,6 +12,7 @@ from netc.ir.graph import Value
 from netc.ir.ops.windows import Ints
 
 MAX_SIZE = 1 << 20  # of a kernel, stride, pad or dilation
+SIDES = ("pad_t", "pad_l", "pad_b", "pad_r")  # Synopsys: each side of height and width for itself
 
 
 def conv_window(c: Layer, p: Message, axes: int) -> tuple[Ints, dict[str, Ints]]:
@@ -19,7 +20,7 @@ def conv_window(c: Layer, p: Message, axes: int) -> tuple[Ints, dict[str, Ints]]
     kernel = _per_axis(c, p, "kernel", "kernel_size", axes, None)
     rest = {
         "stride": _per_axis(c, p, "stride", "stride", axes, 1),
-        "pad": _per_axis(c, p, "pad", "pad", axes, 0, alone=True),
+        "pad": _pad(c, p, axes, alone=True),
         "dilation": _list(c, p, "dilation", axes, 1),
     }
     for field, sizes in (("kernel_size", kernel), *rest.items()):
@@ -37,13 +38,48 @@ def pool_window(c: Layer, p: Message) -> dict[str, Any]:
     """The attributes of a pooling op over height and width."""
     kernel = _per_axis(c, p, "kernel", "kernel_size", 2, None)
     stride = _per_axis(c, p, "stride", "stride", 2, 1)
-    pad = _per_axis(c, p, "pad", "pad", 2, 0)
+    pad = _pad(c, p, 2)
     _positive(c, p, "kernel_size", kernel, 1)
     _positive(c, p, "stride", stride, 1)
     _positive(c, p, "pad", pad, 0)
     up = p.flag("ceil_mode") if "ceil_mode" in p else p.text("round_mode") == "CEIL"
     stride, pad = plain(stride, "stride"), plain(pad, "pad")
     return {"kernel": kernel, "stride": stride, "pad": pad, "ceil": up}
+
+
+def no_sides(c: Layer, p: Message) -> None:
+    """Refuse padding by sides where a layer has none."""
+    for field in ("pad_type", *SIDES):
+        c.check(not p.whole(field), f"netc reads no {field} of {c.type}", p, field)
+
+
+def sides(p: Message) -> tuple[Ints, Ints]:
+    """The padding by sides before height and width, and behind them."""
+    top, left, bottom, right = (p.whole(field) for field in SIDES)
+    return (top, left), (bottom, right)
+
+
+def outgrown(c: Layer, p: Message, x: Value, value: float = 0.0) -> Value:
+    """x with what a window's `pad` cannot say around it: sides that differ."""
+    before, after = sides(p)
+    if before == after:
+        return x
+    return c.b.pad(x, before=(0, 0, *before), after=(0, 0, *after), value=value)
+
+
+def _pad(c: Layer, p: Message, axes: int, alone: bool = False) -> Ints:
+    """From `pad`, `pad_h` and `pad_w`, or from sides; 0 where these differ."""
+    c.check(p.whole("pad_type") == 0, "netc reads no pad_type: give each side", p, "pad_type")
+    given = [field for field in SIDES if p.whole(field)]
+    if not given:
+        return _per_axis(c, p, "pad", "pad", axes, 0, alone)
+    for field in ("pad", "pad_h", "pad_w"):
+        c.check(field not in p, f"give {field} or {given[0]}, not both", p, field)
+    c.check(axes == 2, f"{given[0]} is for two spatial axes; here are {axes}", p, given[0])
+    for field in given:
+        c.check(p.whole(field) <= MAX_SIZE, f"{field} {p.whole(field)} is too large", p, field)
+    before, after = sides(p)
+    return before if before == after else (0, 0)
 
 
 def _per_axis(

@@ -1,4 +1,4 @@
-"""Layers of the forks of CTPN, CRNN, YOLO and MobileNetV3, against NumPy."""
+"""Layers of the forks of CTPN, CRNN, YOLO, MobileNetV3 and Synopsys, against NumPy."""
 
 from __future__ import annotations
 
@@ -219,3 +219,55 @@ def test_every_layer_of_these_is_compiled() -> None:
     wanted: Any = interpret(graph, {"data": X})[bottom]
     assert wanted.shape == (2, 1, 32, 32)
     np.testing.assert_allclose(netc.compile(graph)(data=X)[bottom], wanted, atol=1e-6)
+
+
+def test_relu6_in_a_relu() -> None:
+    x = X.astype(np.float64) * 9
+    y = run(one("ReLU", "relu_param { relu6: true }"), feed={"data": x})
+    np.testing.assert_array_equal(y, np.clip(x, 0, 6))
+
+
+SIDES = ["pad_t: 0 pad_l: 1 pad_b: 1 pad_r: 2", "pad_t: 1 pad_l: 2 pad_b: 1 pad_r: 2"]
+
+
+def around(x: Array, sides: str, value: float) -> Array:
+    top, left, bottom, right = (int(word) for word in sides.split()[1::2])
+    return np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=value)
+
+
+@pytest.mark.parametrize("sides", SIDES)
+def test_a_convolution_is_padded_by_sides(sides: str) -> None:
+    w = RNG.normal(size=(3, 4, 3, 3)).astype(np.float32)
+    fields = f"num_output: 3 kernel_size: 3 stride: 2 bias_term: false {sides}"
+    y = run(one("Convolution", f"convolution_param {{ {fields} }}"), [w])
+    windows = np.lib.stride_tricks.sliding_window_view(around(X, sides, 0), (3, 3), (2, 3))
+    wanted = np.einsum("nchwij,ocij->nohw", windows[:, :, ::2, ::2].astype(float), w)
+    np.testing.assert_allclose(y, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("sides", SIDES)
+@pytest.mark.parametrize("kind", ["MAX", "AVE", "AVE_EXC_PAD"])
+def test_a_pooling_is_padded_by_sides(kind: str, sides: str) -> None:
+    fields = f"pool: {kind} kernel_size: 3 stride: 2 ceil_mode: false {sides}"
+    graph = read(INPUT + one("Pooling", f"pooling_param {{ {fields} }}"))
+    inside = around(np.ones_like(X), sides, 0)
+    wanted = np.zeros((2, 4, *((n - 3) // 2 + 1 for n in inside.shape[2:])))
+    for i, j in np.ndindex(*wanted.shape[2:]):
+        at = np.s_[:, :, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3]
+        largest = around(X, sides, -np.inf)[at].max((2, 3))
+        total = around(X, sides, 0)[at].astype(float).sum((2, 3))
+        count = 9 if kind == "AVE" else inside[at].sum((2, 3))
+        wanted[:, :, i, j] = largest if kind == "MAX" else total / count
+    np.testing.assert_allclose(interpret(graph, {"data": X})["y"], wanted, atol=1e-6)
+    np.testing.assert_allclose(netc.compile(graph)(data=X)["y"], wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("fields", ["", "ceil_mode: false", "pad: 1", "global_pooling: true"])
+def test_the_mean_of_what_is_inside_an_image(fields: str) -> None:
+    window = "" if "global" in fields else "kernel_size: 3 stride: 2"
+    y, mean, share = (
+        run(one("Pooling", f"pooling_param {{ pool: {kind} {window} {fields} }}"), feed={"data": x})
+        for kind, x in (("AVE_EXC_PAD", X), ("AVE", X), ("AVE", np.ones_like(X)))
+    )
+    np.testing.assert_allclose(y, mean / share, atol=1e-6)
+    assert (share < 1).any() == ("pad" in fields)

@@ -77,6 +77,23 @@ MISTAKES = [
     (pool("kernel_size: 2 global_pooling: true"), "3:19",
      "layer l: global_pooling leaves no room for kernel_size"),
     (pool(""), "3:3", "layer l: kernel_size is missing"),
+    (pool("kernel_size: 2 pad_l: 1 pad: 1 ceil_mode: false"), "3:43",
+     "layer l: give pad or pad_l, not both"),
+    (pool("kernel_size: 2 pad_l: 1"), "3:34",
+     "layer l: pad_t, pad_l, pad_b and pad_r differ: this needs ceil_mode: false"),
+    (pool("kernel_size: 2 pad_b: 2 ceil_mode: false"), "3:34",
+     "layer l: pad_b 2 must be smaller than 2"),
+    (pool("pool: STOCHASTIC kernel_size: 2 pad_b: 1"), "3:51",
+     "layer l: pad_t, pad_l, pad_b and pad_r differ: STOCHASTIC pooling has no padding"),
+    (pool("kernel_size: 2 pad_type: 1"), "3:34", "layer l: netc reads no pad_type: give each side"),
+    (pool("global_pooling: true pad_r: 1"), "3:40", "layer l: netc reads no pad_r of Pooling"),
+    (layer("Deconvolution", "convolution_param { num_output: 1 kernel_size: 2 pad_r: 1 }"), "3:52",
+     "layer l: netc reads no pad_r of Deconvolution"),
+    (layer("Pooling3D", "pooling_param { kernel_size: 2 pool: AVE_EXC_PAD }"), "3:34",
+     "layer l: pooling over depth is MAX or AVE"),
+    (layer("ReLU", "relu_param { maximum: 4 }"), "3:16", "layer l: netc reads no maximum"),
+    (layer("ReLU", "relu_param { relu6: true negative_slope: 0.1 }"), "3:28",
+     "layer l: netc reads no negative_slope with relu6"),
     (layer("LRN", "lrn_param { local_size: 4 }"), "3:15", "layer l: local_size 4 must be odd"),
     (layer("ReLU", bottom="dota"), "2:32", "layer l: no layer above makes 'dota'"),
     (layer("ReLU") + layer("ReLU", name="m"), "4:47", "layer m: 'out' is made twice"),
@@ -223,9 +240,7 @@ def test_help(text: str, help: str) -> None:
 
 def test_all_unsupported_layers_are_one_error() -> None:
     text = INPUT + layer("Frob", name="f", top="f") + layer("ReLU", bottom="f", name="r", top="r")
-    text += layer(
-        "Pooling", "pooling_param { pool: AVE_EXC_PAD kernel_size: 2 }", name="p", top="p"
-    )
+    text += layer("Pooling", "pooling_param { pool: MEDIAN kernel_size: 2 }", name="p", top="p")
     text += layer("MultiBoxLoss", bottom="r", name="d", top="d")
     error = refused(read, text)
     assert isinstance(error, UnsupportedError)
@@ -234,8 +249,9 @@ def test_all_unsupported_layers_are_one_error() -> None:
         '  layer { name: "f" type: "Frob" bottom: "data" top: "f"',
         "  ^",
         "  help: --shape f=… makes an input of what it gives",
-        "<prototxt>:7:19: error: layer p: pool takes MAX, AVE or STOCHASTIC, not AVE_EXC_PAD",
-        "    pooling_param { pool: AVE_EXC_PAD kernel_size: 2 } }",
+        "<prototxt>:7:19: error: layer p: pool takes MAX, AVE, STOCHASTIC or "
+        "AVE_EXC_PAD, not MEDIAN",
+        "    pooling_param { pool: MEDIAN kernel_size: 2 } }",
         "                    ^",
         "<prototxt>:8:1: error: layer d of type MultiBoxLoss is not supported",
         '  layer { name: "d" type: "MultiBoxLoss" bottom: "r" top: "d"',

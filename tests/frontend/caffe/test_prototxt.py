@@ -131,7 +131,7 @@ MISTAKES = [
     ("layer { include { phase: TESTS } }",
      "n:1:26: error: phase takes TRAIN or TEST, not TESTS"),
     ("layer { pooling_param { pool: 'AVE' } }",
-     "n:1:31: error: pool takes MAX, AVE or STOCHASTIC, not 'AVE'"),
+     "n:1:31: error: pool takes MAX, AVE, STOCHASTIC or AVE_EXC_PAD, not 'AVE'"),
     ("layer { pooling_param { kernel_size: -3 } }",
      "n:1:38: error: kernel_size takes a whole number from 0, not -3"),
 ]  # fmt: skip
