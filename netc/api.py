@@ -151,21 +151,22 @@ def compile(
 
     `outputs` asks for any values of the net by name. `target` is "cpu", "cuda", or both: a file
     that runs on a GPU where there is one. `cpu` names processor levels: "native", "x86-64-v2" to
-    "x86-64-v4", "x86-64-v4-bf16", "aarch64", "aarch64-bf16"; the best that fits runs of those in a
-    file. Without `optimize` the graph runs as it was written. `place` maps layers to devices;
-    `strategy` ("greedy", "min_cut", "stages", "milp", "annotated") places the rest on `devices`.
-    `replicate` shares the batch among devices, `split` the channels of layers, and `pipeline`
-    the nodes, `micro_batches` following one another, beside what the net itself says of its
-    nodes (`replicate over cpu:0, cpu:1 { … }`): docs/DEVICES.md. What strategies and
+    "x86-64-v4", "aarch64", or one of those with more instructions, "x86-64-v3-vnni",
+    "x86-64-v4-vnni", "x86-64-v4-bf16", "aarch64-dot", "aarch64-bf16"; the best that fits runs of
+    those in a file. Without `optimize` the graph runs as it was written. `place` maps layers to
+    devices; `strategy` ("greedy", "min_cut", "stages", "milp", "annotated") places the rest on
+    `devices`. `replicate` shares the batch among devices, `split` the channels of layers, and
+    `pipeline` the nodes, `micro_batches` following one another, beside what the net itself says of
+    its nodes (`replicate over cpu:0, cpu:1 { … }`): docs/DEVICES.md. What strategies and
     pipelines know of the devices is `machine`: a table's file, or "two cpus", "eight gpus", "two
     hosts"; without it, what is typical. Where devices are on other hosts (`cuda:0@node1`), `hosts`
     maps each to the command that starts its worker, as in `load`. Further options are those of
     `read`.
 
-    `precision` says how exactly products are computed, "exact", "high" or "low" ("medium", "fp16"
-    too on GPUs), and `precisions` maps layers to other ones. For GPUs, all in docs/GPU.md: `arch`
-    names architectures ("native", "sm_90", "ptx", …; without it the GPU here, or else the usual
-    ones). `cache` is a folder of compiled kernels, or False. `gpu` is "auto", "cuda" or
+    `precision` says how exactly products are computed, "exact", "high", "low" or "int8" ("medium",
+    "fp16" too on GPUs), and `precisions` maps layers to other ones. For GPUs, all in docs/GPU.md:
+    `arch` names architectures ("native", "sm_90", "ptx", …; without it the GPU here, or else the
+    usual ones). `cache` is a folder of compiled kernels, or False. `gpu` is "auto", "cuda" or
     "interpret"; NETC_GPU where it is not given. `on_gpu_loss` is "error" or "cpu".
     """
     from netc.compiler import build

@@ -29,7 +29,7 @@ _COMPILE = (
         "--precision",
         multiple=True,
         metavar="[LAYER=]NAME",
-        help="exact, high or low, on GPUs medium, fp16 too; of one layer conv1=low. Repeatable.",
+        help="exact, high, low, int8, on GPUs medium, fp16; of a layer conv1=low. Repeatable.",
     ),
     click.option("--cache/--no-cache", default=True, help="Keep compiled GPU kernels."),
 )
