@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from netc.codegen.cpu import mathlib
 from netc.codegen.cpu.anchors.access import Access, Args, Shape, collapse
-from netc.codegen.cpu.anchors.folds import across
+from netc.codegen.cpu.anchors.folds import across, add
 from netc.codegen.cpu.anchors.pairs import Rounded, blocks_in, whole_blocks
 from netc.codegen.cpu.anchors.units import ceil_div as rounded_up
 from netc.codegen.cpu.anchors.units import count, share, units, walk
@@ -23,11 +23,12 @@ from netc.codegen.cpu.lowering import Lowering
 from netc.codegen.cpu.packing import IN_QUADS
 from netc.codegen.operand import BLOCK, SCRATCH, Call, Cost, Kernel, Operand, row_major
 from netc.ir.dims import Dim, ceil_div, product
+from netc.ir.gemm_plan import PANEL
 from netc.ir.plan import BufferArg
 from netc.ir.types import TensorType
 
 _FLOAT = 4  # bytes
-_LANES = 16  # that are rounded at once
+_LANES = 32  # that are looked at at once: extremes of 16 wait for one another
 _PIECE = 4096  # elements of a row that are a unit of work
 _PARTS = 32  # of an image whose ranges are taken by themselves
 _RANGES = 2 * _FLOAT * _PARTS  # bytes of them
@@ -154,8 +155,7 @@ def _emit_alone(x: _Images) -> None:
     """Each image by one thread."""
     f = x.f
     with units(f, [x.images]) as (image,):
-        low, high = _range(x, image, f.const(0), count(f, x.units))
-        scale = _Scale(f, across(f, low, mathlib.minimum), across(f, high, mathlib.maximum))
+        scale = _Scale(f, *_range(x, image, f.const(0), count(f, x.units)))
         scale.store(f.gep(x.tables, image, SCALES))
         with walk(f, f.const(0), count(f, x.units), x.units) as turn:
             x.each(image, turn.indices, [], scale.round)
@@ -169,25 +169,28 @@ def _emit_ranges(x: _Images) -> None:
     with units(f, [x.images, f.const(_PARTS)]) as (image, part):
         low, high = _range(x, image, *share(f, total, part, f.const(_PARTS)))
         here = f.gep(x.ranges(image), part, _FLOAT)
-        f.store(across(f, low, mathlib.minimum), here)
-        f.store(across(f, high, mathlib.maximum), f.gep(here, _PARTS * _FLOAT))
+        f.store(low, here)
+        f.store(high, f.gep(here, _PARTS * _FLOAT))
     f.ret()
 
 
-def _range(x: _Images, image: Val, start: Val, stop: Val) -> list[Val]:
-    """The least and the largest element of some units and 0, in the lanes of vectors."""
+def _range(x: _Images, image: Val, start: Val, stop: Val) -> tuple[Val, Val]:
+    """The least and the largest element of some units and 0; NaN where one is no number."""
     f = x.f
+    zero = f.f32(0.0, _LANES)
 
     def widen(value: Val, target: Val, lanes: int, found: list[Val]) -> list[Val]:
         if lanes < _LANES:
             value = f.shuffle(value, value, [*range(lanes)] * (_LANES // lanes))
-        low, high = found
-        return [mathlib.minimum(f, value, low), mathlib.maximum(f, value, high)]
+        low, high, odd = found
+        low, high = mathlib.at_most(f, low, value), mathlib.at_least(f, high, value)
+        return [low, high, f.fma(value, zero, odd)]  # of NaN and infinities NaN, else 0
 
-    zero = f.f32(0.0, _LANES)
-    with walk(f, start, stop, x.units, [zero, zero]) as turn:
+    with walk(f, start, stop, x.units, [zero] * 3) as turn:
         turn.next(x.each(image, turn.indices, turn.values, widen))
-    return turn.results
+    low, high, odd = turn.results
+    low, high = across(f, low, mathlib.at_most), across(f, high, mathlib.at_least)
+    return f.fadd(low, across(f, odd, add)), high
 
 
 def _emit_rounded(x: _Images) -> None:
@@ -195,15 +198,8 @@ def _emit_rounded(x: _Images) -> None:
     f = x.f
     with units(f, [x.images, *x.units]) as (image, *indices):
         ranges = x.ranges(image)
-        low, high = (
-            [f.load(vec(_LANES), f.gep(ranges, _FLOAT * (first + i))) for i in (0, _LANES)]
-            for first in (0, _PARTS)
-        )
-        scale = _Scale(
-            f,
-            across(f, mathlib.minimum(f, *low), mathlib.minimum),
-            across(f, mathlib.maximum(f, *high), mathlib.maximum),
-        )
+        low, high = (f.load(vec(_PARTS), f.gep(ranges, i * _FLOAT * _PARTS)) for i in range(2))
+        scale = _Scale(f, across(f, low, mathlib.minimum), across(f, high, mathlib.at_least))
         with _first(f, indices):
             scale.store(f.gep(x.tables, image, SCALES))
         x.each(image, indices, [], scale.round)
@@ -235,9 +231,9 @@ class _Scale:
     def store(self, at: Val) -> None:
         """Leave what an epilogue reads: the scale, and what a byte of 0 stands for."""
         f = self.f
-        f.store(f.splat(self.scale, _LANES), at)
+        f.store(f.splat(self.scale, PANEL), at)
         start = f.fneg(f.fmul(self.zero, self.scale))
-        f.store(f.splat(start, _LANES), f.gep(at, SCALES // 2))
+        f.store(f.splat(start, PANEL), f.gep(at, SCALES // 2))
 
     def round(self, value: Val, target: Val, lanes: int, nothing: list[Val]) -> list[Val]:
         """Store the bytes of some elements."""
