@@ -136,12 +136,30 @@ def test_inner_products(inputs: int, images: object) -> None:
 
 
 @needs_quads
-@pytest.mark.parametrize("channels", [17, 20, 26, 31])
-@pytest.mark.parametrize("attributes", [{}, {"stride": (2, 2), "pad": (2, 3)}])
-def test_channels_that_are_no_eights(channels: int, attributes: dict) -> None:
-    x, w = f32["N", channels, "H", 37].blocked(), f32[16, channels, 3, 4]
-    where = Where(attributes.get("pad", (0, 0)))
-    check(body_of(conv(**attributes), [x, w]), {"N": 2, "H": 9}, x0=where, x1=PARAM)
+@pytest.mark.parametrize("channels", [3, 4, 5, 13, 17, 20, 26, 31])
+@pytest.mark.parametrize("blocked", [True, False])
+@pytest.mark.parametrize("attributes", [{}, {"stride": (2, 2), "pad": (2, 3)}, {"groups": 2}])
+def test_channels_that_are_no_eights(channels: int, blocked: bool, attributes: dict) -> None:
+    groups, where = attributes.get("groups", 1), Where(attributes.get("pad", (0, 0)))
+    if blocked and groups > 1:
+        return  # the layout pass leaves such groups row-major
+    x, w = f32["N", channels * groups, "H", 37], f32[16 * groups, channels, 3, 4]
+    body = body_of(
+        conv(**attributes), [x.blocked() if blocked else x, w],
+        None if blocked else lambda b, y: b.to_blocked(y),
+    )  # fmt: skip
+    for height in (9, 330):
+        check(body, {"N": 2, "H": height}, x0=where, x1=PARAM)
+
+
+@needs_quads
+@pytest.mark.parametrize("channels", [1, 2])
+def test_of_two_channels_pairs_are_as_fast(channels: int) -> None:
+    body = body_of(
+        conv(), [f32[2, channels, 9, 9], f32[16, channels, 4, 4]], lambda b, y: b.to_blocked(y)
+    )
+    got, high, _, _ = run(body, x1=PARAM)
+    np.testing.assert_array_equal(got, high)
 
 
 @needs_quads

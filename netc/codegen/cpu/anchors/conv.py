@@ -56,7 +56,7 @@ def lower_conv(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
     channels, *window = w.type.sizes({})[1:]
     depth = channels * math.prod(window)
     filtered = x.is_c8 and is_filtered(k.anchor.op, x.type, w.type) and not ctx.is_exact(k.node)
-    if filtered and (are_pairs(ctx, k, depth) or not are_quads(ctx, k, x, depth)):
+    if filtered and (are_pairs(ctx, k, depth) or not are_quads(ctx, k, channels, depth)):
         from netc.codegen.cpu.anchors.winograd import lower_winograd
 
         return lower_winograd(ctx, k)
@@ -87,12 +87,13 @@ def _in_fewer_bits(
     ctx: Lowering, k: Kernel, x: Operand, channels: int, depth: int, halo: tuple[int, ...]
 ) -> Rounded | None:
     """The input of a sum of so many products, rounded, where it may be and that is faster."""
-    rows = None if len(x.type.shape) > 2 else plain_access(ctx, x, x.type.shape)
-    if are_quads(ctx, k, x, depth):
-        return in_bytes(ctx, x, halo) if rows is None else rows_in_bytes(ctx, x.type, rows)
-    if are_pairs(ctx, k, depth):
-        return rounded(ctx, x, channels, halo) if rows is None else rounded_rows(ctx, x.type, rows)
-    return None
+    quads = are_quads(ctx, k, channels, depth)
+    if not quads and not are_pairs(ctx, k, depth):
+        return None
+    if len(x.type.shape) > 2:
+        return (in_bytes if quads else rounded)(ctx, x, channels, halo)
+    rows = plain_access(ctx, x, x.type.shape)
+    return (rows_in_bytes if quads else rounded_rows)(ctx, x.type, rows)
 
 
 def _inner_product(ctx: Lowering, x: Operand, w: Operand) -> Matrix:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from netc.codegen.buffers import c8_strides
 from netc.codegen.cpu.anchors.access import Access, Args, Shape, collapse
 from netc.codegen.cpu.anchors.folds import get, put
-from netc.codegen.cpu.anchors.matrices import with_scratch
+from netc.codegen.cpu.anchors.matrices import neighbours, with_scratch
 from netc.codegen.cpu.anchors.units import ceil_div as rounded_up
 from netc.codegen.cpu.anchors.units import units
 from netc.codegen.cpu.emit import Function, Val, vec
@@ -102,23 +102,42 @@ def whole_blocks(ctx: Lowering, x: Operand, halo: tuple[int, ...]) -> tuple[Acce
 
 def _rounded_planes(ctx: Lowering, x: Operand, channels: int, halo: tuple[int, ...]) -> Rounded:
     """Row-major maps as [N, groups · ⌈channels / 2⌉, H, W, 2]; an odd last one has zeros beside."""
-    images, maps, height, width = x.type.shape
-    assert x.strides[3] in (0, 1), "the elements of a row lie side by side"
-    pairs = -(-channels // 2)
-    sizes = images, maps // channels * pairs, height + 2 * halo[0], width + 2 * halo[1]
-    strides = row_major((*sizes, 2))[:4]
-    offset = ITEM * (strides[2] * halo[0] + strides[3] * halo[1])
-    made = replace(x, buffer=SCRATCH, offset=offset, strides=strides, halo=halo, element=ELEMENT)
-    corner = halo[0] * x.strides[2] + halo[1] * x.strides[3]
+    made, sizes = planes_in(x, channels, halo, ELEMENT)
     args = Args()
-    args.access(Access(ctx.address(x, -_FLOAT * corner), x.type.dtype, x.strides))
+    args.access(whole_planes(ctx, x, halo)[0])
     args.add(BufferArg(SCRATCH, 0))
-    for d in (*sizes, channels, pairs):
+    for d in (*sizes, channels, -(-channels // 2)):
         args.size(d)
     symbol = ctx.code(("pairs", "planes"), _emit_planes)
     size = 2 * ITEM * product(sizes)
     cost = Cost("round", 0, _FLOAT * x.type.count + size)
     return Rounded(made, (Call(symbol, tuple(args.items), cost=cost),), size)
+
+
+def planes_in(
+    x: Operand, channels: int, halo: tuple[int, ...], element: str, at: Dim = 0
+) -> tuple[Operand, Shape]:
+    """Planes as they lie in scratch memory, with their halo, in other bits, and their sizes.
+
+    So many neighbours as are multiplied at once are one plane; some may be missing in the last.
+    """
+    images, maps, height, width = x.type.shape
+    made = replace(x, buffer=SCRATCH, halo=halo, element=element)
+    together = neighbours(made)
+    planes = maps // channels * -(-channels // together)
+    sizes = images, planes, height + 2 * halo[0], width + 2 * halo[1]
+    strides = row_major((*sizes, together))[:4]
+    corner = strides[2] * halo[0] + strides[3] * halo[1]
+    return replace(made, offset=at + made.item * corner, strides=strides), sizes
+
+
+def whole_planes(ctx: Lowering, x: Operand, halo: tuple[int, ...]) -> tuple[Access, Shape]:
+    """Planes and so much of their halo, and the sizes of all axes."""
+    images, maps, height, width = x.type.shape
+    assert x.strides[3] in (0, 1), "the elements of a row lie side by side"
+    corner = halo[0] * x.strides[2] + halo[1] * x.strides[3]
+    source = Access(ctx.address(x, -_FLOAT * corner), x.type.dtype, x.strides)
+    return source, (images, maps, height + 2 * halo[0], width + 2 * halo[1])
 
 
 def _emit_planes(f: Function) -> None:

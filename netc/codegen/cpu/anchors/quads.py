@@ -13,11 +13,17 @@ from contextlib import contextmanager
 
 from netc.codegen.cpu import mathlib
 from netc.codegen.cpu.anchors.access import Access, Args, Shape, collapse
-from netc.codegen.cpu.anchors.folds import across, add
-from netc.codegen.cpu.anchors.pairs import Rounded, blocks_in, whole_blocks
+from netc.codegen.cpu.anchors.folds import across, add, get, put
+from netc.codegen.cpu.anchors.pairs import (
+    Rounded,
+    blocks_in,
+    planes_in,
+    whole_blocks,
+    whole_planes,
+)
 from netc.codegen.cpu.anchors.units import ceil_div as rounded_up
 from netc.codegen.cpu.anchors.units import count, share, units, walk
-from netc.codegen.cpu.emit import Function, Val, vec
+from netc.codegen.cpu.emit import Function, Val, const_int, vec
 from netc.codegen.cpu.epilogue import SCALES
 from netc.codegen.cpu.lowering import Lowering
 from netc.codegen.cpu.packing import IN_QUADS
@@ -39,18 +45,37 @@ _LEAST = 1e-30  # a range, so that nothing is divided by zero
 _WHOLE = 12582912.0  # 1.5 · 2²³: a float32 near it is a whole number, and its last bits say which
 
 
-def are_quads(ctx: Lowering, k: Kernel, x: Operand, depth: int) -> bool:
-    """Whether a product is of bytes: in INT8, where channels lie side by side and sums fit."""
-    beside = x.is_c8 or len(x.type.shape) == 2
-    return ctx.is_int8(k.node) and beside and _SHORT <= depth <= _LONG
+def are_quads(ctx: Lowering, k: Kernel, channels: int, depth: int) -> bool:
+    """Whether a product is of bytes: in INT8, where sums fit, of more channels than pairs take."""
+    return ctx.is_int8(k.node) and channels > 2 and _SHORT <= depth <= _LONG
 
 
-def in_bytes(ctx: Lowering, x: Operand, halo: tuple[int, ...]) -> Rounded:
-    """Channel blocks, with so much of the zeros around them."""
+def in_bytes(ctx: Lowering, x: Operand, channels: int, halo: tuple[int, ...]) -> Rounded:
+    """Maps in groups of so many channels, with so much of the zeros around them."""
+    if not x.is_c8:
+        return _planes_in_bytes(ctx, x, channels, halo)
     source, shape = whole_blocks(ctx, x, halo)
     at, calls = _rounded(ctx, source, shape)
     made = blocks_in(x, halo, IN_QUADS, at)
     return Rounded(made, calls, at + made.sizes[0] * made.strides[0])
+
+
+def _planes_in_bytes(ctx: Lowering, x: Operand, channels: int, halo: tuple[int, ...]) -> Rounded:
+    """Row-major maps as [N, groups · ⌈channels / 4⌉, H, W, 4]."""
+    source, shape = whole_planes(ctx, x, halo)
+    at, call = _images(ctx, source, shape, alone=False)
+    made, sizes = planes_in(x, channels, halo, IN_QUADS, at)
+    args = Args()
+    args.add(BufferArg(SCRATCH, 0))
+    args.access(source)
+    args.add(BufferArg(SCRATCH, at))
+    for d in (*sizes, channels, -(-channels // 4)):
+        args.size(d)
+    size = 4 * product(sizes)
+    symbol = ctx.code(("quads", "planes"), _emit_planes)
+    cost = Cost("round", 0, _FLOAT * x.type.count + size)
+    rounding = Call(symbol, tuple(args.items), cost=cost)
+    return Rounded(made, (call(_emit_ranges, _FLOAT), rounding), at + size)
 
 
 def rows_in_bytes(ctx: Lowering, type: TensorType, rows: Access) -> Rounded:
@@ -64,10 +89,20 @@ def rows_in_bytes(ctx: Lowering, type: TensorType, rows: Access) -> Rounded:
 
 def _rounded(ctx: Lowering, source: Access, shape: Shape) -> tuple[Dim, tuple[Call, ...]]:
     """Where in scratch memory the bytes begin, and the calls that round images to them."""
+    each = product(shape[1:])
+    alone = isinstance(each, int) and each <= _ALONE
+    at, call = _images(ctx, source, shape, alone)
+    if alone:
+        return at, (call(_emit_alone, _FLOAT + 1),)
+    return at, (call(_emit_ranges, _FLOAT), call(_emit_rounded, _FLOAT + 1))
+
+
+def _images(
+    ctx: Lowering, source: Access, shape: Shape, alone: bool
+) -> tuple[Dim, Callable[[Callable[[_Images], None], int], Call]]:
+    """Where their bytes begin, behind scales and ranges, and calls that read images."""
     images, *outer, last = shape
     rest = (*outer, last)
-    each = product(rest)
-    alone = isinstance(each, int) and each <= _ALONE
     at = (SCALES if alone else SCALES + _RANGES) * images
     target = BufferArg(SCRATCH, at)
     wide = row_major((images, *outer, ceil_div(last, BLOCK) * BLOCK))
@@ -90,9 +125,7 @@ def _rounded(ctx: Lowering, source: Access, shape: Shape) -> tuple[Dim, tuple[Ca
         cost = Cost("round", 0, moved * product(shape))
         return Call(symbol, tuple(args.items), cost=cost)
 
-    if alone:
-        return at, (call(_emit_alone, _FLOAT + 1),)
-    return at, (call(_emit_ranges, _FLOAT), call(_emit_rounded, _FLOAT + 1))
+    return at, call
 
 
 class _Images:
@@ -146,10 +179,6 @@ class _Images:
             turn.next(body(value, f.gep(here, turn.index), BLOCK, turn.values))
         return turn.results
 
-    def ranges(self, image: Val) -> Val:
-        """Where the ranges of an image's parts lie: their least elements, then their largest."""
-        return self.f.gep(self.f.gep(self.tables, self.images, SCALES), image, _RANGES)
-
 
 def _emit_alone(x: _Images) -> None:
     """Each image by one thread."""
@@ -168,7 +197,7 @@ def _emit_ranges(x: _Images) -> None:
     total = count(f, x.units)
     with units(f, [x.images, f.const(_PARTS)]) as (image, part):
         low, high = _range(x, image, *share(f, total, part, f.const(_PARTS)))
-        here = f.gep(x.ranges(image), part, _FLOAT)
+        here = f.gep(_ranges(f, x.tables, x.images, image), part, _FLOAT)
         f.store(low, here)
         f.store(high, f.gep(here, _PARTS * _FLOAT))
     f.ret()
@@ -197,13 +226,54 @@ def _emit_rounded(x: _Images) -> None:
     """Images whose parts' ranges are there."""
     f = x.f
     with units(f, [x.images, *x.units]) as (image, *indices):
-        ranges = x.ranges(image)
-        low, high = (f.load(vec(_PARTS), f.gep(ranges, i * _FLOAT * _PARTS)) for i in range(2))
-        scale = _Scale(f, across(f, low, mathlib.minimum), across(f, high, mathlib.at_least))
-        with _first(f, indices):
-            scale.store(f.gep(x.tables, image, SCALES))
+        scale = _scale(f, x.tables, x.images, image, indices)
         x.each(image, indices, [], scale.round)
     f.ret()
+
+
+def _emit_planes(f: Function) -> None:
+    """The same, of planes: four neighbours become the bytes of a pixel."""
+    tables, source, target = (f.slot(f.args[0], i, "ptr") for i in (0, 1, 7))
+    image_step, plane_step, row_step = (f.slot(f.args[0], 2 + i) for i in range(3))
+    images, maps, height, width, channels, quads = (f.slot(f.args[0], 8 + i) for i in range(6))
+    with units(f, [images, maps, height]) as (image, place, y):
+        scale = _scale(f, tables, images, image, [place, y])
+        there = f.gep(source, f.add(f.mul(image, image_step), f.mul(y, row_step)))
+        group, first = f.sdiv(place, quads), f.shl(f.srem(place, quads), 2)
+        there = f.gep(there, f.mul(f.add(f.mul(group, channels), first), plane_step))
+        last = f.sub(f.sub(channels, first), 1)  # what is behind it meets weights of 0
+        planes = [f.gep(there, f.mul(f.smin(last, i), plane_step)) for i in range(4)]
+        row = f.add(f.mul(f.add(f.mul(image, maps), place), height), y)
+        here = f.gep(target, f.mul(row, width), _FLOAT)
+
+        def some(at: Val, mask: Val | None) -> None:
+            word = const_int(0, vec(PANEL, "i32"))
+            for i, plane in enumerate(planes):
+                value = scale.whole(get(f, f.gep(plane, at, _FLOAT), PANEL, mask))
+                word = f.or_(word, f.shl(f.and_(value, 0xFF), 8 * i))
+            put(f, f.cast("bitcast", word, vec(PANEL)), f.gep(here, at, _FLOAT), mask)
+
+        whole = f.and_(width, -PANEL)
+        with f.loop(0, whole, PANEL) as turn:
+            some(turn.index, None)
+        with f.if_(f.icmp("slt", whole, width)):
+            some(whole, f.lane_mask(f.sub(width, whole), PANEL))
+    f.ret()
+
+
+def _ranges(f: Function, tables: Val, images: Val, image: Val) -> Val:
+    """Where the ranges of an image's parts lie: their least elements, then their largest."""
+    return f.gep(f.gep(tables, images, SCALES), image, _RANGES)
+
+
+def _scale(f: Function, tables: Val, images: Val, image: Val, unit: Sequence[Val]) -> _Scale:
+    """How an image is counted whose ranges are there; its first unit of work leaves that."""
+    ranges = _ranges(f, tables, images, image)
+    low, high = (f.load(vec(_PARTS), f.gep(ranges, i * _FLOAT * _PARTS)) for i in range(2))
+    scale = _Scale(f, across(f, low, mathlib.minimum), across(f, high, mathlib.at_least))
+    with _first(f, unit):
+        scale.store(f.gep(tables, image, SCALES))
+    return scale
 
 
 @contextmanager
@@ -235,11 +305,15 @@ class _Scale:
         start = f.fneg(f.fmul(self.zero, self.scale))
         f.store(f.splat(start, PANEL), f.gep(at, SCALES // 2))
 
+    def whole(self, value: Val) -> Val:
+        """Some elements as integers whose last eight bits are their bytes."""
+        f, lanes = self.f, value.lanes
+        zero = f.splat(f.fadd(self.zero, f.f32(_WHOLE)), lanes)
+        near = f.fma(value, f.splat(self.times, lanes), zero)
+        return f.cast("bitcast", near, vec(lanes, "i32"))
+
     def round(self, value: Val, target: Val, lanes: int, nothing: list[Val]) -> list[Val]:
         """Store the bytes of some elements."""
         f = self.f
-        zero = f.splat(f.fadd(self.zero, f.f32(_WHOLE)), lanes)
-        near = f.fma(value, f.splat(self.times, lanes), zero)
-        bits = f.cast("bitcast", near, vec(lanes, "i32"))
-        f.store(f.cast("trunc", bits, vec(lanes, "i8")), target, 1)
+        f.store(f.cast("trunc", self.whole(value), vec(lanes, "i8")), target, 1)
         return nothing
