@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netc.errors import GraphError, UnsupportedError, UsageError, clean
+from netc.errors import Diagnostic, GraphError, UnsupportedError, UsageError, clean
 from netc.ir.device import Device
 from netc.ir.shards import BY, By, Shard
 
@@ -144,7 +144,21 @@ def for_gpus(
         what = f"precision {min(others)} is" if others else "an architecture is chosen"
         help = "target cuda puts the net on one; devices and place put layers there"
         raise UsageError(f"{what} for GPUs, and nothing is on one", help=help)
+    _tell_of_no_gain(options)
     return options
+
+
+def _tell_of_no_gain(options: Options) -> None:
+    """Say in the log where no processor level is faster in a precision that is asked for."""
+    from netc.codegen.cpu.target import target_named
+    from netc.frontend.net.fill import tell
+
+    levels = [target_named(name, pairs=True, quads=True) for name in options.cpu]
+    gains = {"low": any(t.pairs for t in levels), "int8": any(t.quads for t in levels)}
+    for name in sorted(options.named.intersection(n for n, some in gains.items() if not some)):
+        these = ", ".join(t.name for t in levels)
+        what = f"{name} is computed as high: {these} has no instructions for less"
+        tell(Diagnostic(what, severity="warning"), None)
 
 
 def _on_gpu(graph: Graph, devices: Sequence[Device]) -> bool:

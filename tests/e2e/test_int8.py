@@ -73,11 +73,20 @@ def test_native_is_the_level_that_gains(graph: Graph) -> None:
         assert netc.compile(graph, precision=precision).level == native().name
 
 
-def test_where_nothing_multiplies_bytes_int8_is_high(graph: Graph, data: np.ndarray) -> None:
+def test_where_nothing_multiplies_bytes_int8_is_high(
+    graph: Graph, data: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
     level = native().name
     plain = netc.compile(graph, cpu=[level])(data=data)["y"]
-    got = netc.compile(graph, cpu=[level], precision="int8")(data=data)["y"]
-    np.testing.assert_array_equal(got, plain)
+    assert not caplog.messages
+    got = netc.compile(graph, cpu=[level], precision="int8", precisions={"one": "low"})
+    np.testing.assert_array_equal(got(data=data)["y"], plain)
+    said = [f"{p} is computed as high: {level} has no instructions for less" for p in ("int8", "low")]
+    assert caplog.messages == said
+    if BEST.pairs:
+        caplog.clear()
+        netc.compile(graph, precision="int8", precisions={"one": "low"})
+        assert not caplog.messages
 
 
 @needs_quads
