@@ -124,6 +124,7 @@ class Engine:
             return aligned(0, what)
         for old in self._kept:
             old.close()
+        self._kept = []
         self._kept = [self.driver.staging(size)]
         return self._kept[0].bytes
 
@@ -148,6 +149,7 @@ class Engine:
         if places.arenas[None] > arena:
             self._bound.clear()
             if self._binder is None:
+                self._host_arena = aligned(0, "arena")  # the old one is given back
                 self._host_arena = self._host_memory(places.arenas[None], "arena")
         for device in self.plan.devices:
             self._hold_weights(device)

@@ -34,6 +34,7 @@ class FakeCuda:
         self.kernels: dict[bytes, Callable[..., None]] = {}
         self.arguments: dict[bytes, int] = {}
         self.free = 1 << 30
+        self.given_back: list[Any] = []  # memory that no one may touch, kept from being used anew
         self.log: list[str] = []
         self.fails: dict[str, str] = {}  # what is asked -> the error
         self.stuck = ""
@@ -130,6 +131,8 @@ def make_core(fake: FakeCuda) -> dict[str, types.ModuleType]:
             fake.need_context()
             assert isinstance(stream, Stream)
             assert src.size == self.size
+            for gone in fake.given_back:
+                assert not any(0 <= x.handle - gone.handle < gone.size for x in (self, src))
             ctypes.memmove(self.handle, src.handle, self.size)
 
         def fill(self, value: int, *, stream: Stream) -> None:
@@ -141,6 +144,7 @@ def make_core(fake: FakeCuda) -> dict[str, types.ModuleType]:
             fake.need_context()
             assert not self.is_closed
             self.is_closed = True
+            fake.given_back.append(self)
             if self._on_gpu:
                 fake.free += self.size
 

@@ -179,6 +179,26 @@ def mixed_plan(second: str = "cuda:1") -> Plan:
     )
 
 
+def bounce_plan() -> Plan:
+    """Doubled on one GPU and again on another, by way of the host, which has no steps."""
+    n = sym("N")
+    count, size, shape = n * WIDTH, n * WIDTH * 4, f32[n, WIDTH]
+    homes = ["cpu:0", "cuda:0", "cuda:0", "cpu:0", "cuda:1", "cuda:1"]
+    spaces = [Space.INPUT, *[Space.ARENA] * 4, Space.OUTPUT]
+    return finished(
+        (Port("data", shape, 0),),
+        (Port("out", shape, 5),),
+        tuple(placed(space, size, home) for space, home in zip(spaces, homes, strict=True)),
+        (
+            memcpy("in", 1, 0, size, "cuda:0"),
+            launch("g0", "twice", 2, BufferArg(1), BufferArg(1), count, "cuda:0"),
+            memcpy("back", 3, 2, size, "cpu:0"),
+            memcpy("there", 4, 3, size, "cuda:1"),
+            launch("g0", "again", 5, BufferArg(4), BufferArg(4), count, "cuda:1"),
+        ),
+    )
+
+
 def add_weights() -> np.ndarray:
     return np.linspace(-1, 1, 8 * WIDTH, dtype=np.float32)
 

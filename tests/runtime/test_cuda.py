@@ -16,12 +16,13 @@ from netc.runtime.artifact import Artifact
 from netc.runtime.driver import DeviceLost, GpuOptions
 from netc.runtime.session import executable
 
-from .fake_cuda import FakeCuda, install
+from .fake_cuda import CUDAError, FakeCuda, install
 from .gpu_handmade import (
     ADD_TEXT,
     add_artifact,
     add_plan,
     add_reference,
+    bounce_plan,
     mixed_artifact,
     mixed_reference,
     wide_artifact,
@@ -251,6 +252,29 @@ def test_out_of_memory_says_what_was_needed_and_what_is_free(fake: FakeCuda) -> 
     fake.free = 1 << 30
     x = feed(8)
     np.testing.assert_array_equal(exe(x)["out"], add_reference(**x))
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_host_memory_that_cannot_grow_is_not_used_any_more(
+    monkeypatch: pytest.MonkeyPatch, allowed: int
+) -> None:
+    fake = fake_gpu()
+    install(monkeypatch, fake)
+    exe = executable(add_artifact(bounce_plan(), gpu=image()), 1)
+    small, large = feed(2)["data"], feed(8)["data"]
+    np.testing.assert_array_equal(exe(data=small)["out"], small * 4)
+    ask, asked = fake.ask, iter(range(9))
+
+    def out_of_memory(what: str) -> None:
+        if what == "pin" and next(asked) == allowed:
+            raise CUDAError("CUDA_ERROR_OUT_OF_MEMORY: The API call failed")
+        ask(what)
+
+    monkeypatch.setattr(fake, "ask", out_of_memory)
+    with pytest.raises(ResourceError, match="no GPU memory to pin"):
+        exe(data=large)
+    for x in (small, large):
+        np.testing.assert_array_equal(exe(data=x)["out"], x * 4)
 
 
 def test_a_fault_loses_the_gpu_for_the_process(fake: FakeCuda) -> None:
