@@ -59,8 +59,7 @@ def _of(node: Node) -> Iterator[Condition]:
             kernel, _, pad, dilation = op.window()
             yield from _windows(name, shapes[0], kernel, pad, dilation)
         case Pool():
-            kernel, _, pad = op.window()
-            yield from _windows(name, shapes[0], kernel, pad, (1,) * len(kernel))
+            yield from _least(name, shapes[0], op.least())
         case ConvTranspose():
             for size in node.types[0].shape[2:]:
                 yield Condition(size, 1, f"{name}: what padding leaves")
@@ -85,5 +84,10 @@ def _of(node: Node) -> Iterator[Condition]:
 def _windows(
     name: str, shape: tuple[Dim, ...], kernel: Ints, pad: Ints, dilation: Ints
 ) -> Iterator[Condition]:
-    for size, k, p, d in zip(shape[2:], kernel, pad, dilation, strict=True):
-        yield Condition(size, d * (k - 1) + 1 - 2 * p, f"{name}: the size its window needs")
+    sizes = zip(kernel, pad, dilation, strict=True)
+    return _least(name, shape, tuple(d * (k - 1) + 1 - 2 * p for k, p, d in sizes))
+
+
+def _least(name: str, shape: tuple[Dim, ...], sizes: Ints) -> Iterator[Condition]:
+    for size, least in zip(shape[2:], sizes, strict=True):
+        yield Condition(size, least, f"{name}: the size its window needs")

@@ -15,6 +15,9 @@ from netc.ir.text import parse
 NODES = [
     "conv(%x, %w, stride=(2, 2), pad=(1, 1), dilation=(2, 3)) : f32[N,3,(H-1)//2,(W-1)//2-1]",
     "max_pool(%x, kernel=(3, 5), stride=(2, 2), ceil=true) : f32[N,3,H//2,W//2-1]",
+    "max_pool(%x, kernel=(4, 7), stride=(3, 2), ceil=true) : f32[N,3,(H+1)//3,(W-4)//2]",
+    "avg_pool(%x, kernel=(6, 3), stride=(2, 4), pad=(1, 0), ceil=true)"
+    " : f32[N,3,(H-1)//2,(W+3)//4]",
     "im2col(%x, kernel=(2, 4), stride=(3, 1)) : f32[N,24,(H+1)//3,W-3]",
     "slice(%x, axis=2, start=1, stop=4) : f32[N,3,3,W]",
     "conv_transpose(%x, %w, pad=(2, 3)) : f32[N,3,H-2,W-4]",

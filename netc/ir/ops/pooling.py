@@ -13,6 +13,7 @@ from netc.ir.ops.windows import (
     ends_of,
     floats,
     known,
+    least_pooled,
     offsets,
     padded,
     per_axis,
@@ -29,7 +30,8 @@ class Pool(Op):
     """A window that slides over every spatial axis; channels and batch are kept.
 
     Rounded down, out = ⌊(in + 2·pad − kernel) / stride⌋ + 1; with `ceil` rounded up, and where any
-    axis is padded, a last window that starts at or beyond in + pad is dropped.
+    axis is padded, a last window that starts at or beyond in + pad is dropped. There must be one
+    window: with `ceil`, the kernel may exceed in + 2·pad by less than the stride.
     """
 
     kernel: Ints
@@ -53,6 +55,10 @@ class Pool(Op):
         clip = any(pad)
         window = zip(spatial, kernel, stride, pad, strict=True)
         return tuple(pool_size(*each, self.ceil, clip) for each in window)
+
+    def least(self) -> Ints:
+        """The smallest spatial sizes that have a window."""
+        return tuple(least_pooled(*each, self.ceil) for each in zip(*self.window(), strict=True))
 
     def infer(self, x: TensorType) -> TensorType:
         floats(x)
@@ -85,6 +91,11 @@ _SAMPLES = (
     case(f32[2, 0, 4, 4], kernel=(2, 2)),
     case(f32[2, 3, 9], kernel=(3,), stride=(2,), ceil=True),
     case(f32[1, 2, 4, 5, 6], kernel=(2, 3, 2), stride=(2, 1, 2), pad=(1, 1, 0)),
+    case(f32[1, 3, 2, 2], kernel=(4, 4), stride=(3, 3), ceil=True),
+    case(f32[2, 9, 1, 5], kernel=(3, 6), stride=(4, 2), ceil=True),
+    case(f32[1, 8, 2, 3], kernel=(5, 4), stride=(2, 3), pad=(1, 0), ceil=True),
+    case(f32[1, 3, 4, 4], kernel=(5, 5), ceil=True, error="does not fit 4"),
+    case(f32[1, 3, 4, 4], kernel=(7, 7), stride=(3, 3), ceil=True, error="does not fit 4"),
     case(f32[1, 3, 4, 4], kernel=(5, 5), error="does not fit 4"),
     case(f32[1, 3, 4, 4], kernel=(2, 2), pad=(2, 2), error="smaller than the kernel"),
     case(f32[1, 3, 4, 4], kernel=(0, 2), error="kernel 0x2"),

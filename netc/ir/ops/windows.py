@@ -63,6 +63,13 @@ def conv_size(size: Dim, kernel: int, stride: int, pad: int, dilation: int) -> D
     return (room - extent) // stride + 1
 
 
+def least_pooled(kernel: int, stride: int, pad: int, ceil: bool) -> int:
+    """The smallest size that has a window: where sizes are rounded up, one that exceeds the padded
+    image by less than a stride."""
+    fitting = kernel - 2 * pad
+    return min(fitting, max(fitting - stride + 1, 1)) if ceil else fitting
+
+
 def pool_size(size: Dim, kernel: int, stride: int, pad: int, ceil: bool, clip: bool) -> Dim:
     """Caffe's pooled size (pooling_layer.cpp): rounded up or down, then clipped.
 
@@ -71,8 +78,9 @@ def pool_size(size: Dim, kernel: int, stride: int, pad: int, ceil: bool, clip: b
     number, so the smaller numerator decides, for symbols too.
     """
     room = size + (2 * pad - kernel)
-    if isinstance(room, int):
-        require(room >= 0, f"a window of {kernel} does not fit {size} + 2 * {pad}")
+    if isinstance(size, int):
+        enough = size >= least_pooled(kernel, stride, pad, ceil)
+        require(enough, f"a window of {kernel} does not fit {size} + 2 * {pad}")
     last = room + stride - 1 if ceil else room
     if clip:
         gap = pad - kernel + (stride if ceil else 1)  # last − (size + pad − 1)

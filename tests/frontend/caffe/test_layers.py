@@ -245,6 +245,24 @@ def test_ceil_mode() -> None:
     assert shapes == [(4, 4), (4, 4), (3, 3), (3, 3)]
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields", "wanted"),
+    [
+        ("MAX", "kernel_size: 4 stride: 3", 4.0),
+        ("AVE", "kernel_size: 4 stride: 3", 2.5),
+        ("AVE", "kernel_size: 6 stride: 3 pad: 1", 10 / 16),
+        ("STOCHASTIC", "kernel_size: 4 stride: 3", 3.0),
+    ],
+)
+def test_a_pool_exceeds_the_image_by_less_than_its_stride(
+    kind: str, fields: str, wanted: float
+) -> None:
+    text = inputs("data", 1, 1, 2, 2) + one("Pooling", f"pooling_param {{ pool: {kind} {fields} }}")
+    x = np.array([1, 2, 3, 4], np.float32).reshape(1, 1, 2, 2)
+    y = interpret(read(text), {"data": x})["y"]
+    np.testing.assert_allclose(y, np.full((1, 1, 1, 1), wanted), rtol=1e-7)
+
+
 def test_filter_moves_what_is_kept_to_the_front() -> None:
     text = inputs("s", 2) + one("Filter", "", 'bottom: "s"')
     y = run(text, feed={"s": np.array([0, 1.0])})
