@@ -200,7 +200,7 @@ def net(function: Callable[..., Any]) -> Graph:
         raise _at_line(e, function) from None
     finally:
         _MAKER.reset(token)
-    return maker.b.graph(function.__name__, _outputs(given, function))
+    return maker.b.graph(function.__name__, _outputs(given, function, maker))
 
 
 def _inputs(function: Callable[..., Any], maker: Maker) -> Iterator[tuple[str, Tensor]]:
@@ -237,14 +237,15 @@ def _annotations(function: Callable[..., Any]) -> Mapping[str, Any]:
         raise UsageError(message, _definition(function)) from None
 
 
-def _outputs(given: Any, function: Callable[..., Any]) -> dict[str, Value]:
+def _outputs(given: Any, function: Callable[..., Any], maker: Maker) -> dict[str, Value]:
     several = given if isinstance(given, tuple | list) else (given,)
     if several and all(isinstance(t, Tensor) for t in several):
         given = {t.name: t for t in several}
     if wrong := _no_outputs(given):
         help = 'return a tensor, several, or `{"prob": x}`'
         raise UsageError(f"`{clean(function.__name__)}` {wrong}", _definition(function), help)
-    return {name: t.value for name, t in given.items()}
+    place = _definition(function)
+    return {name: _own(t, maker, place).value for name, t in given.items()}
 
 
 def _no_outputs(given: Any) -> str:
@@ -395,7 +396,7 @@ def _apply(
         if params is not None and not found.owns:
             raise GraphError(f"{word} has no parameters to share")
         path = maker.free(word) if name is None else maker.explicit(name)
-        owner = params.name if isinstance(params, Tensor) else params or ""
+        owner = _own(params, maker, at).name if isinstance(params, Tensor) else params or ""
         with maker.b.at(at), _placed(maker):
             out = call(found, maker.site(path, owner), [_plain(a, maker) for a in args], plain)
     except GraphError as e:
@@ -419,15 +420,20 @@ def _plain(x: Any, maker: Maker) -> Any:
     """What the words take: values, tuples, and Python's own numbers."""
     match x:
         case Tensor():
-            if x.maker is not maker:
-                raise UsageError(f"the tensor {clean(x.name)} belongs to another net", _caller())
-            return x.value
+            return _own(x, maker, _caller()).value
         case tuple() | list():
             return tuple(_plain(item, maker) for item in x)
         case bool() | int() | float() | str() | None:
             return x
     if hasattr(x, "tolist") and not isinstance(x, Value):  # NumPy scalars and arrays
         return _plain(x.tolist(), maker)
+    return x
+
+
+def _own(x: Tensor, maker: Maker, place: Span) -> Tensor:
+    """The tensor, which must be of the net being built."""
+    if x.maker is not maker:
+        raise UsageError(f"the tensor {clean(x.name)} belongs to another net", place)
     return x
 
 

@@ -174,19 +174,30 @@ def test_outside_of_a_net() -> None:
         kept[0] + 1
 
 
-def test_a_tensor_of_another_net() -> None:
+FOREIGN = {
+    "operand": lambda x, kept: netc.add(x, kept),
+    "output": lambda x, kept: kept,
+    "one of several": lambda x, kept: (netc.relu(x), kept),
+    "named output": lambda x, kept: {"a": x, "b": kept},
+    "shared parameters": lambda x, kept: netc.fc(netc.fc(x, 2, name="shared"), 2, params=kept),
+}
+
+
+@pytest.mark.parametrize("use", FOREIGN)
+@pytest.mark.parametrize("which", range(3))
+def test_a_tensor_of_another_net(use: str, which: int) -> None:
     kept: list[Tensor] = []
 
     @netc.net
-    def first(x: netc.f32[2]):
-        kept.append(x)
-        return netc.relu(x)
+    def first(x: netc.f32[2, 2]):
+        kept.extend((x, netc.fc(x, 2, name="shared"), netc.param(netc.f32[2, 2])))
+        return kept[1] + kept[2]
 
-    with pytest.raises(NetcError, match="belongs to another net"):
+    with pytest.raises(UsageError, match="test_python.py.*belongs to another net"):
 
         @netc.net
-        def second(x: netc.f32[2]):
-            return netc.add(x, kept[0])
+        def second(x: netc.f32[2, 2]):
+            return FOREIGN[use](x, kept[which])
 
 
 def test_a_tensor_is_no_truth_value() -> None:
