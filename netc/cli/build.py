@@ -96,13 +96,14 @@ def convert_command(source: Path, out: Path, **options: Any) -> None:
 
     Weights that are read go beside OUT, as OUT.npz, for --weights.
     """
-    from netc.cli.feeds import write_arrays
+    from netc.cli.feeds import check_arrays, write_arrays
     from netc.cli.sources import read_source
     from netc.runtime.atomic import write_file
 
     arrays = beside(out, ".npz")
     spare_inputs(out, arrays)
     graph = read_source(source, options)
+    check_arrays(arrays, graph.weights)
     if out.suffix == ".net":
         from netc.frontend.net.write import write_net
 

@@ -68,13 +68,15 @@ def run_command(
     netc run ssd.bin --input data=street.jpg --draw found.png
     """
     from netc import api
-    from netc.cli.feeds import pictures_of, read_feed, write_arrays
+    from netc.cli.feeds import check_arrays, pictures_of, read_feed, write_arrays
     from netc.frontend.labels import read_labels
 
     spare_inputs(out, draw_to, trace_to)
     given = read_labels(labels) if labels else None
     with progress(f"loading {clean(model.name)}"):
         exe = api.load(model, threads, trust, sha256, hosts=named_hosts(hosts), **gpu)
+    if out is not None:
+        check_arrays(out, exe.outputs)
     if draw_to is not None:
         from netc.cli.detections import check_drawing, draw
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import stat
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from netc.errors import InputError, UsageError, WeightsError, clean
 from netc.runtime.atomic import write_file
+
+_MEMBER = ".npy"  # behind an array's name in an archive
+_LONGEST = 0xFFFF  # bytes of a name in an archive
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -137,18 +140,41 @@ def _numpy(spec: Spec) -> np.dtype[Any]:
     return dtype
 
 
+def check_arrays(path: Path, names: Collection[str]) -> None:
+    """Raise UsageError for a file that cannot hold arrays of these names."""
+    if path.suffix == ".npy":
+        if len(names) != 1:
+            raise UsageError(f"a .npy holds one array and there are {len(names)}; write a .npz")
+    elif path.suffix != ".npz":
+        raise UsageError(f"cannot write {clean(path.name)}", help="an output is .npz or .npy")
+    elif why := _not_in_archive(names):
+        help = "name it otherwise in the net" + ", or write a .npy" * (len(names) == 1)
+        raise UsageError(f"no .npz holds {why}", help=help)
+
+
+def _not_in_archive(names: Collection[str]) -> str:
+    """What of these names readers of an archive would not find again; nothing where all is well."""
+    for name in names:
+        shown, stem = clean(repr(name)), name.removesuffix(_MEMBER)
+        if "\0" in name:
+            return f"an array named {shown}: its name has a NUL"
+        if len(f"{name}{_MEMBER}".encode()) > _LONGEST:
+            return f"an array named {shown}: its name is too long"
+        if stem != name and stem in names:
+            return f"both {clean(repr(stem))} and {shown}"
+    return ""
+
+
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """A .npz, or a .npy where there is one array and the name says so; whole or not at all."""
+    check_arrays(path, arrays)
     out = io.BytesIO()
     if path.suffix == ".npy":
-        if len(arrays) != 1:
-            raise UsageError(f"a .npy holds one array and there are {len(arrays)}; write a .npz")
         np.save(out, next(iter(arrays.values())), allow_pickle=False)
-    elif path.suffix == ".npz":
+    else:
         with zipfile.ZipFile(out, "w") as archive:
             for name, array in arrays.items():
-                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as f:
+                entry = zipfile.ZipInfo(f"{name}{_MEMBER}")
+                with archive.open(entry, "w", force_zip64=True) as f:
                     np.lib.format.write_array(f, np.asarray(array), allow_pickle=False)
-    else:
-        raise UsageError(f"cannot write {clean(path.name)}", help="an output is .npz or .npy")
     write_file(path, [out.getbuffer()])

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+import netc as api
 from netc.cli import main
 from netc.errors import NetcError
 
@@ -262,6 +263,28 @@ def test_an_unwritable_place(netc: Invoke, model: Path) -> None:
     for place in ("nowhere/out.npz", "/proc/out.npz"):
         result = netc("run", model, "-i", "x.npy", "--output", place, code=2)
         assert "error: " in result.output
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        (("a\0b", "a\0c"), r"no .npz holds an array named 'a\x00b': its name has a NUL"),
+        (("a.npy", "a"), "no .npz holds both 'a' and 'a.npy'"),
+        (("ü" * 40_000,), "its name is too long"),
+    ],
+)
+def test_names_that_no_archive_holds(
+    folder: Path, netc: Invoke, names: tuple[str, ...], why: str
+) -> None:
+    def described(x: api.f32[2]):
+        return {name: api.relu(x) for name in names}
+
+    api.compile(api.net(described)).save("odd.bin")
+    np.save("two.npy", np.zeros(2, np.float32))
+    said = netc("run", "odd.bin", "-i", "two.npy", "-o", "out.npz", code=2).output
+    assert why in said
+    assert not (folder / "out.npz").exists()
+    netc("run", "odd.bin", "-i", "two.npy")
 
 
 @pytest.mark.parametrize("place", ["out.bin/", "out.bin/.", "new/"])
