@@ -11,7 +11,7 @@ import linecache
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ContextDecorator, contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
@@ -48,8 +48,8 @@ __all__ = [
 Devices: TypeAlias = str | Sequence[str]
 
 _MAKER: ContextVar[Maker | None] = ContextVar("netc.maker", default=None)
-_DEVICE: ContextVar[Device | None] = ContextVar("netc.device", default=None)
-_SHARDS: ContextVar[tuple[Shard, ...]] = ContextVar("netc.shards", default=())
+Where: TypeAlias = tuple[Device | None, tuple[Shard, ...]]
+_AROUND: ContextVar[tuple[Where, ...]] = ContextVar("netc.around", default=((None, ()),))
 _OURS = tuple(str(f) + os.sep for f in (Path(__file__).parent.parent, Path(np.__file__).parent))
 _RENAMED = {"max": "maximum", "min": "minimum"}
 
@@ -270,7 +270,7 @@ def _is_name(name: Any) -> bool:
 
 def device(name: str) -> AbstractContextManager[None]:
     """Nodes made within run on this device: `with netc.device("cuda:1"):`."""
-    return _on(Device.parse(name, _caller()), _SHARDS.get())
+    return _Within(device=Device.parse(name, _caller()))
 
 
 def replicate(devices: Devices) -> AbstractContextManager[None]:
@@ -293,30 +293,39 @@ def _shared(way: str, devices: Devices, **more: Any) -> AbstractContextManager[N
     names = devices.split(",") if isinstance(devices, str) else devices
     try:
         named = tuple(Device.parse(name.strip()) for name in names)
-        shards = within(_SHARDS.get(), Shard(cast(Way, way), named, **more))
+        shard = Shard(cast(Way, way), named, **more)
     except GraphError as e:
         raise _at_caller(e) from None
     except (TypeError, AttributeError):
         help = 'such as `["cpu:0", "cpu:1"]`'
         raise UsageError(f"{way} is over devices by their names", at, help) from None
-    return _on(_DEVICE.get(), shards)
+    return _Within(shard=shard)
 
 
-def _on(chosen: Device | None, shards: tuple[Shard, ...]) -> AbstractContextManager[None]:
-    if why := contradiction(shards, chosen):
-        help = "take the placement away, or the sharding"
-        raise GraphError(f"what is here is placed on {chosen}, but {why}", _caller(), help)
-    return _within(chosen, shards)
+class _Within(ContextDecorator, AbstractContextManager[None]):
+    """What is made within is there, or shared so, beside what is said around; entered at will."""
 
+    def __init__(self, device: Device | None = None, shard: Shard | None = None) -> None:
+        self._device, self._shard = device, shard
+        self._where()  # a contradiction is told where it is written
 
-@contextmanager
-def _within(chosen: Device | None, shards: tuple[Shard, ...]) -> Iterator[None]:
-    before = _DEVICE.set(chosen), _SHARDS.set(shards)
-    try:
-        yield
-    finally:
-        _DEVICE.reset(before[0])
-        _SHARDS.reset(before[1])
+    def __enter__(self) -> None:
+        _AROUND.set((*_AROUND.get(), self._where()))
+
+    def __exit__(self, *_: object) -> None:
+        _AROUND.set(_AROUND.get()[:-1])
+
+    def _where(self) -> Where:
+        device, shards = _AROUND.get()[-1]
+        device = self._device or device
+        try:
+            shards = shards if self._shard is None else within(shards, self._shard)
+        except GraphError as e:
+            raise _at_caller(e) from None
+        if why := contradiction(shards, device):
+            help = "take the placement away, or the sharding"
+            raise GraphError(f"what is here is placed on {device}, but {why}", _caller(), help)
+        return device, shards
 
 
 def with_weights(graph: Graph, weights: Weights, strict: bool = False) -> Graph:
@@ -382,7 +391,8 @@ def _maker() -> Maker:
 
 @contextmanager
 def _placed(maker: Maker) -> Iterator[None]:
-    with maker.b.on(_DEVICE.get()), maker.b.sharded(_SHARDS.get()):
+    device, shards = _AROUND.get()[-1]
+    with maker.b.on(device), maker.b.sharded(shards):
         yield
 
 

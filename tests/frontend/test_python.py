@@ -341,6 +341,29 @@ def test_shardings_within_others() -> None:
         netc.pipeline(two)
 
 
+def test_a_place_may_be_entered_again() -> None:
+    two = ["cpu:0", "cpu:1"]
+    on, shared = netc.device("cpu:1"), netc.split_channels(two)
+
+    @netc.net
+    def n(x: netc.f32[1, 4]):
+        with on, on:
+            a = netc.relu(x, name="a")
+        with shared:
+            b = netc.fc(a, 4, name="b")
+        with netc.pipeline(two), shared:
+            c = netc.fc(b, 4, name="c")
+        with on:
+            return netc.relu(c, name="d")
+
+    said = {node.name: (str(node.device), len(node.shards)) for node in n.nodes}
+    assert {name: said[name] for name in "abcd"} == {
+        "a": ("cpu:1", 0), "b": ("None", 1), "c": ("None", 2), "d": ("cpu:1", 0)
+    }  # fmt: skip
+    with netc.replicate(two), pytest.raises(GraphError, match="is placed on cpu:1, but replicate"):
+        on.__enter__()
+
+
 def test_the_words_and_public_names_are_all_there_is() -> None:
     names = dir(netc)
     assert {*words(), "Tensor", "Graph", "net", "with_weights", "compile", "f32"} <= set(names)
