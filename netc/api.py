@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -118,6 +118,7 @@ def from_caffe(
     if stages is not None:
         given["stages"] = stages if isinstance(stages, str) else choices.names_of("stages", stages)
     given["outputs"] = None if outputs is None else _names(outputs)
+    given["seed"] = choices.seed_of(given.get("seed", 0), most=2**31 - 1)
     return import_caffe(prototxt, caffemodel if weights is None else weights, **given)
 
 
@@ -160,8 +161,7 @@ def compile(
     its nodes (`replicate over cpu:0, cpu:1 { … }`): docs/DEVICES.md. What strategies and
     pipelines know of the devices is `machine`: a table's file, or "two cpus", "eight gpus", "two
     hosts"; without it, what is typical. Where devices are on other hosts (`cuda:0@node1`), `hosts`
-    maps each to the command that starts its worker, as in `load`. Further options are those of
-    `read`.
+    maps each to the command that starts its worker, as in `load`. Other options are `read`'s.
 
     `precision` says how exactly products are computed, "exact", "high", "low" or "int8" ("medium",
     "fp16" too on GPUs), and `precisions` maps layers to other ones. For GPUs, all in docs/GPU.md:
@@ -175,11 +175,11 @@ def compile(
     graph = _graph(source, options, outputs)
     runs = gpu_options(gpu, on_gpu_loss, cache)
     sharding = choices.sharding_of(replicate, split, pipeline, micro_batches)
-    kept = choices.cache_of(cache)
-    gpus = {"precision": precision, "precisions": precisions or {}, "cache": kept}
+    others = choices.by_layer("precisions go", precisions, "low")
+    gpus = {"precision": precision, "precisions": others, "cache": choices.cache_of(cache)}
     chosen = compile_options(optimize, cpu, check, devices, target, sharding, **gpus)
     known = choices.machine_of(machine)
-    made = arranged(graph, chosen, devices, place or {}, strategy, sharding, known)
+    made = arranged(graph, chosen, devices, place, strategy, sharding, known)
     chosen = choices.for_gpus(made.graph, made.options, arch, runs.gpu)
     return executable(build(made.graph, chosen), threads, gpu=runs, hosts=hosts)
 
@@ -225,7 +225,7 @@ def arranged(
     graph: Graph,
     options: Options,
     devices: str | Sequence[str] | None,
-    places: Mapping[str, str],
+    places: Mapping[str, str] | None,
     strategy: str | None,
     sharding: Sharding | None = None,
     machine: Machine | None = None,
@@ -235,6 +235,7 @@ def arranged(
     What the net and `sharding` say of devices that share it is done, instead of a strategy.
     `machine` tells of the devices.
     """
+    places = choices.by_layer("place goes", places, "cuda:0")
     shared = sharding is not None or any(n.shards for n in graph.nodes)
     if not places and strategy is None and not shared:
         return Arranged(graph, options)
@@ -429,12 +430,30 @@ def interpret(graph: Graph, feed: Mapping[str, Any], **options: Any) -> dict[str
 
     if not isinstance(feed, Mapping):
         raise InputError("inputs go by name: give a mapping")
-    net, known = _graph(graph, {}), _known(options, ("dtype", "seed"))
+    net, given = _graph(graph, {}), _known(options, ("dtype", "seed"))
+    known = {name: _CHECKS[name](value) for name, value in given.items()}
     check_symbols(net)
     wanted = [
         replace(i, dtype=np.dtype(np.float64)) if i.dtype.kind == "f" else i
         for i in intakes([Port(n.name, n.types[0], 0) for n in net.inputs])
     ]
     arrays = collect(wanted, feed, {})
-    given = {i.name: array for i, array in zip(wanted, arrays, strict=True)}
-    return run(net, given, **known)
+    named = {i.name: array for i, array in zip(wanted, arrays, strict=True)}
+    return run(net, named, **known)
+
+
+def _float_of(given: Any) -> Any:
+    """A precision that NumPy computes in."""
+    import numpy as np
+
+    try:
+        found = None if given is None else np.dtype(given)
+    except TypeError:
+        found = None
+    if found is None or found.kind != "f":
+        help = "np.float64 or np.float32 fits"
+        raise UsageError(f"dtype is {clean(repr(given))}", help=help)
+    return found
+
+
+_CHECKS: Mapping[str, Callable[[Any], Any]] = {"dtype": _float_of, "seed": choices.seed_of}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,13 +107,32 @@ def _known() -> str:
     return f"there are {', '.join(_archs())}, and native for the GPU here"
 
 
+def by_layer(said: str, given: Any, example: str) -> Mapping[str, Any]:
+    """What is said of layers by name; nothing where nothing is given."""
+    found = {} if given is None else given
+    if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
+        help = f'such as {{"conv1": "{example}"}}'
+        raise UsageError(f"{said} by layer: give a mapping", help=help)
+    return found
+
+
+def seed_of(given: Any, most: int = 2**63 - 1) -> int:
+    """A whole number that random numbers begin with."""
+    try:
+        seed = -1 if isinstance(given, bool) else index(given)
+    except TypeError:
+        seed = -1
+    if not 0 <= seed <= most:
+        help = f"a whole number from 0 to {most} fits"
+        raise UsageError(f"seed is {clean(repr(given))}", help=help)
+    return seed
+
+
 def check_precisions(precision: str, precisions: Mapping[str, str]) -> None:
     """Raise UsageError for a way to compute that there is not."""
     from netc.codegen.precision import Precision
 
     known = [p.value for p in Precision]
-    if not isinstance(precisions, Mapping):
-        raise UsageError("precisions go by layer: give a mapping", help='such as {"conv1": "low"}')
     for layer, name in (("", precision), *precisions.items()):
         if name not in known:
             said = f" for {clean(layer)!r}" if layer else ""

@@ -50,6 +50,12 @@ def test_what_is_no_path(call: Callable[[Any], Any], path: Any) -> None:
         {"threads": -1},
         {"flavour": 1},
         {"outputs": 3},
+        {"precisions": []},
+        {"precisions": {1: "low"}},
+        {"place": []},
+        {"place": [("conv1", "cpu:0")]},
+        {"place": "conv1"},
+        {"place": {1: "cpu:0"}},
     ],
     ids=str,
 )
@@ -59,7 +65,12 @@ def test_options_of_compile(graph: netc.Graph, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"level": "x"}, {"shapes": [1]}, {"phase": 1}, {"flavour": 1}], ids=str
+    "options",
+    [
+        *({"level": "x"}, {"shapes": [1]}, {"phase": 1}, {"flavour": 1}),
+        *({"seed": "x"}, {"seed": -1}, {"seed": 1.5}, {"seed": 1 << 31}),
+    ],
+    ids=str,
 )
 def test_options_of_from_caffe(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
@@ -144,6 +155,27 @@ def test_interpret_takes_a_graph_and_a_mapping(graph: netc.Graph) -> None:
         netc.interpret(None, {})
     with pytest.raises(UsageError, match="no option 'foo'"):
         netc.interpret(graph, {}, foo=1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"seed": "x"}, {"seed": -1}, {"seed": 1.5}, {"seed": None}, {"seed": [1, 2]}),
+        {"seed": True},
+        *({"dtype": "x"}, {"dtype": np.int32}, {"dtype": None}),
+    ],
+    ids=str,
+)
+def test_options_of_interpret(graph: netc.Graph, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(options))} is "):
+        netc.interpret(graph, {}, **options)
+
+
+def test_a_seed_is_any_whole_number() -> None:
+    g = netc.parse("net n(x: f32[1, 2]) -> y { y = fc(x, 2, init=gaussian(0, 1)) }")
+    feed = {"x": np.ones((1, 2), np.float32)}
+    one, two = (netc.interpret(g, feed, seed=s)["y"] for s in (7, np.int64(7)))
+    np.testing.assert_array_equal(one, two)
 
 
 @pytest.mark.parametrize(
