@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import sys
@@ -150,13 +151,19 @@ def _say(text: str) -> None:
 
 
 def _open_streams() -> None:
-    """Closed standard streams become the null device, so that no file takes their number."""
+    """Standard streams that show in escapes what they cannot encode.
+
+    Closed ones become the null device, so that no file takes their number.
+    """
     for number, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
             fd = os.open(os.devnull, os.O_WRONLY)
             if fd != number:
                 os.dup2(fd, number)
             setattr(sys, name, os.fdopen(number, "w"))
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _discard(stream: TextIO) -> None:

@@ -316,6 +316,20 @@ def test_a_name_that_is_no_text(folder: Path, shell: Shell) -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    "words", [["inspect", "--ops"], ["inspect"], ["dump"], ["explain"], ["draw", "-o", "drawn.svg"]]
+)
+def test_names_that_standard_output_cannot_encode(
+    folder: Path, shell: Shell, words: list[str]
+) -> None:
+    text = (folder / "small.net").read_text().replace("prob", "`ß`")
+    (folder / "odd.net").write_text(text, encoding="utf-8")
+    env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    result = shell(*words, "odd.net", env=env)
+    assert result.returncode == 0, result.stderr
+    assert r"\xdf" in result.stdout or words[0] == "draw"
+
+
 def test_an_internal_error_is_one_line_and_a_hint(
     netc: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
