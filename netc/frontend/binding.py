@@ -48,6 +48,8 @@ def refuse_foreign(data: memoryview, name: str) -> None:
 
 def numbers(value: Any, name: str) -> NDArray[Any]:
     """What a mapping gives for a parameter, as an array of real numbers."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise WeightsError(f"{clean(name)} is a masked array", help="fill it first: x.filled(0)")
     try:
         array = np.asarray(value)
     except (TypeError, ValueError):  # such as lists of different lengths

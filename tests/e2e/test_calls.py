@@ -270,6 +270,14 @@ def test_weights_that_are_no_numbers(value: Any) -> None:
         netc.parse(TEXT, weights={"conv.w": value})
 
 
+@pytest.mark.parametrize("mask", [True, False])
+def test_masked_weights_are_refused(mask: bool) -> None:
+    w = np.ma.masked_array(np.ones((3, 2, 3, 3)), mask)
+    with pytest.raises(WeightsError, match=r"conv\.w is a masked array") as e:
+        netc.parse(TEXT, weights={"conv.w": w})
+    assert e.value.diagnostics[0].help == "fill it first: x.filled(0)"
+
+
 def test_weights_as_lists_and_under_odd_names() -> None:
     w = np.ones((3, 2, 3, 3)).tolist()
     assert set(netc.parse(TEXT, weights={"conv.w": w, 1: 2}).weights) == {"conv.w"}
