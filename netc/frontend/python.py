@@ -331,7 +331,9 @@ class _Within(ContextDecorator, AbstractContextManager[None]):
 def with_weights(graph: Graph, weights: Weights, strict: bool = False) -> Graph:
     """The graph with arrays by parameter name, from a file or a mapping.
 
-    What does not match is told to the log, or is an error under `strict`.
+    What does not match is told to the log, or is an error under `strict`. Numbers are read when
+    the net is compiled, interpreted or written, not here: until then the arrays must not change,
+    and the file must be neither changed nor cut.
     """
     return filled(graph, weights, strict)
 
