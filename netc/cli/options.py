@@ -33,8 +33,13 @@ class WrittenType(click.Path):
         ctx: click.Context | None,
     ) -> Any:
         """The path, which no longer says whether it ended in a slash."""
-        text, shown = os.fspath(value), f"cannot write {clean(value)}"
-        if text.endswith(("/", "/.")):
+        text, shown = os.fspath(value), f"cannot write {clean(value) or repr('')}"
+        if not text:
+            raise UsageError(f"{shown}: that is no name")
+        if text == "-":
+            help = "what a command prints, it prints without the option; a file so called is ./-"
+            raise UsageError(f"{shown}: that stands for standard output", help=help)
+        if os.path.basename(text) in ("", ".", ".."):
             raise UsageError(f"{shown}: that names a folder")
         try:
             os.stat(os.path.join(os.path.dirname(text) or ".", ""))

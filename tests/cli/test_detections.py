@@ -67,7 +67,8 @@ def test_boxes_are_listed_and_drawn(detector: Path, netc: Invoke) -> None:
 
 def test_what_cannot_be_drawn(detector: Path, netc: Invoke) -> None:
     words = ("--input", "data=street.png", "--draw", "found.png")
-    assert "a picture is .png or .jpg" in netc("run", "ssd.bin", *words[:3], ".", code=2).output
+    said = netc("run", "ssd.bin", *words[:3], "found.txt", code=2).output
+    assert "a picture is .png or .jpg" in said
     two = ("--input", "data=street.png", *words)
     assert "onto one image, and 2 are given" in netc("run", "ssd.bin", *two, code=2).output
     netc("compile", "ssd.prototxt", "--resize", "60x90", "--crop", "40x80", "-o", "cut.bin")

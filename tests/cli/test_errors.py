@@ -287,11 +287,23 @@ def test_names_that_no_archive_holds(
     netc("run", "odd.bin", "-i", "two.npy")
 
 
-@pytest.mark.parametrize("place", ["out.bin/", "out.bin/.", "new/"])
-def test_an_output_is_no_folder(folder: Path, netc: Invoke, place: str) -> None:
-    said = netc("compile", "small.net", "-o", place, code=2).output
+@pytest.mark.parametrize("command", ["compile", "convert", "draw", "dump"])
+@pytest.mark.parametrize("place", ["out.bin/", "out.bin/.", "new/", ".", "..", "./.."])
+def test_an_output_is_no_folder(folder: Path, netc: Invoke, command: str, place: str) -> None:
+    said = netc(command, "small.net", "-o", place, code=2).output
     assert said == f"error: cannot write {place}: that names a folder\n"
     assert not [*folder.glob("out*"), *folder.glob("new*")]
+
+
+@pytest.mark.parametrize("command", ["compile", "convert", "draw", "dump", "opt"])
+@pytest.mark.parametrize(("name", "why"), [("", "'': that is no name"), ("-", "-: that stands")])
+def test_an_output_has_a_name(
+    folder: Path, netc: Invoke, command: str, name: str, why: str
+) -> None:
+    before = [*folder.iterdir()]
+    said = netc(command, "small.net", "-o", name, code=2).output
+    assert said.startswith(f"error: cannot write {why}")
+    assert [*folder.iterdir()] == before
 
 
 @pytest.mark.parametrize("name", ["a b.net", "a\nb.net", "--x.net", "\u202egnp.net", "ü'\".net"])
