@@ -53,7 +53,7 @@ def diagnose(e: UnexpectedInput, source: Source) -> Diagnostic:
     """What the parser met, and what it would have taken."""
     span = Span(source.name, e.line, e.column, source)
     if not isinstance(e, UnexpectedToken):
-        return _bad_character(source.text[e.pos_in_stream or 0 :][:3], span)
+        return bad_character(source.text[e.pos_in_stream or 0 :][:3], span)
     if e.token.type == "$END":
         end = at(source, len(source.text.rstrip()))
         return Diagnostic("the text ends too early", end, _expected(e))
@@ -67,7 +67,8 @@ def diagnose(e: UnexpectedInput, source: Source) -> Diagnostic:
     return Diagnostic(f"unexpected `{clean(e.token)}`", span, _expected(e))
 
 
-def _bad_character(rest: str, span: Span) -> Diagnostic:
+def bad_character(rest: str, span: Span) -> Diagnostic:
+    """What to say of a character that begins nothing; `rest` is it and the two behind it."""
     c = rest[0]
     if rest == '"""':
         return Diagnostic("the text is not closed", span, 'add a closing `"""`')

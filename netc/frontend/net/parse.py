@@ -13,7 +13,7 @@ from lark import Lark, Token, UnexpectedCharacters, UnexpectedInput, UnexpectedT
 
 from netc.errors import Diagnostic, ParseError, Source, clean
 from netc.frontend.net import ast
-from netc.frontend.net.mistakes import at, diagnose
+from netc.frontend.net.mistakes import at, bad_character, diagnose
 from netc.frontend.net.tree import Tree
 
 MAX_BYTES = 4 << 20
@@ -22,9 +22,10 @@ MAX_TOKENS = 250_000  # about two seconds of parsing
 MAX_REPORTED = 20  # mistakes in one text
 
 _ITEMS = ("net", "block", "op", "import")
+_QUOTES = ('"', '"""', "`")
 _CLOSES = {")": "(", "]": "[", "}": "{"}
 _SCAN = re.compile(
-    r'#[^\n]*|"""(?:\\.|[^\\])*?"""|"(?:\\.|[^"\\\n])*"|`(?:\\.|[^`\\\n])*`|\'[^\'\n]*\''
+    r'#[^\n]*|"""(?:\\.|[^\\])*?"""|"""|"(?:\\.|[^"\\\n])*"|`(?:\\.|[^`\\\n])*`|\'[^\'\n]*\''
     r"|(?P<bracket>[()\[\]{}])|^(?P<item>" + "|".join(_ITEMS) + r")\b|[\w.]+|[^\w\s]",
     re.DOTALL | re.MULTILINE,
 )
@@ -88,11 +89,14 @@ def _grammar() -> _Grammar:
 def _check_brackets(source: Source) -> None:
     """Brackets match and nest at most MAX_DEPTH deep; the text is not too long."""
     stack: list[re.Match[str]] = []
+    quote: re.Match[str] | None = None  # the first that is not closed
     for count, m in enumerate(_SCAN.finditer(source.text)):
         if count > MAX_TOKENS:
             raise ParseError(f"more than {MAX_TOKENS} words and signs", at(source, m.start()))
         if m["item"] and stack:
             break
+        if m[0] in _QUOTES:
+            quote = quote or m
         if not (bracket := m["bracket"]):
             continue
         if bracket in "([{":
@@ -101,13 +105,23 @@ def _check_brackets(source: Source) -> None:
                 message = f"brackets are nested more than {MAX_DEPTH} deep"
                 raise ParseError(message, at(source, m.start()))
         elif not stack:
-            raise ParseError(f"`{bracket}` closes nothing", at(source, m.start()))
+            raise _unbalanced(source, quote, m, f"`{bracket}` closes nothing")
         elif (opened := stack.pop())[0] != _CLOSES[bracket]:
-            where = at(source, opened.start())
-            message = f"`{bracket}` does not close the `{opened[0]}` of line {where.line}"
-            raise ParseError(message, at(source, m.start()))
+            line = at(source, opened.start()).line
+            message = f"`{bracket}` does not close the `{opened[0]}` of line {line}"
+            raise _unbalanced(source, quote, m, message)
     if stack:
-        raise ParseError(f"`{stack[-1][0]}` is not closed", at(source, stack[-1].start()))
+        raise _unbalanced(source, quote, stack[-1], f"`{stack[-1][0]}` is not closed")
+
+
+def _unbalanced(
+    source: Source, quote: re.Match[str] | None, bracket: re.Match[str], message: str
+) -> ParseError:
+    """What is wrong with a bracket, or with the quote that made it one."""
+    if quote is None:
+        return ParseError(message, at(source, bracket.start()))
+    start = quote.start()
+    return ParseError(bad_character(source.text[start : start + 3], at(source, start)))
 
 
 def _recover(e: UnexpectedInput) -> bool:
