@@ -119,6 +119,11 @@ class Layer:
         if not good:
             raise Misfit(self.fail(what).diagnostics)
 
+    def unfit(self, what: str) -> None:
+        """Note what is wrong with the layer's weights, for one error of those of all layers."""
+        said = f"layer {clean(self.name)}: {what}"
+        self.binder.problems.append(Diagnostic(said, self.message.span()))
+
     def axis(
         self, axis: int, at: Message | None = None, field: str = "axis", extra: int = 0
     ) -> int:

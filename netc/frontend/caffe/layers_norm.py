@@ -48,9 +48,10 @@ def _channels(c: Layer) -> tuple[Dim, ...]:
 
 def _with_stored(c: Layer, shape: tuple[Dim, ...], stored: Arrays, eps: float) -> Value:
     known: list[Array | None] = [None, None]
-    if stored:
-        c.check(is_scaled(stored), "the weights are no mean, variance and factor")
+    if is_scaled(stored):
         known = [*statistics(stored)]
+    elif stored:
+        c.unfit("the weights are no mean, variance and factor")
     mean = c.scaled(0, "mean", shape, known[0], 0.0)
     return c.b.batch_norm(c.x, mean, c.scaled(1, "variance", shape, known[1], 1.0), eps=eps)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from netc.errors import GraphError, UnsupportedError, UsageError
+from netc.errors import GraphError, UnsupportedError, UsageError, WeightsError
 from netc.frontend.caffe import from_caffe
 
 from .files import INPUT, dims, packed, read, refused, v2
@@ -283,6 +283,15 @@ def test_weights_that_do_not_fit(blobs: list[np.ndarray], message: str) -> None:
     data = v2("l", [dims(b.shape) + packed(b) for b in blobs])
     error = refused(read, INPUT + conv("kernel_size: 3"), data)
     assert [d.message for d in error.diagnostics] == [message]
+    assert str(error.span) == "<prototxt>:2:1"
+
+
+@pytest.mark.parametrize("sizes", [(4, 4, 4), (4, 3, 1), (4, 4, 2, 4, 4), (4, 4), (4,)])
+def test_statistics_that_do_not_fit(sizes: tuple[int, ...]) -> None:
+    data = v2("l", [dims((n,)) + packed(np.ones(n)) for n in sizes], "BatchNorm")
+    error = refused(read, INPUT + layer("BatchNorm"), data)
+    assert isinstance(error, WeightsError)
+    assert "layer l: the weights are no mean, variance and factor" in str(error)
     assert str(error.span) == "<prototxt>:2:1"
 
 
