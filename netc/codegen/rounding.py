@@ -38,13 +38,20 @@ def as_bytes(array: Array, axes: tuple[int, ...]) -> tuple[npt.NDArray[np.int8],
     """float32 as whole numbers up to 127, and what one is worth, for each place along other axes.
 
     The worth has 17 digits, so that 127 times it is exact, and what is read back so is made of the
-    same bytes again. Where anything is infinite or NaN, all that is read back is.
+    same bytes again. Where anything is infinite or NaN, all is read back as NaN.
     """
     array = np.ascontiguousarray(array)
     with np.errstate(invalid="ignore"):
         worth = np.max(np.abs(array), axes, keepdims=True) / np.float32(_MOST)
+        odd = ~np.isfinite(worth)
         up = (worth.view(np.uint32) + np.uint32(_LAST)) & np.uint32(~_LAST & 0xFFFFFFFF)
-        worth = np.where(np.isfinite(worth), up.view(np.float32), worth)
+        worth = np.where(odd, np.float32(np.nan), up.view(np.float32))
         near = np.rint(array / np.where(worth > 0, worth, np.float32(1)))
-    near[~np.isfinite(near)] = 1  # which the worth makes what it is
-    return near.astype(np.int8), worth.squeeze(axes)
+    return np.where(odd, 1, near).astype(np.int8), worth.squeeze(axes)
+
+
+def of_bytes(whole: npt.NDArray[np.int8], worth: Array) -> Array:
+    """The float32 that bytes stand for; the largest there are are not exceeded."""
+    largest = np.finfo(np.float32).max
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray((whole * worth).clip(-largest, largest), np.float32)

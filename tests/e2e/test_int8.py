@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,9 @@ def test_where_nothing_multiplies_bytes_int8_is_high(
     assert not caplog.messages
     got = netc.compile(graph, cpu=[level], precision="int8", precisions={"one": "low"})
     np.testing.assert_array_equal(got(data=data)["y"], plain)
-    said = [f"{p} is computed as high: {level} has no instructions for less" for p in ("int8", "low")]
+    said = [
+        f"{p} is computed as high: {level} has no instructions for less" for p in ("int8", "low")
+    ]
     assert caplog.messages == said
     if BEST.pairs:
         caplog.clear()
@@ -124,6 +127,35 @@ def test_threads_batches_and_devices_change_no_bit(graph: Graph, data: np.ndarra
     for how in ({"replicate": two}, {"split": {"one": two, "last": two}}, {"pipeline": two}):
         exe = netc.compile(graph, precision="int8", **how)  # type: ignore[arg-type]
         np.testing.assert_array_equal(exe(data=data)["y"], want)
+
+
+@needs_quads
+def test_shares_of_a_grouped_layer_compute_what_the_whole_does() -> None:
+    text = (
+        'net g(x: f32[N,16,9,9]) -> y { y = x |> conv(32, 5, groups=2, name="c") |> max_pool(2) }'
+    )
+    x = np.random.default_rng(0).standard_normal((2, 16, 9, 9)).astype(np.float32)
+    x[:, 8:] *= 30
+    graph = netc.parse(text, name="g")
+    want = netc.compile(graph, precision="int8")(x=x)["y"]
+    shared = netc.compile(graph, precision="int8", split={"c": ["cpu:0", "cpu:1"]})
+    np.testing.assert_array_equal(shared(x=x)["y"], want)
+    exact = netc.interpret(graph, {"x": x})["y"]
+    for part in (slice(16), slice(16, 32)):  # each group is counted by its own range
+        assert abs(want - exact)[:, part].max() < 0.03 * abs(exact[:, part]).max()
+
+
+@needs_quads
+@pytest.mark.parametrize("odd", [np.nan, np.inf, 3.4028235e38])
+def test_a_file_with_odd_weights_is_as_it_would_be_made_again(odd: float, tmp_path: Path) -> None:
+    w = np.random.default_rng(0).uniform(-1e10, 1e10, (24, 64)).astype(np.float32)
+    w[3, 5] = odd
+    graph = netc.parse('net f(x: f32[N, 64]) -> y { y = x |> fc(24, name="c") }', name="f")
+    given = {"c.w": w, "c.b": np.zeros(24, np.float32)}
+    netc.compile(netc.with_weights(graph, given), precision="int8").save(tmp_path / "f.bin")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert CliRunner().invoke(main, ["verify", str(tmp_path / "f.bin")]).exit_code == 0
 
 
 @needs_quads

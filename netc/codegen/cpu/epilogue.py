@@ -19,8 +19,8 @@ Body = Callable[[Function, Val, Sequence[Val], Sequence[Val]], Val]
 # args, scratch, first pixel, pixels, panel, panels, first image, group
 PARAMS = ("ptr", "ptr", "i64", "i64", "i64", "i64", "i64", "i64")
 _PIXEL_SLOTS = 5
-_SCALE_SLOTS = 2  # [image][scale, zero][16], and the i32 offset of each pixel's row
-SCALES = 2 * PANEL_ROW  # bytes of an image's
+_SCALE_SLOTS = 2  # [image][group][scale, −zero][16], and the i32 offset of each pixel's
+SCALES = 2 * PANEL_ROW  # bytes of those of a group of an image
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,9 @@ class Epilogue:
 
     `padded`: the channels of a group are no multiple of eight, so lanes beyond them are stored
     as zero. `rows`: the output is plain rows, where lanes beyond the channels are not touched.
-    `scaled`: sums are integers, each worth its image's scale times its channel's, plus the image's
-    zero times what the channel's weights sum up to; the two of the channel are before its operands.
+    `scaled`: sums are integers. Less the byte that is 0 in the image times the sum of the channel's
+    weights, each is worth the image's scale times the channel's; scale and sum of the channel are
+    before its operands.
     """
 
     body: Body
@@ -106,7 +107,7 @@ def _channels(
     with f.loop(0, pixels) as pixel:
         acc = lanes.read_packed(f.gep(sums, f.mul(pixel.index, pitch)))
         if epilogue.scaled:
-            scales = _scales(slots, after - _SCALE_SLOTS, first, f.add(p0, pixel.index))
+            scales = _scales(slots, after - _SCALE_SLOTS, (first, group), f.add(p0, pixel.index))
             acc = lanes.scaled(acc, scales, constants)
         output, *operands = [place.planes(pixel.index) for place in places]
         read = [lanes.read(planes) for planes in operands]
@@ -116,10 +117,12 @@ def _channels(
             lanes.write(part, result, output)
 
 
-def _scales(slots: Slots, at: int, image: Val, pixel: Val) -> Val:
-    """Where the scales of the image of a pixel lie."""
+def _scales(slots: Slots, at: int, start: tuple[Val, Val], pixel: Val) -> Val:
+    """Where the scales of a pixel's image lie, for a group; `pixel` counts from `start` on."""
     f = slots.f
-    base = f.gep(slots.ptr(at), image, SCALES)
+    image, group = start
+    place = f.add(f.mul(image, slots.size(Slot.GROUPS)), group)
+    base = f.gep(slots.ptr(at), place, SCALES)
     return f.gep(base, f.sext(f.load("i32", f.gep(slots.ptr(at + 1), pixel, 4))))
 
 
@@ -168,11 +171,13 @@ class _Lanes:
     def scaled(self, sums: list[Val], scales: Val, channel: list[list[Val]]) -> list[Val]:
         """Integers as the floats they stand for."""
         f, out = self.f, []
-        scale, zero = (f.load(self.type, f.gep(scales, i * PANEL_ROW)) for i in range(2))
+        whole = vec(self.lanes, "i32")
+        scale = f.load(self.type, scales)
+        zero = f.load(whole, f.gep(scales, PANEL_ROW))  # its negative
         for value, weight, total in zip(sums, *channel[:2], strict=True):
-            whole = f.cast("bitcast", value, vec(self.lanes, "i32"))
-            number = f.cast("sitofp", whole, self.type)
-            out.append(f.fma(number, f.fmul(scale, weight), f.fmul(zero, total)))
+            number, sum = (f.cast("bitcast", v, whole) for v in (value, total))
+            number = f.cast("sitofp", f.add(number, f.mul(zero, sum)), self.type)
+            out.append(f.fmul(number, f.fmul(scale, weight)))
         return out
 
     def read(self, planes: tuple[Val, Val]) -> list[Val]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from netc.codegen.rounding import as_bytes, rounded
+from netc.codegen.rounding import as_bytes, of_bytes, rounded
 from netc.errors import ArtifactError, clean
 from netc.ir.gemm_plan import BLOCK, PANEL
 from netc.spread import MOST, spread
@@ -32,8 +32,8 @@ def pack(weights: F32, packing: Sequence[str | int], out: F32) -> None:
     w[c, o, kh, kw] is one of every so-manieth tap after the other.
 
     In pairs of bfloat16 or four bytes, what is left of the channels has zeros beside it at each of
-    its taps. A byte is worth its output channel's scale; scales, and what the channel's weights sum
-    up to, both [groups, panels, 16], are behind the panels.
+    its taps. A byte is worth its output channel's scale. Scales, and the sums of channels' bytes as
+    int32, both [groups, panels, 16], are behind the panels.
     """
     together, packing = _kind(packing)
     match packing:
@@ -86,8 +86,7 @@ def _pack_conv(weights: F32, groups: int, out: F32, together: int) -> None:
             packed[:, p] = rounded(words, "bf16").view(np.float32)[..., 0]
             return
         made, worth[0, :, p] = as_bytes(words, (1, 3))
-        with np.errstate(over="ignore"):
-            worth[1, :, p] = worth[0, :, p] * made.sum((1, 3), np.float32)
+        worth[1, :, p] = made.sum((1, 3), np.int32).view(np.float32)
         packed[:, p] = made.view(np.float32)[..., 0]
 
     def fill(p: int, target: F32) -> None:  # one panel's weights fit a cache: in place
@@ -183,7 +182,7 @@ def packed_count(packing: Sequence[str | int], shape: tuple[int, ...]) -> int:
         case ["phases", int(number), *_]:
             groups = max(1, number)
             channels, outputs = shape[0] // groups, shape[1]
-        case ["fc", int(channels), *_]:
+        case ["fc", int(channels), *_] if channels > 0:
             outputs = shape[0]
         case _:
             return count
@@ -203,7 +202,8 @@ def _unpack_conv(packed: F32, shape: tuple[int, ...], groups: int, together: int
         count = panel_floats(outputs, groups, depth // 4)
         scales = packed[count:].reshape(2, groups, -1, 1, PANEL)[0]
         words = packed[:count].view(np.int8).reshape(*scales.shape[:2], depth // 4, PANEL, 4)
-        packed = words.swapaxes(3, 4).reshape(*scales.shape[:2], depth, PANEL) * scales
+        words = words.swapaxes(3, 4).reshape(*scales.shape[:2], depth, PANEL)
+        packed = of_bytes(words, scales)
     rows = packed.reshape(groups, -1, depth, PANEL).transpose(0, 2, 1, 3)
     rows = rows.reshape(groups, depth, -1)[:, :, :outputs]
     split = full * height * width

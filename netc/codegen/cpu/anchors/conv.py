@@ -77,7 +77,8 @@ def lower_fc(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
     if not x.is_c8:
         rows = TensorType(x.type.dtype, (product(x.type.shape[: k.anchor.op.axis]), inputs))
         x = replace(x, type=rows, strides=row_major(rows.shape))
-    made = _in_fewer_bits(ctx, k, x, inputs, inputs, (0, 0))
+    channels = _known(x.type.shape[1])
+    made = _in_fewer_bits(ctx, k, x, channels, inputs, (0, 0))
     if made is None:
         return matrix_call(ctx, k, _inner_product(ctx, x, w))
     return of_rounded(k, made, [matrix_call(ctx, k, _inner_product(ctx, made.operand, w))])

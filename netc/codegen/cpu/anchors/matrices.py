@@ -36,7 +36,7 @@ class Matrix:
     """One matrix kernel: sizes, strides in elements, packed weights.
 
     Of a source in fewer bits the weights are pairs or fours, and n1 counts these. Scales of the
-    images of one of eight bits are where its scratch memory begins.
+    images and groups of one of eight bits are where its scratch memory begins.
     """
 
     source: Operand
@@ -219,7 +219,7 @@ def _worths(m: Matrix) -> list[Arg]:
 
 def _image_scales(m: Matrix) -> list[Arg]:
     """Scales of images, and for each pixel of those taken together the bytes to its image's."""
-    steps = (SCALES, *(0 for _ in m.outputs))
+    steps = (SCALES * m.groups, *(0 for _ in m.outputs))
     return [BufferArg(SCRATCH, 0), TableArg((Affine((m.together, *m.outputs), steps),))]
 
 

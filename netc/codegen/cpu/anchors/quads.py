@@ -1,7 +1,8 @@
 """Operands of products in INT8: bytes, in scratch memory, with a scale and a zero for each image.
 
 Nothing is said beforehand about the values that will come: a run takes an image's range, from its
-least to its largest element (and 0), and counts in 254ths of it. So no image depends on another.
+least to its largest element (and 0), and counts in 254ths of it. So no image depends on another,
+nor does a group of channels: for each its part of an image is an image of its own.
 Of the many images of an inner product, its rows, each is rounded by one thread; of maps, several
 threads take the range first. Four channels that are neighbours are multiplied at once.
 """
@@ -10,6 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
 
 from netc.codegen.cpu import mathlib
 from netc.codegen.cpu.anchors.access import Access, Args, Shape, collapse
@@ -41,7 +45,7 @@ _RANGES = 2 * _FLOAT * _PARTS  # bytes of them
 _ALONE = 1 << 15  # elements of an image that one thread does
 _SHORT, _LONG = 2 * BLOCK, 1 << 16  # fewer are as fast in float32; the sums of more may overflow
 _STEPS = 254.0  # of an image's range: what rounding adds stays within a byte
-_LEAST = 1e-30  # a range, so that nothing is divided by zero
+_LEAST = 1e-37  # that a step may be, so that its inverse is a number
 _WHOLE = 12582912.0  # 1.5 · 2²³: a float32 near it is a whole number, and its last bits say which
 
 
@@ -55,7 +59,7 @@ def in_bytes(ctx: Lowering, x: Operand, channels: int, halo: tuple[int, ...]) ->
     if not x.is_c8:
         return _planes_in_bytes(ctx, x, channels, halo)
     source, shape = whole_blocks(ctx, x, halo)
-    at, calls = _rounded(ctx, source, shape)
+    at, calls = _rounded(ctx, *_by_group(source, shape, ceil_div(channels, BLOCK)))
     made = blocks_in(x, halo, IN_QUADS, at)
     return Rounded(made, calls, at + made.sizes[0] * made.strides[0])
 
@@ -63,7 +67,7 @@ def in_bytes(ctx: Lowering, x: Operand, channels: int, halo: tuple[int, ...]) ->
 def _planes_in_bytes(ctx: Lowering, x: Operand, channels: int, halo: tuple[int, ...]) -> Rounded:
     """Row-major maps as [N, groups · ⌈channels / 4⌉, H, W, 4]."""
     source, shape = whole_planes(ctx, x, halo)
-    at, call = _images(ctx, source, shape, alone=False)
+    at, call = _images(ctx, *_by_group(source, shape, channels), alone=False)
     made, sizes = planes_in(x, channels, halo, IN_QUADS, at)
     args = Args()
     args.add(BufferArg(SCRATCH, 0))
@@ -78,18 +82,32 @@ def _planes_in_bytes(ctx: Lowering, x: Operand, channels: int, halo: tuple[int, 
     return Rounded(made, (call(_emit_ranges, _FLOAT), rounding), at + size)
 
 
+def _by_group(source: Access, shape: Shape, size: Dim) -> tuple[Access, Shape]:
+    """With an axis of groups of so many channels, or blocks of them, behind that of images."""
+    images, channels, *rest = shape
+    first, step, *steps = source.strides
+    assert isinstance(channels, int)
+    assert isinstance(size, int)
+    strides = (first, size * step, step, *steps)
+    return replace(source, strides=strides), (images, channels // size, size, *rest)
+
+
 def rows_in_bytes(ctx: Lowering, type: TensorType, rows: Access) -> Rounded:
     """Rows one behind the other, each filled up with zeros to a multiple of eight."""
     count, last = type.shape
-    at, calls = _rounded(ctx, rows, type.shape)
+    grouped = replace(rows, strides=(rows.strides[0], 0, rows.strides[1]))
+    at, calls = _rounded(ctx, grouped, (count, 1, last))
     wide = (count, ceil_div(last, BLOCK) * BLOCK)
     made = Operand(type, SCRATCH, at, row_major(wide), element=IN_QUADS)
     return Rounded(made, calls, at + product(wide))
 
 
 def _rounded(ctx: Lowering, source: Access, shape: Shape) -> tuple[Dim, tuple[Call, ...]]:
-    """Where in scratch memory the bytes begin, and the calls that round images to them."""
-    each = product(shape[1:])
+    """Where in scratch memory the bytes begin, and the calls that round images to them.
+
+    Axes are those of images, groups and whatever a group has.
+    """
+    each = product(shape[2:])
     alone = isinstance(each, int) and each <= _ALONE
     at, call = _images(ctx, source, shape, alone)
     if alone:
@@ -101,19 +119,20 @@ def _images(
     ctx: Lowering, source: Access, shape: Shape, alone: bool
 ) -> tuple[Dim, Callable[[Callable[[_Images], None], int], Call]]:
     """Where their bytes begin, behind scales and ranges, and calls that read images."""
-    images, *outer, last = shape
-    rest = (*outer, last)
-    at = (SCALES if alone else SCALES + _RANGES) * images
+    images, groups, *outer, last = shape
+    at = (SCALES if alone else SCALES + _RANGES) * images * groups
     target = BufferArg(SCRATCH, at)
-    wide = row_major((images, *outer, ceil_div(last, BLOCK) * BLOCK))
-    inside = Access(source.arg, source.dtype, source.strides[1:])
-    sizes, ways = collapse(rest, [inside, Access(target, source.dtype, wide[1:])], inner=True)
+    wide = row_major((images, groups, *outer, ceil_div(last, BLOCK) * BLOCK))
+    inside = Access(source.arg, source.dtype, source.strides[2:])
+    inner = Access(target, source.dtype, wide[2:])
+    sizes, ways = collapse((*outer, last), [inside, inner], inner=True)
     args = Args()
     args.add(BufferArg(SCRATCH, 0))
-    args.size(images)
-    for first, way, item in zip((source.strides[0], wide[0]), ways, (_FLOAT, 1), strict=True):
+    args.size(images * groups)
+    args.size(groups)
+    for first, way, item in zip((source.strides, wide), ways, (_FLOAT, 1), strict=True):
         args.add(way.arg)
-        for step in (first, *way.strides[:-1]):
+        for step in (*first[:2], *way.strides[:-1]):
             args.size(step * item)
     for d in sizes:
         args.size(d)
@@ -131,17 +150,19 @@ def _images(
 class _Images:
     """The arguments of a call: images of rows, or of rows of blocks that do not lie side by side.
 
-    A unit of work is a piece of a row, or a row of blocks.
+    Each group of an image is an image here. A unit of work is a piece of a row, or a row of blocks.
     """
 
     def __init__(self, f: Function, axes: int, blocks: bool) -> None:
         self.f, self.blocks = f, blocks
-        self.tables, self.images = f.slot(f.args[0], 0, "ptr"), f.slot(f.args[0], 1)
-        self.bases = [f.slot(f.args[0], 2 + i * (1 + axes), "ptr") for i in range(2)]
+        self.tables = f.slot(f.args[0], 0, "ptr")
+        self.images, self.groups = (f.slot(f.args[0], 1 + i) for i in range(2))
+        starts = [3 + i * (2 + axes) for i in range(2)]
+        self.bases = [f.slot(f.args[0], start, "ptr") for start in starts]
         self.steps = [
-            [f.slot(f.args[0], 3 + i * (1 + axes) + j) for j in range(axes)] for i in range(2)
+            [f.slot(f.args[0], start + 1 + j) for j in range(1 + axes)] for start in starts
         ]
-        sizes = [f.slot(f.args[0], 4 + 2 * axes + i) for i in range(axes)]
+        sizes = [f.slot(f.args[0], 7 + 2 * axes + i) for i in range(axes)]
         self.row = sizes[-2] if blocks else sizes[-1]
         pieces = f.const(1) if blocks else rounded_up(f, self.row, _PIECE)
         self.units = [*sizes[: -2 if blocks else -1], pieces]
@@ -157,7 +178,8 @@ class _Images:
         bytes; lanes beyond a row's end are 0."""
         f = self.f
         there, here = self.bases
-        for index, down, up in zip([image, *indices[:-1]], *self.steps, strict=False):
+        places = [f.sdiv(image, self.groups), f.srem(image, self.groups), *indices[:-1]]
+        for index, down, up in zip(places, *self.steps, strict=False):
             there = f.gep(there, f.mul(index, down))
             here = f.gep(here, f.mul(index, up))
         if self.blocks:
@@ -236,10 +258,13 @@ def _emit_planes(f: Function) -> None:
     tables, source, target = (f.slot(f.args[0], i, "ptr") for i in (0, 1, 7))
     image_step, plane_step, row_step = (f.slot(f.args[0], 2 + i) for i in range(3))
     images, maps, height, width, channels, quads = (f.slot(f.args[0], 8 + i) for i in range(6))
+    groups = f.sdiv(maps, f.smax(quads, 1))
     with units(f, [images, maps, height]) as (image, place, y):
-        scale = _scale(f, tables, images, image, [place, y])
         there = f.gep(source, f.add(f.mul(image, image_step), f.mul(y, row_step)))
-        group, first = f.sdiv(place, quads), f.shl(f.srem(place, quads), 2)
+        group, number = f.sdiv(place, quads), f.srem(place, quads)
+        one = f.add(f.mul(image, groups), group)
+        scale = _scale(f, tables, f.mul(images, groups), one, [number, y])
+        first = f.shl(number, 2)
         there = f.gep(there, f.mul(f.add(f.mul(group, channels), first), plane_step))
         last = f.sub(f.sub(channels, first), 1)  # what is behind it meets weights of 0
         planes = [f.gep(there, f.mul(f.smin(last, i), plane_step)) for i in range(4)]
@@ -291,19 +316,21 @@ class _Scale:
 
     def __init__(self, f: Function, low: Val, high: Val) -> None:
         self.f = f
-        range = mathlib.maximum(f, f.fsub(high, low), f.f32(_LEAST))
-        self.scale = f.fdiv(range, f.f32(_STEPS))
-        self.times = f.fdiv(f.f32(_STEPS), range)
+        lower, upper = (f.fdiv(end, f.f32(_STEPS)) for end in (low, high))
+        self.scale = mathlib.maximum(f, f.fsub(upper, lower), f.f32(_LEAST))
+        self.times = f.fdiv(f.f32(1.0), self.scale)
         near = f.fma(f.fneg(low), self.times, f.f32(0.25))  # the ends come to -0.25 to 254.75
-        zero = f.fsub(f.fadd(near, f.f32(_WHOLE)), f.f32(_WHOLE))
-        self.zero = zero if f.target.is_x86 else f.fsub(zero, f.f32(128.0))  # bytes have a sign
+        signed = 0.0 if f.target.is_x86 else 128.0  # bytes have a sign
+        rounded = f.fadd(near, f.f32(_WHOLE))
+        self.zero = f.fsub(rounded, f.f32(_WHOLE + signed))
 
     def store(self, at: Val) -> None:
-        """Leave what an epilogue reads: the scale, and what a byte of 0 stands for."""
+        """Leave what an epilogue reads: the scale, and less the byte that stands for 0."""
         f = self.f
         f.store(f.splat(self.scale, PANEL), at)
-        start = f.fneg(f.fmul(self.zero, self.scale))
-        f.store(f.splat(start, PANEL), f.gep(at, SCALES // 2))
+        whole = f.cast("bitcast", f.fsub(f.f32(_WHOLE), self.zero), "i32")
+        zero = f.sub(whole, int(np.float32(_WHOLE).view(np.int32)))
+        f.store(f.splat(zero, PANEL), f.gep(at, SCALES // 2))
 
     def whole(self, value: Val) -> Val:
         """Some elements as integers whose last eight bits are their bytes."""
