@@ -1,8 +1,8 @@
 """What a matrix kernel is told at run time: its argument slots and its blocking.
 
 Convolutions and inner products share one driver; everything that depends on sizes is data.
-Offsets count elements, of float32 or bfloat16. This file imports no compiler: a saved model binds
-new image and batch sizes with it.
+Offsets count elements, of float32, bfloat16 or bytes. This file imports no compiler: a saved model
+binds new image and batch sizes with it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Slot(IntEnum):
 
     INPUT = 0  # first image, first channel, first pixel inside the halo's corner
     PIXELS = 1  # i32 input offset of each output pixel of the images taken together
-    TAPS = 2  # i32 offsets: N8 steps of eight channels, then N1 of one, or of a pair
+    TAPS = 2  # i32 offsets: N8 steps of eight channels, then N1 of one, or of a pair or four
     N8 = 3
     N1 = 4
-    WEIGHTS = 5  # [groups][PANELS][8 · N8 + N1][16]; of pairs [groups][PANELS][4 · N8 + N1][16][2]
+    WEIGHTS = 5  # [groups][PANELS][8 / t · N8 + N1][16][t], t channels in four bytes
     IMAGES = 6
     TOGETHER = 7  # images one pixel table covers
     PER_IMAGE = 8  # output pixels of one image
@@ -45,7 +45,9 @@ class Slot(IntEnum):
     OUT_GROUP = 20  # from one group's outputs to the next's
     OUT_CHANNELS = 21  # of one group
     COUNTERS = 24  # units taken of each part of the work, PARTS of them, each on a cache line
-    OPERANDS = 56  # per-channel pointers, then per-pixel rows like OUTPUT to OUT_GROUP
+    OPERANDS = (
+        56  # per-channel pointers, of bytes what scales them, then per-pixel rows like OUTPUT
+    )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from netc.compiler import Options, build
 from netc.ir.graph import Graph
 from netc.runtime.artifact import open_artifact
 from netc.runtime.session import executable
-from tests.e2e.test_low import TEXT, TIED, error
+from tests.e2e.test_low import TEXT, TIED, change_no_bit, error
 from tests.e2e.test_random_graphs import RANDOM
 from tests.strategies import feeds, graphs
 
@@ -117,16 +117,7 @@ def test_layers_are_chosen_by_name(layer: str, graph: Graph, data: np.ndarray) -
 @needs_quads
 def test_threads_batches_and_devices_change_no_bit(graph: Graph, data: np.ndarray) -> None:
     data = data * np.float32([1, 100, 1e-3, 7, 0]).reshape(5, 1, 1, 1)  # each with its own range
-    want = netc.compile(graph, precision="int8")(data=data)["y"]
-    for threads in (1, 2, 3):
-        exe = netc.compile(graph, precision="int8", threads=threads)
-        np.testing.assert_array_equal(exe(data=data)["y"], want)
-        alone = [exe(data=data[i : i + 1])["y"] for i in range(len(data))]
-        np.testing.assert_array_equal(np.concatenate(alone), want)
-    two = ["cpu:0", "cpu:1"]
-    for how in ({"replicate": two}, {"split": {"one": two, "last": two}}, {"pipeline": two}):
-        exe = netc.compile(graph, precision="int8", **how)  # type: ignore[arg-type]
-        np.testing.assert_array_equal(exe(data=data)["y"], want)
+    change_no_bit(graph, data, "int8")
 
 
 @needs_quads

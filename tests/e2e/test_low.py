@@ -105,15 +105,20 @@ def test_layers_are_chosen_by_name(layer: str, graph: Graph, data: np.ndarray) -
 
 @needs_pairs
 def test_threads_batches_and_devices_change_no_bit(graph: Graph, data: np.ndarray) -> None:
-    want = netc.compile(graph, precision="low")(data=data)["y"]
+    change_no_bit(graph, data, "low")
+
+
+def change_no_bit(graph: Graph, data: np.ndarray, precision: str) -> None:
+    """Threads, batches and devices change no bit of the results."""
+    want = netc.compile(graph, precision=precision)(data=data)["y"]
     for threads in (1, 2, 3):
-        exe = netc.compile(graph, precision="low", threads=threads)
+        exe = netc.compile(graph, precision=precision, threads=threads)
         np.testing.assert_array_equal(exe(data=data)["y"], want)
         alone = [exe(data=data[i : i + 1])["y"] for i in range(len(data))]
         np.testing.assert_array_equal(np.concatenate(alone), want)
     two = ["cpu:0", "cpu:1"]
     for how in ({"replicate": two}, {"split": {"one": two, "last": two}}, {"pipeline": two}):
-        exe = netc.compile(graph, precision="low", **how)  # type: ignore[arg-type]
+        exe = netc.compile(graph, precision=precision, **how)  # type: ignore[arg-type]
         np.testing.assert_array_equal(exe(data=data)["y"], want)
 
 

@@ -97,6 +97,15 @@ def each_vector(f: Function, count: Val, body: Body, even: bool = True) -> None:
             body(turn.index, 1, None)
 
 
+def each_of(f: Function, count: Val, lanes: int, body: Callable[[Val, Val | None], None]) -> None:
+    """`body(element, mask)` for every so many elements of a row, the last under a mask."""
+    whole = f.and_(count, -lanes)
+    with f.loop(0, whole, lanes) as turn:
+        body(turn.index, None)
+    with f.if_(f.icmp("slt", whole, count)):
+        body(whole, f.lane_mask(f.sub(count, whole), lanes))
+
+
 def get(f: Function, address: Val, lanes: int, mask: Val | None) -> Val:
     """A vector, its elements under a mask where there is one."""
     return f.load(vec(lanes), address) if mask is None else f.masked_load(address, mask, vec(lanes))

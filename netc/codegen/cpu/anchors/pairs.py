@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from netc.codegen.buffers import c8_strides
 from netc.codegen.cpu.anchors.access import Access, Args, Shape, collapse
-from netc.codegen.cpu.anchors.folds import get, put
+from netc.codegen.cpu.anchors.folds import each_of, get, put
 from netc.codegen.cpu.anchors.matrices import neighbours, with_scratch
 from netc.codegen.cpu.anchors.units import ceil_div as rounded_up
 from netc.codegen.cpu.anchors.units import units
@@ -161,11 +161,7 @@ def _emit_planes(f: Function) -> None:
             both = f.cast("bitcast", interleaved(f, a, b), vec(_LANES))
             put(f, both, f.gep(here, at, pixel), mask)
 
-        whole = f.and_(width, -_LANES)
-        with f.loop(0, whole, _LANES) as turn:
-            some(turn.index, None)
-        with f.if_(f.icmp("slt", whole, width)):
-            some(whole, f.lane_mask(f.sub(width, whole), _LANES))
+        each_of(f, width, _LANES, some)
     f.ret()
 
 

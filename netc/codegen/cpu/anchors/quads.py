@@ -17,7 +17,7 @@ import numpy as np
 
 from netc.codegen.cpu import mathlib
 from netc.codegen.cpu.anchors.access import Access, Args, Shape, collapse
-from netc.codegen.cpu.anchors.folds import across, add, get, put
+from netc.codegen.cpu.anchors.folds import across, add, each_of, get, put
 from netc.codegen.cpu.anchors.pairs import (
     Rounded,
     blocks_in,
@@ -278,11 +278,7 @@ def _emit_planes(f: Function) -> None:
                 word = f.or_(word, f.shl(f.and_(value, 0xFF), 8 * i))
             put(f, f.cast("bitcast", word, vec(PANEL)), f.gep(here, at, _FLOAT), mask)
 
-        whole = f.and_(width, -PANEL)
-        with f.loop(0, whole, PANEL) as turn:
-            some(turn.index, None)
-        with f.if_(f.icmp("slt", whole, width)):
-            some(whole, f.lane_mask(f.sub(width, whole), PANEL))
+        each_of(f, width, PANEL, some)
     f.ret()
 
 
