@@ -47,7 +47,7 @@ class Precision(Enum):
         return names.get(self, "ieee")
 
 
-# that make a difference there
+# What makes a difference there.
 ON_PROCESSORS = (Precision.EXACT, Precision.HIGH, Precision.LOW, Precision.INT8)
 
 

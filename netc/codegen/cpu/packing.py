@@ -43,7 +43,7 @@ def pack(weights: F32, packing: Sequence[str | int], out: F32) -> None:
             _pack_conv(weights.reshape(weights.shape[0], c, h, w), 1, out, together)
         case ["phases", int(groups), int(i), int(j)]:
             turned = _turned(weights, groups)
-            places = phase_places(weights.shape, groups, (i, j), together == 2)
+            places = phase_places(weights.shape, groups, (i, j), together)
             for (down, across), place in places.items():
                 _pack_conv(turned[:, :, down::i, across::j], groups, out[place], together)
 
@@ -106,15 +106,14 @@ def _pack_conv(weights: F32, groups: int, out: F32, together: int) -> None:
 
 
 def phase_places(
-    shape: Sequence[int], groups: int, every: tuple[int, int], pairs: bool
+    shape: Sequence[int], groups: int, every: tuple[int, int], together: int
 ) -> dict[tuple[int, int], slice]:
     """Where the taps of each residue of a transposed convolution's weights are, packed."""
-    how = (IN_PAIRS, "conv", groups) if pairs else ("conv", groups)
     places, at = {}, 0
-    turned = (shape[1] * groups, shape[0] // groups)
     for i, j in _residues(shape, every):
-        taps = len(range(i, shape[2], every[0])), len(range(j, shape[3], every[1]))
-        size = packed_count(how, (*turned, *taps))
+        taps = len(range(i, shape[2], every[0])) * len(range(j, shape[3], every[1]))
+        depth = _depth(shape[0] // groups, taps, together) // together
+        size = panel_floats(shape[1], groups, depth)
         places[i, j] = slice(at, at + size)
         at += size
     return places
@@ -219,7 +218,7 @@ def _unpack_phases(
 ) -> F32:
     channels, outputs, height, width = shape
     out = np.zeros((groups * outputs, channels // groups, height, width), np.float32)
-    for (i, j), place in phase_places(shape, groups, every, together == 2).items():
+    for (i, j), place in phase_places(shape, groups, every, together).items():
         part = out[:, :, i :: every[0], j :: every[1]]
         part[...] = _unpack_conv(packed[place], part.shape, groups, together)
     return _turned(out, groups)

@@ -28,6 +28,7 @@ from netc.ir.dims import Dim, ceil_div, evaluate, product
 from netc.ir.graph import Builder, Graph, Node
 from netc.ir.interpret import interpret
 from netc.ir.op import Case, Op, as_tuple
+from netc.ir.ops.convolution import Conv
 from netc.ir.ops.elementwise import Cast
 from netc.ir.ops.layout import ToBlocked, ToPlain
 from netc.ir.ops.sources import Const, Input, Param
@@ -311,6 +312,19 @@ def body_of(
     made = tail(b, node.results[0], *more)
     outs = made if isinstance(made, tuple) else (made,)
     return b.graph("g", {f"out{i}": v for i, v in enumerate(outs)})
+
+
+def conv(**attributes: object) -> Conv:
+    """A convolution in two dimensions, of stride 1 and without padding where nothing is said."""
+    ones: dict[str, Any] = {"stride": (1, 1), "pad": (0, 0), "dilation": (1, 1)}
+    return Conv(**(ones | attributes))
+
+
+def normal(body: Graph, sizes: dict[str, int] | None) -> dict[str, np.ndarray]:
+    """Numbers for every input of a body."""
+    rng = np.random.default_rng(0)
+    shapes = {n.name: n.types[0].sizes(sizes or {}) for n in body.inputs}
+    return {name: rng.standard_normal(s).astype(np.float32) for name, s in shapes.items()}
 
 
 def draw(type: TensorType, kind: str, rng: np.random.Generator) -> np.ndarray:

@@ -11,26 +11,19 @@ from netc.codegen.cpu.target import native
 from netc.codegen.precision import Precision
 from netc.errors import ArtifactError
 from netc.ir.graph import Builder, Graph, Value
-from netc.ir.ops.convolution import Conv, Fc
+from netc.ir.ops.convolution import Fc
 from netc.ir.ops.matmul import MatMul
 from netc.ir.types import f32
-from tests.codegen.cpu.harness import Bench, Where, body_of, expected
+from tests.codegen.cpu.harness import Bench, Where, body_of, conv, expected, normal
 
 LEVEL = native(pairs=True)
 needs_pairs = pytest.mark.skipif(not LEVEL.pairs, reason="no products of bfloat16 here")
 PARAM = Where(param=True)
 
 
-def conv(**attributes: object) -> Conv:
-    ones: dict = {"stride": (1, 1), "pad": (0, 0), "dilation": (1, 1)}
-    return Conv(**(ones | attributes))
-
-
 def run(body: Graph, sizes: dict[str, int] | None = None, **where: Where) -> tuple:
     """The results in LOW, in HIGH, and of operands that are rounded, exactly summed; a bound."""
-    rng = np.random.default_rng(0)
-    shapes = {n.name: n.types[0].sizes(sizes or {}) for n in body.inputs}
-    feed = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    feed = normal(body, sizes)
     bench = Bench(body, feed, where, sizes)
     (low,) = bench.run(LEVEL.name, precision=Precision.LOW)
     (high,) = bench.run(LEVEL.name, (1, 2))

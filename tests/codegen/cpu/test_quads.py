@@ -12,19 +12,14 @@ from netc.codegen.cpu.target import LEVELS, native, runnable
 from netc.codegen.precision import Precision
 from netc.errors import ArtifactError
 from netc.ir.graph import Builder, Graph, Value
-from netc.ir.ops.convolution import Conv, Fc
+from netc.ir.ops.convolution import Fc
 from netc.ir.types import f32
-from tests.codegen.cpu.harness import Bench, Where, body_of, expected
+from tests.codegen.cpu.harness import Bench, Where, body_of, conv, expected, normal
 
 LEVEL = next((t for t in runnable() if t.quads and not t.pairs), native())
 needs_quads = pytest.mark.skipif(not LEVEL.quads, reason="no products of bytes here")
 PARAM = Where(param=True)
 HOW = ("conv", 1)
-
-
-def conv(**attributes: object) -> Conv:
-    ones: dict = {"stride": (1, 1), "pad": (0, 0), "dilation": (1, 1)}
-    return Conv(**(ones | attributes))
 
 
 def counted(x: np.ndarray, groups: int = 1) -> np.ndarray:
@@ -60,9 +55,7 @@ def run(
     **where: Where,
 ) -> tuple:
     """The results in INT8, in HIGH, and of what is multiplied, exactly summed; a bound."""
-    rng = np.random.default_rng(0)
-    shapes = {n.name: n.types[0].sizes(sizes or {}) for n in body.inputs}
-    feed = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    feed = normal(body, sizes)
     for i, image in enumerate(feed["x0"]):
         image *= 10.0 ** (i - 1)  # ranges of their own
         image += i  # and not around 0

@@ -15,6 +15,7 @@ from netc.codegen.cpu.anchors.matrices import (
     Matrix,
     group_step,
     matrix_call,
+    neighbours,
     pixels_together,
     taps_of,
 )
@@ -82,7 +83,7 @@ def _matrices(
     w = k.anchor_operands()[1]
     groups, every = k.anchor.op.groups, (rows[0].every, columns[0].every)
     packed = weights_for(ctx, x, w, ("phases", groups, *every))
-    places = phase_places(w.type.sizes({}), groups, every, x.is_narrow)
+    places = phase_places(w.type.sizes({}), groups, every, neighbours(x))
     images = pixels_together(x.type.shape[0], (rows[0].count, columns[0].count))
     runs = _runs(columns) if groups == 1 else [[q] for q in columns]
     for row, run in itertools.product(rows, runs):

@@ -67,7 +67,7 @@ def in_bytes(ctx: Lowering, x: Operand, channels: int, halo: tuple[int, ...]) ->
 def _planes_in_bytes(ctx: Lowering, x: Operand, channels: int, halo: tuple[int, ...]) -> Rounded:
     """Row-major maps as [N, groups · ⌈channels / 4⌉, H, W, 4]."""
     source, shape = whole_planes(ctx, x, halo)
-    at, call = _images(ctx, *_by_group(source, shape, channels), alone=False)
+    at, call = _reading(ctx, *_by_group(source, shape, channels), alone=False)
     made, sizes = planes_in(x, channels, halo, IN_QUADS, at)
     args = Args()
     args.add(BufferArg(SCRATCH, 0))
@@ -94,10 +94,10 @@ def _by_group(source: Access, shape: Shape, size: Dim) -> tuple[Access, Shape]:
 
 def rows_in_bytes(ctx: Lowering, type: TensorType, rows: Access) -> Rounded:
     """Rows one behind the other, each filled up with zeros to a multiple of eight."""
-    count, last = type.shape
+    images, last = type.shape
     grouped = replace(rows, strides=(rows.strides[0], 0, rows.strides[1]))
-    at, calls = _rounded(ctx, grouped, (count, 1, last))
-    wide = (count, ceil_div(last, BLOCK) * BLOCK)
+    at, calls = _rounded(ctx, grouped, (images, 1, last))
+    wide = (images, ceil_div(last, BLOCK) * BLOCK)
     made = Operand(type, SCRATCH, at, row_major(wide), element=IN_QUADS)
     return Rounded(made, calls, at + product(wide))
 
@@ -109,13 +109,13 @@ def _rounded(ctx: Lowering, source: Access, shape: Shape) -> tuple[Dim, tuple[Ca
     """
     each = product(shape[2:])
     alone = isinstance(each, int) and each <= _ALONE
-    at, call = _images(ctx, source, shape, alone)
+    at, call = _reading(ctx, source, shape, alone)
     if alone:
         return at, (call(_emit_alone, _FLOAT + 1),)
     return at, (call(_emit_ranges, _FLOAT), call(_emit_rounded, _FLOAT + 1))
 
 
-def _images(
+def _reading(
     ctx: Lowering, source: Access, shape: Shape, alone: bool
 ) -> tuple[Dim, Callable[[Callable[[_Images], None], int], Call]]:
     """Where their bytes begin, behind scales and ranges, and calls that read images."""
