@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from netc.codegen.buffers import (
+    HOST_KINDS,
     Copy,
     Home,
     Place,
@@ -59,7 +60,8 @@ def plan_graph(graph: Graph, order: Sequence[Node], back_ends: Mapping[str, Back
         if isinstance(node.op, Input) and node.types[0].layout is Layout.C8:
             message = f"%{clean(node.name)} is {node.types[0]}: what a net is given is row-major"
             raise UnsupportedError(message, node.loc, "leave {c8} out, and give it to to_blocked")
-    homes = {kind: back_end.home for kind, back_end in back_ends.items() if kind != HOST}
+    homes = dict.fromkeys(HOST_KINDS, back_ends[HOST].home)
+    homes |= {kind: back_end.home for kind, back_end in back_ends.items() if kind != HOST}
     placement = place_values(graph, order, graph.weights, homes)
     batch = batch_of(graph)
     work: list[Work] = []

@@ -138,21 +138,24 @@ def c8_strides(height: Dim, width: Dim, blocks: Dim, halo: Halo) -> tuple[Dim, .
     return (blocks * plane, plane, row, BLOCK)
 
 
-def own_buffer(type: TensorType, buffer: int, halo: Halo = (0, 0)) -> tuple[Operand, Dim]:
-    """A value alone in a buffer, and the bytes of that buffer."""
-    size = type.dtype.size
+def own_buffer(
+    type: TensorType, buffer: int, halo: Halo = (0, 0), element: str = ""
+) -> tuple[Operand, Dim]:
+    """A value alone in a buffer, floats stored so, and the bytes of that buffer."""
+    probe = Operand(type, buffer, 0, (), halo, element=element)
+    size = probe.item
     if type.layout is Layout.C8:
-        probe = Operand(type, buffer, 0, ())
         strides = c8_strides(probe.sizes[2], probe.sizes[3], probe.sizes[1], halo)
         offset = (strides[2] * halo[0] + strides[3] * halo[1]) * size
-        return Operand(type, buffer, offset, strides, halo), probe.sizes[0] * strides[0] * size
+        made = replace(probe, offset=offset, strides=strides)
+        return made, probe.sizes[0] * strides[0] * size
     if any(halo):
         *lead, height, width = type.shape
         padded = (*lead, height + 2 * halo[0], width + 2 * halo[1])
         strides = row_major(padded)
         offset = (strides[-2] * halo[0] + halo[1]) * size
-        return Operand(type, buffer, offset, strides, halo), product(padded) * size
-    return Operand(type, buffer, 0, row_major(type.shape)), type.count * size
+        return replace(probe, offset=offset, strides=strides), product(padded) * size
+    return replace(probe, strides=row_major(type.shape), halo=(0, 0)), type.count * size
 
 
 def convolutions(graph: Graph) -> Iterator[tuple[Value, Halo]]:
@@ -332,17 +335,22 @@ class Placer:
     def with_halo(self, v: Value, node: Node) -> Operand:
         """A copy with the widest halo any reader wants; all of them share it."""
         if v not in self.haloed:
-            self.haloed[v] = self._copy(self.at[v], node, self._halo(v))
+            source = self.at[v]
+            self.haloed[v] = self.copy(source, node, self._halo(v), source.element)
         return self.haloed[v]
 
     def dense(self, operand: Operand, node: Node) -> Operand:
         """The operand, row-major without gaps; a copy where it is a view with gaps."""
         if operand.is_c8 or operand.dense or operand.array is not None:
             return operand
-        return self._copy(operand, node)
+        return self.copy(operand, node, element=operand.element)
 
-    def _copy(self, source: Operand, node: Node, halo: Halo = (0, 0)) -> Operand:
-        target = self.fresh(source.type, Space.ARENA, node, halo)
+    def copy(self, source: Operand, node: Node, halo: Halo = (0, 0), element: str = "") -> Operand:
+        """A copy in a buffer of its own, floats stored so."""
+        made, size = own_buffer(source.type, len(self.done.places), halo, element)
+        return self._copied(source, self._placed(made, Space.ARENA, size), node)
+
+    def _copied(self, source: Operand, target: Operand, node: Node) -> Operand:
         self.done.work.append(Copy(source, target, node))
         return target
 
@@ -388,12 +396,7 @@ class Placer:
             return self.dense(source, node)
         if source.is_row_major or source.array is not None:
             return source
-        target, size = own_buffer(source.type, len(self.done.places))
-        target = replace(target, element=source.element)
-        size = size if not source.element else source.type.count * source.item
-        target = self._placed(target, Space.ARENA, size)
-        self.done.work.append(Copy(source, target, node))
-        return target
+        return self.copy(source, node, element=source.element)
 
     def _slice(self, node: Node, op: Slice) -> None:
         source, type = self.at[node.inputs[0]], node.types[0]
@@ -407,7 +410,8 @@ class Placer:
                 strides = row_major(type.shape)
                 self.at[node.out] = Operand(type, WEIGHTS, 0, strides, array=part.copy())
                 return
-            source = self._copy(source, node)  # of which any run takes a part
+            target = self.fresh(source.type, Space.ARENA, node)
+            source = self._copied(source, target, node)  # of which any run takes a part
         self.at[node.out] = sub_operand(source, type, op.axis, start)
 
     def _concat(self, node: Node, op: Concat) -> None:

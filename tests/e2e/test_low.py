@@ -12,7 +12,9 @@ from netc.cli.rebuild import SAME, compared, rebuild
 from netc.codegen.cpu.target import native
 from netc.compiler import Options, on_processors
 from netc.ir.device import Device
+from netc.ir.dims import evaluate
 from netc.ir.graph import Graph
+from netc.ir.plan import Space
 from netc.runtime.artifact import open_artifact
 
 needs_pairs = pytest.mark.skipif(
@@ -186,3 +188,63 @@ def test_empty_weights_come_out_of_a_file(text: str, precision: str, tmp_path: P
     x = np.zeros((2, 0, 9, 9)[: len(made.inputs["x"].shape)], np.float32)
     again = netc.load(tmp_path / "n.bin", trust=False)
     np.testing.assert_array_equal(again(x=x)["y"], made(x=x)["y"])
+
+
+STORED = """\
+net s(x: f32[N, 16, 20, 22], rois: f32[R, 5]) -> a, one, two, three {
+  a = x |> conv(24, 3, pad=1, name="first") |> relu
+  one = a |> conv(16, 3, pad=1, name="second") |> global_avg_pool
+  two = roi_pool(a, rois, [2, 3])
+  three = a |> conv(8, 3, pad=1, groups=8, name="third") |> max_pool(2, stride=2)
+}
+"""
+
+
+@needs_pairs
+def test_maps_of_low_kernels_are_bfloat16_and_all_else_reads_them_as_they_are() -> None:
+    """Kernels of other precisions and those that read float32 only find the same numbers."""
+    graph = netc.parse(STORED, name="s")
+    layers = {"second": "exact", "third": "high"}
+    rng = np.random.default_rng(0)
+    rois = np.float32([[0, 1, 2, 15, 17], [1, 0, 0, 21, 19]])
+    feed = {"x": rng.standard_normal((2, 16, 20, 22)).astype(np.float32), "rois": rois}
+    found = netc.compile(graph, precision="low", precisions=layers)(feed)
+    assert not (found["a"].view(np.uint32) & 0xFFFF).any()
+    rest = netc.parse(STORED.replace("x |> conv(24, 3, pad=1, name=\"first\") |> relu", "x")
+                      .replace("f32[N, 16,", "f32[N, 24,"), name="s")  # fmt: skip
+    rest = netc.with_weights(rest, {n: graph.weights[n] for n in rest.weights})
+    wanted = netc.interpret(rest, {"x": found["a"], "rois": rois})
+    for name in ("one", "two", "three"):
+        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5, atol=1e-5)
+
+
+@needs_pairs
+def test_maps_take_half_the_memory() -> None:
+    graph = netc.parse("net n(x: f32[N,64,32,32]) -> y { y = x " + "|> conv(64,1) |> relu " * 5
+                       + "|> global_avg_pool }", name="n")  # fmt: skip
+
+    buffers = netc.compile(graph, precision="low").model.levels[0].plan.buffers
+    sizes = [evaluate(b.size, {"N": 1}) for b in buffers if b.space is Space.ARENA]
+    assert max(sizes) == 2 * 64 * 32 * 32
+
+
+PLACES = """\
+net p(x: f32[N, 16, 8, 8]) -> y, z {
+  table = param(f32[400, 3])
+  c = x |> conv(16, 1, name="c") |> relu
+  y = gather(table, reshape(c, [N, 1024]))
+  z = c |> max_pool(2, stride=2)
+}
+"""
+
+
+@needs_pairs
+def test_what_is_looked_up_keeps_its_digits() -> None:
+    """256 is a bfloat16, 257 is none."""
+    w = np.zeros((16, 16, 1, 1), np.float32)
+    w[:, 0] = 1
+    table = np.arange(1200, dtype=np.float32).reshape(400, 3)
+    given = {"table": table, "c.w": w, "c.b": np.ones(16, np.float32)}
+    graph = netc.with_weights(netc.parse(PLACES, name="p"), given)
+    found = netc.compile(graph, precision="low")(x=np.full((1, 16, 8, 8), 256, np.float32))["y"]
+    assert (found == table[257]).all()

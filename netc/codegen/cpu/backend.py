@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from netc.codegen.backend import HOST, BackEnd, plan_graph, team_size
-from netc.codegen.buffers import Home, Placement
+from netc.codegen.buffers import Placement
 from netc.codegen.cpu.anchors import lower
 from netc.codegen.cpu.emit import Module
 from netc.codegen.cpu.gemm import GemmFamily
 from netc.codegen.cpu.halo import halo_bytes, zero_halo
+from netc.codegen.cpu.home import CpuHome, short_maps
 from netc.codegen.cpu.image import Image
 from netc.codegen.cpu.library import build_image
 from netc.codegen.cpu.lowering import Exactness, Lowering
@@ -35,11 +36,10 @@ class Compiled:
 class CpuBackEnd:
     """Lowers kernels for one level; what they read of the weights goes into the store."""
 
-    home = Home()
-
     def __init__(self, target: Target, store: WeightStore, precision_of: Exactness) -> None:
         self.module = Module(target)
         self.ctx = Lowering(target, self.module, GemmFamily(self.module), store, precision_of)
+        self.home = CpuHome(self.ctx)
 
     def calls(self, kernel: Kernel) -> Sequence[Call]:
         """The calls of a kernel."""
@@ -78,6 +78,7 @@ def compile_graph(
     where an op has no kernel.
     """
     back_end = CpuBackEnd(target, store, precision_of)
+    back_end.home.short = short_maps(graph) if target.pairs else frozenset()
     plan = plan_graph(graph, order, {HOST: back_end, **(others or {})})
     plan = replace(plan, setup=back_end.ctx.setup.plan())
     return Compiled(plan, build_image(back_end.module, team_size(plan)))

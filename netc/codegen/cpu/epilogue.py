@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from netc.codegen.cpu.emit import Function, Int, Module, Val, vec
 from netc.codegen.cpu.microkernel import PANEL_ROW
+from netc.codegen.cpu.stored import read, size_of, write
 from netc.ir.gemm_plan import BLOCK, PANEL, Slot
+from netc.ir.types import DType
 
 Body = Callable[[Function, Val, Sequence[Val], Sequence[Val]], Val]
 
@@ -32,14 +34,16 @@ class Epilogue:
     `scaled`: sums are integers. Less the byte that is 0 in the image times the sum of the channel's
     weights, each is worth the image's scale times the channel's; scale and sum of the channel are
     before its operands.
+    `element` says how the output is stored, `pixels` how each operand of pixels is.
     """
 
     body: Body
     channels: int = 0
-    pixels: int = 0
+    pixels: tuple[str, ...] = ()
     padded: bool = True
     rows: bool = False
     scaled: bool = False
+    element: str = ""
 
     @property
     def vectors(self) -> int:
@@ -53,7 +57,7 @@ class Epilogue:
 
     def slots(self) -> int:
         """Eight-byte slots of the whole argument block."""
-        return self.first_pixels + _PIXEL_SLOTS * self.pixels
+        return self.first_pixels + _PIXEL_SLOTS * len(self.pixels)
 
 
 class Slots:
@@ -95,8 +99,11 @@ def _channels(
     args, _, p0, pixels, _, panels, first, group = f.args
     slots = Slots(f, args)
     after = epilogue.first_pixels
-    rows = [Slot.OUTPUT, *(after + _PIXEL_SLOTS * i for i in range(epilogue.pixels))]
-    places = [_Place(slots, row, (first, group, start), p0) for row in rows]
+    rows = [Slot.OUTPUT, *(after + _PIXEL_SLOTS * i for i in range(len(epilogue.pixels)))]
+    places = [
+        _Place(slots, row, (first, group, start), p0, element)
+        for row, element in zip(rows, (epilogue.element, *epilogue.pixels), strict=True)
+    ]
     lanes = _Lanes(f, epilogue, width, left)
     packed = f.add(f.mul(slots.size(Slot.PANELS), f.mul(group, PANEL)), start)
     constants = [
@@ -109,12 +116,12 @@ def _channels(
         if epilogue.scaled:
             scales = _scales(slots, after - _SCALE_SLOTS, (first, group), f.add(p0, pixel.index))
             acc = lanes.scaled(acc, scales, constants)
-        output, *operands = [place.planes(pixel.index) for place in places]
-        read = [lanes.read(planes) for planes in operands]
+        output, *operands = [(place.planes(pixel.index), place.element) for place in places]
+        read = [lanes.read(*operand) for operand in operands]
         for part, value in enumerate(acc):
             constant = [c[part] for c in constants[2 * epilogue.scaled :]]
             result = epilogue.body(f, value, constant, [r[part] for r in read])
-            lanes.write(part, result, output)
+            lanes.write(part, result, *output)
 
 
 def _scales(slots: Slots, at: int, start: tuple[Val, Val], pixel: Val) -> Val:
@@ -129,21 +136,24 @@ def _scales(slots: Slots, at: int, start: tuple[Val, Val], pixel: Val) -> Val:
 class _Place:
     """Where a block's pixels lie in one tensor, from an image, a group and its channel on."""
 
-    def __init__(self, slots: Slots, at: int, start: tuple[Val, Val, Val], p0: Val) -> None:
+    def __init__(
+        self, slots: Slots, at: int, start: tuple[Val, Val, Val], p0: Val, element: str
+    ) -> None:
         f = self.f = slots.f
+        self.element, self.item = element, size_of(DType.F32, element)
         image, group, channel = start
         plane = slots.size(at + 3)
         shift = f.add(f.mul(image, slots.size(at + 2)), f.mul(group, slots.size(at + 4)))
         shift = f.add(shift, f.mul(f.lshr(channel, 3), plane))
-        self.base = f.gep(slots.ptr(at), shift, 4)
+        self.base = f.gep(slots.ptr(at), shift, self.item)
         self.offsets = f.gep(slots.ptr(at + 1), p0, 4)
-        self.plane = f.shl(plane, 2)
+        self.plane = f.mul(plane, self.item)
 
     def planes(self, index: Val) -> tuple[Val, Val]:
         """The addresses of pixel `index` of the block in two planes."""
         f = self.f
         offset = f.sext(f.load("i32", f.gep(self.offsets, index, 4)))
-        lower = f.gep(self.base, offset, 4)
+        lower = f.gep(self.base, offset, self.item)
         return lower, f.gep(lower, self.plane)
 
 
@@ -161,8 +171,9 @@ class _Lanes:
     def _mask(self, start: Int, lanes: int) -> Val:
         return self.f.lane_mask(self.f.sub(self.left, start), lanes)
 
-    def _address(self, planes: tuple[Val, Val], channel: int) -> Val:
-        return self.f.gep(planes[channel // BLOCK], 4 * (channel % BLOCK))
+    def _address(self, planes: tuple[Val, Val], channel: int, element: str) -> Val:
+        item = size_of(DType.F32, element)
+        return self.f.gep(planes[channel // BLOCK], item * (channel % BLOCK))
 
     def read_packed(self, base: Val) -> list[Val]:
         """Channels side by side, all of them there."""
@@ -180,33 +191,33 @@ class _Lanes:
             out.append(f.fmul(number, f.fmul(scale, weight)))
         return out
 
-    def read(self, planes: tuple[Val, Val]) -> list[Val]:
+    def read(self, planes: tuple[Val, Val], element: str) -> list[Val]:
         """Channels in planes; in rows, only those that exist are touched."""
-        return [self._vector(planes, start) for start in self.starts]
+        return [self._vector(planes, start, element) for start in self.starts]
 
-    def _vector(self, planes: tuple[Val, Val], start: int) -> Val:
+    def _vector(self, planes: tuple[Val, Val], start: int, element: str) -> Val:
         f, type = self.f, vec(self.piece)
         pieces = []
         for channel in range(start, start + self.lanes, self.piece):
-            address = self._address(planes, channel)
+            address = self._address(planes, channel, element)
             if self.epilogue.rows and self.epilogue.padded:
                 pieces.append(f.masked_load(address, self._mask(channel, self.piece), type))
             else:
-                pieces.append(f.load(type, address))
+                pieces.append(read(f, address, self.piece, element))
         return pieces[0] if len(pieces) == 1 else f.shuffle(pieces[0], pieces[1], range(self.lanes))
 
-    def write(self, part: int, value: Val, planes: tuple[Val, Val]) -> None:
+    def write(self, part: int, value: Val, planes: tuple[Val, Val], element: str) -> None:
         """Existing lanes, and zeros beyond them where the layout has room."""
         f, start, rows = self.f, self.starts[part], self.epilogue.rows
         if self.epilogue.padded and not rows:
             mask = self._mask(start, self.lanes)
             value = f.select(mask, value, f.f32(0.0, self.lanes))
         for first in range(0, self.lanes, self.piece):
-            address = self._address(planes, start + first)
+            address = self._address(planes, start + first, element)
             piece = value
             if self.piece < self.lanes:
                 piece = f.shuffle(value, value, range(first, first + self.piece))
             if self.epilogue.padded and rows:
                 f.masked_store(piece, address, self._mask(start + first, self.piece))
             else:
-                f.store(piece, address)
+                write(f, piece, address, element)

@@ -8,8 +8,6 @@ from netc.codegen.operand import BLOCK, Call, Operand
 from netc.ir.dims import Dim, most, product
 from netc.ir.plan import ALIGN, IntArg
 
-_FLOAT = 4  # bytes
-
 
 def zero_halo(ctx: Lowering, o: Operand) -> Call:
     """Zero the rows and columns around every plane of a buffer.
@@ -24,10 +22,11 @@ def zero_halo(ctx: Lowering, o: Operand) -> Call:
     planes = product(o.sizes[:-2])
     plane = (height + 2 * high) * row
     symbol = ctx.code(("zero_halo",), _emit)
-    edge = (high * row + wide * column) * _FLOAT  # zeros before the first element of a plane
-    args = (planes, plane * _FLOAT, row * _FLOAT, height, edge, width * column * _FLOAT)
+    edge = (high * row + wide * column) * o.item  # zeros before the first element of a plane
+    inner, gap = (n * lane * o.item for n in (width, 2 * wide))
+    args = (planes, plane * o.item, row * o.item, height, edge, inner, gap)
     assert lane == column
-    return Call(symbol, (o.pointer(-edge), *(IntArg(a) for a in args), IntArg(2 * wide * lane * 4)))
+    return Call(symbol, (o.pointer(-edge), *(IntArg(a) for a in args)))
 
 
 def halo_bytes(o: Operand) -> Dim:
@@ -35,8 +34,8 @@ def halo_bytes(o: Operand) -> Dim:
     row, column = o.strides[-2:]
     high, wide = o.halo
     height = o.sizes[-2]
-    line = most(2 * wide * column * _FLOAT, ALIGN)
-    return product(o.sizes[:-2]) * (2 * high * row * _FLOAT + height * line)
+    line = most(2 * wide * column * o.item, ALIGN)
+    return product(o.sizes[:-2]) * (2 * high * row * o.item + height * line)
 
 
 def _emit(f: Function) -> None:

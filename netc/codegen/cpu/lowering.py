@@ -46,14 +46,16 @@ Emit: TypeAlias = Callable[[Function], None]
 Exactness: TypeAlias = Callable[[Node], Precision]  # how a kernel is to be computed
 Rule: TypeAlias = Callable[["Lowering", Kernel], "Call | tuple[Call, ...]"]
 RULES: dict[type[Op], Rule] = {}
+READS_SHORT: set[type[Op]] = set()  # whose kernels read what is stored as bfloat16
 
 
-def rule(*ops: type[Op]) -> Callable[[Rule], Rule]:
-    """Register the kernel rule of an op."""
+def rule(*ops: type[Op], short: bool = False) -> Callable[[Rule], Rule]:
+    """Register the kernel rule of an op; with `short` it also reads what is stored as bfloat16."""
 
     def register(made: Rule) -> Rule:
         for op in ops:
             RULES[op] = made
+        READS_SHORT.update(ops if short else ())
         return made
 
     return register

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from netc.codegen.buffers import Placement
 from netc.codegen.operand import Call, Kernel
+from netc.codegen.places import exact_values
 from netc.codegen.precision import Precision
 from netc.codegen.steps import Work
 from netc.codegen.triton.anchors import lower
 from netc.codegen.triton.home import GpuHome
 from netc.codegen.triton.lowering import Lowering, check_reach
 from netc.codegen.triton.orders import row_major_values
-from netc.codegen.triton.places import exact_values
 from netc.codegen.weight_store import WeightStore
 from netc.errors import clean
 from netc.ir.gpu_code import KernelText

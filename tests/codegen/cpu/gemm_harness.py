@@ -171,7 +171,7 @@ class Conv:
     def epilogue(self) -> Epilogue:
         """Bias, perhaps a residual, ReLU."""
         odd = (self.o // self.groups) % BLOCK != 0
-        return Epilogue(bias_relu, 1, int(self.residual), padded=odd, rows=self.rows)
+        return Epilogue(bias_relu, 1, ("",) * self.residual, padded=odd, rows=self.rows)
 
     def bind(self, target: Target, **override: int) -> np.ndarray:
         """The argument block; arrays stay referenced from here."""

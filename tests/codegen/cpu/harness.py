@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,11 @@ from netc.codegen.cpu.emit import Module
 from netc.codegen.cpu.gemm import GemmFamily
 from netc.codegen.cpu.library import build_image
 from netc.codegen.cpu.lowering import Lowering
+from netc.codegen.cpu.stored import SHORT
 from netc.codegen.cpu.target import LEVELS, runnable
 from netc.codegen.operand import BLOCK, SCRATCH, WEIGHTS, Call, Kernel, Operand, row_major
 from netc.codegen.precision import Precision
+from netc.codegen.rounding import rounded
 from netc.ir.dims import Dim, ceil_div, evaluate, product
 from netc.ir.graph import Builder, Graph, Node
 from netc.ir.interpret import interpret
@@ -47,11 +49,13 @@ KERNELS: dict[Any, Any] = {}
 
 @dataclass(frozen=True)
 class Where:
-    """How an operand lies: its halo, its extra channels (a part of a concat), or a parameter."""
+    """How an operand lies: its halo, its extra channels (a part of a concat), or a parameter; in
+    bfloat16 where it is `short`."""
 
     halo: tuple[int, int] = (0, 0)
     spread: int = 0
     param: bool = False
+    short: bool = False
 
 
 def placed(type: TensorType, buffer: int, where: Where) -> tuple[Operand, Dim]:
@@ -72,8 +76,8 @@ def placed(type: TensorType, buffer: int, where: Where) -> tuple[Operand, Dim]:
             wide[2:] = [d + 2 * h for d, h in zip(wide[2:], where.halo, strict=True)]
         strides = row_major(wide)
         offset = sum(h * s for h, s in zip(where.halo, strides[2:4], strict=False))
-    size = product(wide) * type.dtype.size
-    return Operand(type, buffer, offset * type.dtype.size, strides, where.halo), size
+    made = Operand(type, buffer, 0, strides, where.halo, element=SHORT if where.short else "")
+    return replace(made, offset=offset * made.item), product(wide) * made.item
 
 
 class Memory:
@@ -100,13 +104,13 @@ class Memory:
         return self.all.ctypes.data + MARGIN
 
     def view(self, o: Operand) -> np.ndarray:
-        """The operand's elements: (…) or, blocked, (N, blocks, H, W, 8)."""
-        inside = self.all[MARGIN:].view(o.type.dtype.numpy)
+        """Its elements, or the bits of short ones: (…) or, blocked, (N, blocks, H, W, 8)."""
+        inside = self.all[MARGIN:].view(np.uint16 if o.element else o.type.dtype.numpy)
         shape = tuple(evaluate(d, self.sizes) for d in o.sizes)
-        strides = [evaluate(s, self.sizes) * o.type.dtype.size for s in o.strides]
+        strides = [evaluate(s, self.sizes) * o.item for s in o.strides]
         if o.is_c8:
-            shape, strides = (*shape, BLOCK), [*strides, o.type.dtype.size]
-        first = evaluate(o.offset, self.sizes) // o.type.dtype.size
+            shape, strides = (*shape, BLOCK), [*strides, o.item]
+        first = evaluate(o.offset, self.sizes) // o.item
         return np.lib.stride_tricks.as_strided(inside[first:], shape, strides)
 
     def canary(self) -> bool:
@@ -240,6 +244,7 @@ class Bench:
             memory = Memory(evaluate(size, self.sizes), self.sizes)
             if any(w.halo):
                 memory.all[MARGIN:] = 0
+            x = rounded(x, SHORT) if w.short else x
             memory.view(operand)[...] = blocks_of(x) if operand.is_c8 else x
             self.buffers.append(memory)
             ins.append(operand)
@@ -280,7 +285,7 @@ class Bench:
         got = self.buffers[o.buffer].view(o)
         if o.is_c8:
             got = plain_of(got, evaluate(o.type.shape[1], self.sizes))
-        return np.array(got, order="C")
+        return of_bits(got) if o.element else np.array(got, order="C")
 
     def _check(self, before: Sequence[np.ndarray]) -> None:
         for m, old in zip(self.buffers, before, strict=False):
@@ -293,6 +298,11 @@ class Bench:
             view[...] = np.frombuffer(b"\xff" * 8, kept.dtype)[0]
             assert (memory.all == 0xFF).all(), "written outside an operand"
             view[...] = kept
+
+
+def of_bits(bits: np.ndarray) -> np.ndarray:
+    """The float32 that bits of bfloat16 stand for."""
+    return (np.array(bits, np.uint32, order="C") << 16).view(np.float32)
 
 
 def _bits(x: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from netc.codegen.cpu.lowering import Lowering
+from netc.codegen.cpu.stored import size_of
 from netc.codegen.operand import BLOCK, Operand, row_major
 from netc.ir.dims import Dim, ceil_div
 from netc.ir.op import Array
@@ -23,6 +24,7 @@ class Access:
 
     In a blocked space the axes are (N, channel block, H, W) and `lane` is the stride from channel
     to channel. `whole` says that the eight lanes of a block may always be touched.
+    `element` says how floats are stored (`stored.py`).
     """
 
     arg: Arg
@@ -30,6 +32,12 @@ class Access:
     strides: Shape
     lane: Dim = 0
     whole: bool = True
+    element: str = ""
+
+    @property
+    def item(self) -> int:
+        """Bytes of one element."""
+        return size_of(self.dtype, self.element)
 
     def extended(self, stride: Dim) -> Access:
         """With one more axis at the end."""
@@ -55,7 +63,7 @@ class Args:
         """Append an address, then byte strides of the axes, then that of the lane."""
         first = self.add(a.arg)
         for s in (*a.strides, a.lane):
-            self.size(s * a.dtype.size)
+            self.size(s * a.item)
         return first
 
 
@@ -63,7 +71,7 @@ def shifted(a: Access, starts: Shape) -> Access:
     """The operand from element `starts` on, one index per axis."""
     extra: Dim = 0
     for start, stride in zip(starts, a.strides, strict=True):
-        extra = extra + start * stride * a.dtype.size
+        extra = extra + start * stride * a.item
     if isinstance(extra, int) and extra == 0:
         return a
     if isinstance(a.arg, BufferArg):
@@ -82,7 +90,8 @@ def _stretched(sizes: Shape, strides: Shape, shape: Shape) -> Shape:
 
 def plain_access(ctx: Lowering, o: Operand, shape: Shape) -> Access:
     """An operand that is not blocked over the axes of a result."""
-    return Access(ctx.address(o), o.type.dtype, _stretched(o.type.shape, o.strides, shape))
+    strides = _stretched(o.type.shape, o.strides, shape)
+    return Access(ctx.address(o), o.type.dtype, strides, element=o.element)
 
 
 def blocked_access(ctx: Lowering, o: Operand, shape: Shape) -> Access:
@@ -95,7 +104,8 @@ def blocked_access(ctx: Lowering, o: Operand, shape: Shape) -> Access:
         strides = _stretched(o.sizes, o.strides, blocks)
         if alone:
             strides = (strides[0], 0, *strides[2:])
-        return Access(o.pointer(), o.type.dtype, strides, 0 if alone else 1)
+        lane = 0 if alone else 1
+        return Access(o.pointer(), o.type.dtype, strides, lane, element=o.element)
     n, c, h, w = _stretched(o.type.shape, o.strides, shape)
     whole = isinstance(shape[1], int) and shape[1] % BLOCK == 0
     return Access(o.pointer(), o.type.dtype, (n, c * BLOCK, h, w), c, whole)

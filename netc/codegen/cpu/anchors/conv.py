@@ -38,7 +38,7 @@ from netc.ir.plan import Affine
 from netc.ir.types import TensorType
 
 
-@rule(Conv)
+@rule(Conv, short=True)
 def lower_conv(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
     """The matrix kernel, or the depthwise, the direct one, or Winograd's three."""
     assert k.anchor is not None
@@ -67,7 +67,7 @@ def lower_conv(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
     return of_rounded(k, made, [matrix_call(ctx, k, _convolution(ctx, op, made.operand, w, out))])
 
 
-@rule(Fc)
+@rule(Fc, short=True)
 def lower_fc(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
     """An inner product: a convolution over the whole of its input."""
     assert k.anchor is not None
@@ -87,9 +87,12 @@ def lower_fc(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
 def _in_fewer_bits(
     ctx: Lowering, k: Kernel, x: Operand, channels: int, depth: int, halo: tuple[int, ...]
 ) -> Rounded | None:
-    """The input of a sum of so many products, rounded, where it may be and that is faster."""
+    """The input of a sum of so many products, rounded, where it may be and that is faster.
+
+    None also where it is stored as the pairs that are multiplied.
+    """
     quads = are_quads(ctx, k, channels, depth)
-    if not quads and not are_pairs(ctx, k, depth):
+    if not quads and (x.element or not are_pairs(ctx, k, depth)):
         return None
     if len(x.type.shape) > 2:
         return (in_bytes if quads else rounded)(ctx, x, channels, halo)

@@ -76,7 +76,7 @@ class _Pieces:
         return map_blocked(self.ctx, formula, accesses, outs, over, sizes[1])
 
 
-@rule(Copy)
+@rule(Copy, short=True)
 def lower_copy(ctx: Lowering, k: Kernel) -> Call:
     """The source as it is."""
     pieces = _Pieces(ctx, k)
@@ -95,7 +95,7 @@ def lower_transpose(ctx: Lowering, k: Kernel) -> Call:
     return pieces.put(moved, pieces.shape)
 
 
-@rule(Concat)
+@rule(Concat, short=True)
 def lower_concat(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     """One copy per operand."""
     assert k.anchor is not None
@@ -110,7 +110,7 @@ def lower_concat(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     return tuple(calls)
 
 
-@rule(Slice)
+@rule(Slice, short=True)
 def lower_slice(ctx: Lowering, k: Kernel) -> Call:
     """The source from an element of the axis on."""
     assert k.anchor is not None
@@ -178,7 +178,7 @@ def _split(a: Access, axis: int, stride: Dim) -> Access:
     return replace(a, strides=(*a.strides[:axis], stride, *a.strides[axis:]))
 
 
-@rule(ResizeNearest)
+@rule(ResizeNearest, short=True)
 def lower_resize_nearest(ctx: Lowering, k: Kernel) -> Call:
     """Height and width become two axes each; along the second of each the source stands still."""
     assert k.anchor is not None

@@ -25,7 +25,7 @@ from netc.codegen.operand import BLOCK, Call, Kernel, Operand
 from netc.ir.op import Array
 from netc.ir.ops.convolution import Conv
 
-_PIXEL = 4 * BLOCK  # bytes
+_PIXEL = 4 * BLOCK  # bytes of weights
 _UNROLLED = 25  # taps
 
 
@@ -122,6 +122,7 @@ class _Depthwise:
         self.kernel, self.dilation, self.pad = numbers[:2], numbers[2:4], numbers[4:]
         self.writer = Writer(f, s.results, first + 8)
         self.line = self.source.outer[0][2]  # bytes from row to row of the input
+        self.pixel = s.source.item * BLOCK  # bytes of one there
         lanes = f.target.lanes
         paired = lanes > BLOCK and s.results.even and s.stride[1] == 1
         self.wide = Lane(0, lanes) if paired else None
@@ -134,7 +135,7 @@ class _Depthwise:
         images, blocks, height, width = self.writer.sizes
         with units(f, [images, blocks, ceil_div(f, height, s.rows)]) as (n, block, number):
             _, base = self.source.row(0, [n, block, f.sub(0, self.pad[0])])
-            base = f.gep(base, f.mul(self.pad[1], -_PIXEL))
+            base = f.gep(base, f.mul(self.pad[1], -self.pixel))
             taps = f.mul(self.kernel[0], self.kernel[1])
             weights = f.gep(self.weights, f.mul(block, f.mul(taps, _PIXEL)))
             bias = f.gep(self.bias, f.mul(block, _PIXEL))
@@ -231,6 +232,7 @@ class _Tiles:
         self.plane, self.d, self.f = plane, plane.d, plane.f
         f, s = self.f, self.d.s
         self.base = f.gep(plane.base, f.mul(f.mul(y, s.stride[0]), self.d.line))
+        self.item, self.pixel = s.source.item, self.d.pixel
         self.lines: dict[int, Val] = {}
         self.held: dict[int, Val] = {}
         if single or s.taps is None:
@@ -257,12 +259,12 @@ class _Tiles:
         f, s = self.f, self.d.s
         assert s.taps is not None
         assert s.dilation is not None
-        step = f.mul(x, s.stride[1] * _PIXEL)
+        step = f.mul(x, s.stride[1] * self.pixel)
         first = self.plane.start(part)
         sums = [[first] * s.vectors for _ in range(s.rows)]
         each = self.d.pixels // s.vectors  # pixels in a vector
         for offset in sorted(self.lines):
-            here = f.gep(f.gep(self.lines[offset], step), 4 * part.first)
+            here = f.gep(f.gep(self.lines[offset], step), self.item * part.first)
             uses = [
                 (r, (offset - r * s.stride[0]) // s.dilation[0])
                 for r in range(s.rows)
@@ -275,11 +277,15 @@ class _Tiles:
                 for v in range(s.vectors):
                     pixel = v * each * s.stride[1] + j * s.dilation[1]
                     if pixel not in read:
-                        there = f.gep(here, pixel * _PIXEL)
-                        read[pixel] = load_pixels(f, there, part.count, s.stride[1])
+                        read[pixel] = self._read(here, pixel, part)
                     for r, i in uses:
                         sums[r][v] = f.fma(read[pixel], weights[i], sums[r][v])
         return sums
+
+    def _read(self, base: Val, pixel: int, part: Lane) -> Val:
+        """Some channels of one pixel of the input, or of two that meet neighbours of the result."""
+        s, address = self.d.s, self.f.gep(base, pixel * self.pixel)
+        return load_pixels(self.f, address, part.count, s.stride[1], s.source.element)
 
     def looped(self, x: Val, part: Lane, vectors: int | None = None) -> list[list[Val]]:
         """The sums of one row, taps in loops."""
@@ -287,19 +293,17 @@ class _Tiles:
         count = vectors or d.s.vectors
         each = max(1, part.count // BLOCK)
         stride = d.s.stride[1]
-        here = f.gep(f.gep(self.base, f.mul(x, stride * _PIXEL)), 4 * part.first)
+        here = f.gep(self.base, f.mul(x, stride * self.pixel))
+        here = f.gep(here, self.item * part.first)
         sums = [self.plane.start(part)] * count
-        down, across = f.mul(d.dilation[0], d.line), f.mul(d.dilation[1], _PIXEL)
+        down, across = f.mul(d.dilation[0], d.line), f.mul(d.dilation[1], self.pixel)
         with f.loop(0, d.kernel[0], carry=sums) as line:
             row = f.gep(here, f.mul(line.index, down))
             weights = f.gep(self.plane.weights, f.mul(f.mul(line.index, d.kernel[1]), _PIXEL))
             with f.loop(0, d.kernel[1], carry=line.values) as turn:
                 tap = f.gep(row, f.mul(turn.index, across))
                 w = self.plane.doubled(f.gep(weights, f.mul(turn.index, _PIXEL)), part)
-                loads = [
-                    load_pixels(f, f.gep(tap, v * each * stride * _PIXEL), part.count, stride)
-                    for v in range(count)
-                ]
+                loads = [self._read(tap, v * each * stride, part) for v in range(count)]
                 turn.next([f.fma(t, w, a) for t, a in zip(loads, turn.values, strict=True)])
             line.next(turn.results)
         return [line.results]

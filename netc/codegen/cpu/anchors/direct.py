@@ -1,6 +1,6 @@
 """Convolution and its transpose straight from the definition, into row-major results.
 
-For any number of spatial axes, any groups, strides and dilations; the input may have any layout.
+For any number of spatial axes, any groups, strides and dilations.
 Vectors hold sixteen output channels of one pixel, a tile a few pixels of a row; sums pass through
 the stack to be stored channel by channel. Groups with few output channels take their channels
 singly, and vectors then hold neighbouring pixels. Windows are clipped, so no padding is read.
@@ -40,7 +40,6 @@ class Direct:
     panel: int  # output channels together: 16 or 1
     even: bool  # pixels of a row are one element apart in the input
     dense: bool  # no dilation
-    blocked: bool  # the input is
 
     @property
     def together(self) -> int:
@@ -75,7 +74,7 @@ def _lower(ctx: Lowering, k: Kernel, op: Windowed, transposed: bool) -> Call:
     across = x.strides[-1] * (stride[-1] if stride else 1) if kernel else 0
     panel = _PANEL if outputs >= _FEW else 1
     dense = set(dilation) <= {1}
-    d = Direct(results, transposed, len(kernel), panel, across == 1, dense, x.is_c8)
+    d = Direct(results, transposed, len(kernel), panel, across == 1, dense)
     args = Args()
     _add_source(ctx, args, x)
     for n in (weights.shape[1], outputs, groups, -(-outputs // panel)):
@@ -89,11 +88,10 @@ def _lower(ctx: Lowering, k: Kernel, op: Windowed, transposed: bool) -> Call:
 
 
 def _add_source(ctx: Lowering, args: Args, x: Operand) -> None:
-    """Address and byte strides: image, eight channels, channel, then the spatial axes."""
-    image, channel, *spatial = x.strides
+    """Address and byte strides: image, channel, then the spatial axes."""
+    assert not x.is_c8, "blocks give blocks"
     args.add(ctx.address(x))
-    lane = 1 if x.is_c8 else channel
-    for s in (image, channel if x.is_c8 else channel * BLOCK, lane, *spatial):
+    for s in x.strides:
         args.size(s * 4)
 
 
@@ -124,9 +122,9 @@ class _Direct:
     def __init__(self, f: Function, d: Direct) -> None:
         self.f, self.d = f, d
         self.source = f.slot(f.args[0], 0, "ptr")
-        self.image, self.eight, self.lane = (f.slot(f.args[0], i) for i in (1, 2, 3))
-        spatial = [f.slot(f.args[0], 4 + i) for i in range(d.axes)]
-        first = 4 + d.axes
+        self.image, self.lane = (f.slot(f.args[0], i) for i in (1, 2))
+        spatial = [f.slot(f.args[0], 3 + i) for i in range(d.axes)]
+        first = 3 + d.axes
         numbers = [f.slot(f.args[0], first + i) for i in range(4)]
         self.channels, self.outputs, self.groups, self.panels = numbers
         self.weights = f.slot(f.args[0], first + 4, "ptr")
@@ -297,24 +295,12 @@ class _Row:
         begin = f.add(self.channel, channels.first)
         source = f.gep(self.source, shift)
         offsets = self._offsets(pixels)
-        if d.d.blocked:
-            with f.loop(0, channels.count, carry=[weights, *sums]) as turn:
-                row, *acc = turn.values
-                here = self._channel(source, f.add(begin, turn.index))
-                turn.next([f.gep(row, size), *self._step(here, row, acc, offsets)])
-            return turn.results[1:]
         first = f.gep(source, f.mul(begin, d.lane))
         with f.loop(0, channels.count, carry=[first, weights, *sums]) as turn:
             here, row, *acc = turn.values
             following = [f.gep(here, d.lane), f.gep(row, size)]
             turn.next([*following, *self._step(here, row, acc, offsets)])
         return turn.results[2:]
-
-    def _channel(self, source: Val, c: Val) -> Val:
-        """The address of a channel of a blocked input."""
-        f, d = self.d.f, self.d
-        block = f.gep(source, f.mul(f.lshr(c, 3), d.eight))
-        return f.gep(block, f.mul(f.and_(c, BLOCK - 1), d.lane))
 
     def _offsets(self, pixels: int) -> list[Val | int]:
         """Bytes from the first pixel of a tile to each."""

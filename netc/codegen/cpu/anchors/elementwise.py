@@ -238,7 +238,7 @@ def _rest(f: Function, rows: Rows, unit: Unit, formula: Formula, start: Val, cou
         vectors = [(i, lane_mask(f, unit.left, narrow, i)) for i in range(0, BLOCK, narrow)]
         with f.loop(start, count, BLOCK) as turn:
             _vectors(f, unit, formula, turn.index, narrow, vectors)
-    elif lanes == 4 or any(p.mode == "s" or p.dtype is not DType.F32 for p in rows.ports):
+    elif lanes == 4 or any(p.mode == "s" or not p.is_whole_float for p in rows.ports):
         with f.loop(start, count) as turn:
             _vectors(f, unit, formula, turn.index, 1, [(0, None)])
     else:

@@ -10,8 +10,9 @@ from netc.codegen.cpu.anchors.pooling import input_port
 from netc.codegen.cpu.anchors.results import Results, Writer, lanes_of
 from netc.codegen.cpu.anchors.streams import Port, Ports
 from netc.codegen.cpu.anchors.units import units
-from netc.codegen.cpu.emit import Function, Val, const_float, vec
+from netc.codegen.cpu.emit import Function, Val, const_float
 from netc.codegen.cpu.lowering import Lowering, rule
+from netc.codegen.cpu.stored import read
 from netc.codegen.operand import Call, Kernel
 from netc.ir.dims import Dim
 from netc.ir.ops.boxes import PriorBox
@@ -23,7 +24,7 @@ def _double(value: float) -> Val:
     return const_float(value, "double")
 
 
-@rule(ResizeBilinear)
+@rule(ResizeBilinear, short=True)
 def lower_resize(ctx: Lowering, k: Kernel) -> Call:
     """Four neighbours, weighted; places are found in float64 as the reference finds them."""
     assert k.anchor is not None
@@ -63,8 +64,8 @@ def _emit_resize(f: Function, corners: bool, port: Port, results: Results) -> No
             for lane in lanes_of(f, results.blocked):
                 mixed = []
                 for place in places:
-                    near = [f.gep(f.gep(line, place), 4 * lane.first) for line in lines]
-                    top, bottom = (f.load(vec(lane.count), n) for n in near)
+                    near = [f.gep(f.gep(line, place), port.item * lane.first) for line in lines]
+                    top, bottom = (read(f, n, lane.count, port.element) for n in near)
                     mixed.append(_mix(f, top, bottom, weight))
                 row.put(_mix(f, mixed[0], mixed[1], share), at, lane.first)
     f.ret()

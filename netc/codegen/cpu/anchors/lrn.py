@@ -15,13 +15,14 @@ from netc.codegen.cpu.anchors.pooling import input_port
 from netc.codegen.cpu.anchors.results import Lane, Results, Row, Writer, lanes_of
 from netc.codegen.cpu.anchors.streams import Ports
 from netc.codegen.cpu.anchors.units import units
-from netc.codegen.cpu.emit import Function, Val, vec
+from netc.codegen.cpu.emit import Function, Val
 from netc.codegen.cpu.lowering import Lowering, rule
+from netc.codegen.cpu.stored import read
 from netc.codegen.operand import BLOCK, Call, Kernel
 from netc.ir.ops.normalization import Lrn
 
 
-@rule(Lrn)
+@rule(Lrn, short=True)
 def lower_lrn(ctx: Lowering, k: Kernel) -> Call:
     """One kernel for either layout."""
     assert k.anchor is not None
@@ -68,7 +69,7 @@ class _Blocked:
 
     def __init__(self, f: Function, op: Lrn, source: Ports, writer: Writer) -> None:
         self.f, self.op, self.source, self.writer = f, op, source, writer
-        self.reach = op.size // 2
+        self.reach, self.item = op.size // 2, source.ports[0].item
         self.sides = -(-self.reach // BLOCK)  # blocks on each side that are read
 
     def emit(self) -> None:
@@ -84,7 +85,7 @@ class _Blocked:
                 block = f.add(indices[1], d)
                 inside = f.icmp("ult", block, blocks)  # a negative one is huge
                 there = f.gep(here, f.mul(plane, d))
-                step = f.select(inside, f.const(4 * BLOCK), f.const(0))
+                step = f.select(inside, f.const(self.item * BLOCK), f.const(0))
                 places.append((f.select(inside, there, zeros), step))
             row = self.writer.row(indices)
             self._pixels(places, width, row)
@@ -104,11 +105,12 @@ class _Blocked:
     ) -> None:
         """One pixel, or two in one vector."""
         f = self.f
-        count = parts[0].count
+        count, element = parts[0].count, self.source.ports[0].element
         whole: list[list[Val]] = []  # by block, by part
         for base, step in places:
             here = f.gep(base, f.mul(x, step))
-            whole.append([f.load(vec(count), f.gep(here, 4 * p.first)) for p in parts])
+            places_of = [f.gep(here, self.item * p.first) for p in parts]
+            whole.append([read(f, place, count, element) for place in places_of])
         squares = [[f.fmul(v, v) for v in block] for block in whole]
         at = f.shl(x, 3)
         for number, part in enumerate(parts):

@@ -98,12 +98,14 @@ def matrix_call(ctx: Lowering, k: Kernel, m: Matrix) -> Call:
     epilogue = Epilogue(
         body=partial(_finish, tail, bool(bias), _picks(k, tail)),
         channels=len(bias) + len(vectors),
-        pixels=len(tensors),
+        pixels=tuple(o.element for o in tensors),
         padded=not isinstance(m.channels, int) or m.channels % BLOCK != 0,
         rows=not out.is_c8,
         scaled=form is QUADS,
+        element=out.element,
     )
-    key = (form, tail.key, bool(bias), _picks(k, tail), epilogue.padded, epilogue.rows)
+    places = epilogue.padded, epilogue.rows, epilogue.element, epilogue.pixels
+    key = (form, tail.key, bool(bias), _picks(k, tail), places)
     symbol = ctx.shared(key, lambda: ctx.gemm.kernel(epilogue, form))
     args = matrix_args(ctx, m, out)
     args += _worths(m) if form is QUADS else []

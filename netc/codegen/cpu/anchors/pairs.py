@@ -16,6 +16,7 @@ from netc.codegen.cpu.anchors.units import ceil_div as rounded_up
 from netc.codegen.cpu.anchors.units import units
 from netc.codegen.cpu.emit import Function, Val, vec
 from netc.codegen.cpu.lowering import Lowering
+from netc.codegen.cpu.stored import SHORT, narrow
 from netc.codegen.operand import (
     BLOCK,
     SCRATCH,
@@ -31,7 +32,7 @@ from netc.ir.gemm_plan import PANEL
 from netc.ir.plan import BufferArg, WeightArg
 from netc.ir.types import TensorType
 
-ELEMENT, ITEM = "bf16", 2  # bytes
+ELEMENT, ITEM = SHORT, 2  # bytes
 _FLOAT = 4  # bytes
 _LANES = 16  # that are rounded at once
 _PIECE = 4096  # elements of a row that are a unit of work
@@ -96,7 +97,9 @@ def whole_blocks(ctx: Lowering, x: Operand, halo: tuple[int, ...]) -> tuple[Acce
     """Channel blocks and so much of their halo, and the sizes of all axes."""
     images, blocks, height, width = x.sizes
     corner = halo[0] * x.strides[2] + halo[1] * x.strides[3]
-    source = Access(ctx.address(x, -_FLOAT * corner), x.type.dtype, (*x.strides, 1))
+    source = Access(
+        ctx.address(x, -x.item * corner), x.type.dtype, (*x.strides, 1), element=x.element
+    )
     return source, (images, blocks, height + 2 * halo[0], width + 2 * halo[1], BLOCK)
 
 
@@ -228,12 +231,6 @@ def _emit_blocks(f: Function, axes: int) -> None:
             value = f.load(vec(BLOCK), f.gep(there, f.mul(turn.index, steps[0][-1])))
             f.store(narrow(f, value), f.gep(here, f.mul(turn.index, steps[1][-1])), ITEM)
     f.ret()
-
-
-def narrow(f: Function, value: Val) -> Val:
-    """The bits of the nearest bfloat16."""
-    short = f.cast("fptrunc", value, vec(value.lanes, "bfloat"))
-    return f.cast("bitcast", short, vec(value.lanes, "i16"))
 
 
 def interleaved(f: Function, first: Val, second: Val) -> Val:

@@ -14,7 +14,6 @@ from netc.codegen.cpu.anchors.streams import Stream
 from netc.codegen.cpu.anchors.transpose import to_channels, to_rows
 from netc.codegen.cpu.emit import Function, Val, vec
 from netc.codegen.operand import BLOCK
-from netc.ir.types import DType
 
 _PIXELS = 512  # pixels in a unit
 
@@ -22,7 +21,7 @@ _PIXELS = 512  # pixels in a unit
 def emit_planes(f: Function, rows: Rows, formula: Formula) -> None:
     """Blocks of `lanes` pixels where planes are read evenly, then single pixels."""
     lanes = f.target.lanes
-    even = all(p.mode != "x" or (p.unit and p.dtype is DType.F32) for p in rows.ports)
+    even = all(p.mode != "x" or (p.unit and p.is_whole_float) for p in rows.ports)
     with chunks(f, rows, _PIXELS) as unit:
         whole = f.and_(unit.count, -lanes) if even else f.const(0)
         if even:

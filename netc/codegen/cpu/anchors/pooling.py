@@ -26,10 +26,12 @@ from netc.codegen.cpu.anchors.windows import (
     span,
     walk,
 )
-from netc.codegen.cpu.emit import Function, Val, vec
+from netc.codegen.cpu.emit import Function, Val
 from netc.codegen.cpu.lowering import Lowering, rule
+from netc.codegen.cpu.stored import read, size_of
 from netc.codegen.operand import BLOCK, Call, Kernel, Operand
 from netc.ir.ops.pooling import AvgPool, MaxPool, Pool
+from netc.ir.types import DType
 
 _UNROLLED = 12  # taps
 
@@ -48,11 +50,11 @@ class Pooling:
 
 def input_port(ctx: Lowering, x: Operand) -> tuple[Access, Port]:
     """An anchor's input with all its strides; the innermost one is an argument too."""
-    access = Access(ctx.address(x), x.type.dtype, tuple(x.strides))
-    return access, Port("s", x.type.dtype, len(x.strides) - 1)
+    access = Access(ctx.address(x), x.type.dtype, tuple(x.strides), element=x.element)
+    return access, Port("s", x.type.dtype, len(x.strides) - 1, element=x.element)
 
 
-@rule(MaxPool, AvgPool)
+@rule(MaxPool, AvgPool, short=True)
 def lower_pool(ctx: Lowering, k: Kernel) -> Call:
     """One kernel for maxima and means."""
     assert k.anchor is not None
@@ -111,7 +113,7 @@ class _Line:
     ) -> None:
         self.f, self.p, self.across, self.spans = f, p, across, spans
         self.base, self.row, self.width = base, row, width
-        self.lanes = lanes_of(f, p.results.blocked)
+        self.lanes, self.item = lanes_of(f, p.results.blocked), p.source.item
         self.count = f.const(1)
         for s in spans:
             self.count = f.mul(self.count, extent(f, s))
@@ -139,8 +141,13 @@ class _Line:
 
     def _step(self, address: Val, indices: list[Val], acc: list[Val]) -> list[Val]:
         f = self.f
-        loads = [f.load(vec(w.count), f.gep(address, 4 * w.first)) for w in self.lanes]
+        loads = [self._read(address, w) for w in self.lanes]
         return [self._joined(f, a, x) for a, x in zip(acc, loads, strict=True)]
+
+    def _read(self, pixel: Val, part: Lane) -> Val:
+        """Some channels of a pixel."""
+        address = self.f.gep(pixel, self.item * part.first)
+        return read(self.f, address, part.count, self.p.source.element)
 
     def unrolled(self) -> None:
         """Outputs whose window lies inside by straight code, the others by `edges`."""
@@ -178,8 +185,7 @@ class _Line:
                 columns.append(f.mul(f.add(column, a.pad), a.stride))
             results = []
             for w in self.lanes:
-                places = [f.gep(f.gep(r, c), 4 * w.first) for r in rows for c in columns]
-                loads = [f.load(vec(w.count), p) for p in places]
+                loads = [self._read(f.gep(r, c), w) for r in rows for c in columns]
                 results.append(tree(f, loads, mathlib.maximum))
             side.give(results)
             side.otherwise()
@@ -215,9 +221,9 @@ class _Line:
         f = self.f
         assert self.p.taps is not None
         assert self.p.step is not None
-        at = f.mul(x, self.p.step * 4 * BLOCK)
+        at = f.mul(x, self.p.step * self.item * BLOCK)
         for w in lanes:
-            places = [f.gep(f.gep(row, at), 4 * w.first) for row in rows]
+            places = [f.gep(f.gep(row, at), self.item * w.first) for row in rows]
             lines = [self._columns(place, w) for place in places]
             acc = tree(f, lines, self._joined)
             if self.p.mean:
@@ -230,18 +236,20 @@ class _Line:
         f = self.f
         assert self.p.taps is not None
         assert self.p.step is not None
-        taps = [f.gep(place, 4 * BLOCK * j) for j in range(self.p.taps[1])]
-        loads = [load_pixels(f, tap, w.count, self.p.step) for tap in taps]
+        taps = [f.gep(place, self.item * BLOCK * j) for j in range(self.p.taps[1])]
+        element = self.p.source.element
+        loads = [load_pixels(f, tap, w.count, self.p.step, element) for tap in taps]
         return tree(f, loads, self._joined)
 
     def _joined(self, f: Function, a: Val, x: Val) -> Val:
         return f.fadd(a, x) if self.p.mean else mathlib.maximum(f, a, x)
 
 
-def load_pixels(f: Function, address: Val, lanes: int, step: int) -> Val:
+def load_pixels(f: Function, address: Val, lanes: int, step: int, element: str) -> Val:
     """A vector of one pixel, or of two that lie `step` pixels apart."""
     if lanes <= BLOCK or step == 1:
-        return f.load(vec(lanes), address)
-    low = f.load(vec(BLOCK), address)
-    high = f.load(vec(BLOCK), f.gep(address, 4 * BLOCK * step))
+        return read(f, address, lanes, element)
+    low = read(f, address, BLOCK, element)
+    there = f.gep(address, size_of(DType.F32, element) * BLOCK * step)
+    high = read(f, there, BLOCK, element)
     return f.shuffle(low, high, range(2 * BLOCK))

@@ -31,11 +31,12 @@ from netc.codegen.cpu.emit import Function, Val, const_int, vec
 from netc.codegen.cpu.epilogue import SCALES
 from netc.codegen.cpu.lowering import Lowering
 from netc.codegen.cpu.packing import IN_QUADS
+from netc.codegen.cpu.stored import size_of, widen
 from netc.codegen.operand import BLOCK, SCRATCH, Call, Cost, Kernel, Operand, row_major
 from netc.ir.dims import Dim, ceil_div, product
 from netc.ir.gemm_plan import PANEL
 from netc.ir.plan import BufferArg
-from netc.ir.types import TensorType
+from netc.ir.types import DType, TensorType
 
 _FLOAT = 4  # bytes
 _LANES = 32  # that are looked at at once: extremes of 16 wait for one another
@@ -111,8 +112,8 @@ def _rounded(ctx: Lowering, source: Access, shape: Shape) -> tuple[Dim, tuple[Ca
     alone = isinstance(each, int) and each <= _ALONE
     at, call = _reading(ctx, source, shape, alone)
     if alone:
-        return at, (call(_emit_alone, _FLOAT + 1),)
-    return at, (call(_emit_ranges, _FLOAT), call(_emit_rounded, _FLOAT + 1))
+        return at, (call(_emit_alone, source.item + 1),)
+    return at, (call(_emit_ranges, source.item), call(_emit_rounded, source.item + 1))
 
 
 def _reading(
@@ -123,14 +124,14 @@ def _reading(
     at = (SCALES if alone else SCALES + _RANGES) * images * groups
     target = BufferArg(SCRATCH, at)
     wide = row_major((images, groups, *outer, ceil_div(last, BLOCK) * BLOCK))
-    inside = Access(source.arg, source.dtype, source.strides[2:])
+    inside = replace(source, strides=source.strides[2:])
     inner = Access(target, source.dtype, wide[2:])
     sizes, ways = collapse((*outer, last), [inside, inner], inner=True)
     args = Args()
     args.add(BufferArg(SCRATCH, 0))
     args.size(images * groups)
     args.size(groups)
-    for first, way, item in zip((source.strides, wide), ways, (_FLOAT, 1), strict=True):
+    for first, way, item in zip((source.strides, wide), ways, (source.item, 1), strict=True):
         args.add(way.arg)
         for step in (*first[:2], *way.strides[:-1]):
             args.size(step * item)
@@ -140,7 +141,8 @@ def _reading(
     axes = len(sizes)
 
     def call(emit: Callable[[_Images], None], moved: int) -> Call:
-        symbol = ctx.code(("quads", emit, axes, blocks), lambda f: emit(_Images(f, axes, blocks)))
+        key = ("quads", emit, axes, blocks, source.element)
+        symbol = ctx.code(key, lambda f: emit(_Images(f, axes, blocks, source.element)))
         cost = Cost("round", 0, moved * product(shape))
         return Call(symbol, tuple(args.items), cost=cost)
 
@@ -153,8 +155,9 @@ class _Images:
     Each group of an image is an image here. A unit of work is a piece of a row, or a row of blocks.
     """
 
-    def __init__(self, f: Function, axes: int, blocks: bool) -> None:
-        self.f, self.blocks = f, blocks
+    def __init__(self, f: Function, axes: int, blocks: bool, element: str) -> None:
+        self.f, self.blocks, self.element = f, blocks, element
+        self.item = size_of(DType.F32, element)
         self.tables = f.slot(f.args[0], 0, "ptr")
         self.images, self.groups = (f.slot(f.args[0], 1 + i) for i in range(2))
         starts = [3 + i * (2 + axes) for i in range(2)]
@@ -174,8 +177,8 @@ class _Images:
         carry: list[Val],
         body: Callable[[Val, Val, int, list[Val]], list[Val]],
     ) -> list[Val]:
-        """`body(element, target, lanes, carried)` for all of a unit: some floats, and where to put
-        bytes; lanes beyond a row's end are 0."""
+        """`body(elements, target, lanes, carried)` for all of a unit: some as they are stored, and
+        where to put bytes; lanes beyond a row's end are 0."""
         f = self.f
         there, here = self.bases
         places = [f.sdiv(image, self.groups), f.srem(image, self.groups), *indices[:-1]]
@@ -185,21 +188,29 @@ class _Images:
         if self.blocks:
             down, up = (steps[-1] for steps in self.steps)
             with f.loop(0, self.row, carry=carry) as turn:
-                value = f.load(vec(BLOCK), f.gep(there, f.mul(turn.index, down)))
+                value = self._stored(f.gep(there, f.mul(turn.index, down)), BLOCK)
                 turn.next(body(value, f.gep(here, f.mul(turn.index, up)), BLOCK, turn.values))
             return turn.results
         first = f.mul(indices[-1], _PIECE)
         left = f.smin(f.sub(self.row, first), _PIECE)
-        there, here = f.gep(there, first, _FLOAT), f.gep(here, first)
+        there, here = f.gep(there, first, self.item), f.gep(here, first)
         whole = f.and_(left, -_LANES)
         with f.loop(0, whole, _LANES, carry=carry) as turn:
-            value = f.load(vec(_LANES), f.gep(there, turn.index, _FLOAT))
+            value = self._stored(f.gep(there, turn.index, self.item), _LANES)
             turn.next(body(value, f.gep(here, turn.index), _LANES, turn.values))
         with f.loop(whole, left, BLOCK, carry=turn.results) as turn:
-            mask = f.lane_mask(f.sub(left, turn.index), BLOCK)
-            value = f.masked_load(f.gep(there, turn.index, _FLOAT), mask, vec(BLOCK))
+            value = self._last(f.gep(there, turn.index, self.item), f.sub(left, turn.index))
             turn.next(body(value, f.gep(here, turn.index), BLOCK, turn.values))
         return turn.results
+
+    def _stored(self, address: Val, lanes: int) -> Val:
+        return self.f.load(vec(lanes, "i16" if self.element else "float"), address, self.item)
+
+    def _last(self, address: Val, left: Val) -> Val:
+        """Eight elements, of which so many are there; of blocks all are."""
+        if self.element:
+            return self._stored(address, BLOCK)
+        return self.f.masked_load(address, self.f.lane_mask(left, BLOCK), vec(BLOCK))
 
 
 def _emit_alone(x: _Images) -> None:
@@ -227,10 +238,12 @@ def _emit_ranges(x: _Images) -> None:
 
 def _range(x: _Images, image: Val, start: Val, stop: Val) -> tuple[Val, Val]:
     """The least and the largest element of some units and 0; NaN where one is no number."""
+    if x.element:
+        return _range_of_bits(x, image, start, stop)
     f = x.f
     zero = f.f32(0.0, _LANES)
 
-    def widen(value: Val, target: Val, lanes: int, found: list[Val]) -> list[Val]:
+    def wider(value: Val, target: Val, lanes: int, found: list[Val]) -> list[Val]:
         if lanes < _LANES:
             value = f.shuffle(value, value, [*range(lanes)] * (_LANES // lanes))
         low, high, odd = found
@@ -238,10 +251,37 @@ def _range(x: _Images, image: Val, start: Val, stop: Val) -> tuple[Val, Val]:
         return [low, high, f.fma(value, zero, odd)]  # of NaN and infinities NaN, else 0
 
     with walk(f, start, stop, x.units, [zero] * 3) as turn:
-        turn.next(x.each(image, turn.indices, turn.values, widen))
+        turn.next(x.each(image, turn.indices, turn.values, wider))
     low, high, odd = turn.results
     low, high = across(f, low, mathlib.at_most), across(f, high, mathlib.at_least)
     return f.fadd(low, across(f, odd, add)), high
+
+
+def _range_of_bits(x: _Images, image: Val, start: Val, stop: Val) -> tuple[Val, Val]:
+    """The same of bfloat16, whose bits are in the order of its values: as integers with a sign from
+    0 up, as integers without one from 0 down. What is no number lies behind all that are."""
+    f = x.f
+
+    def wider(value: Val, target: Val, lanes: int, found: list[Val]) -> list[Val]:
+        if lanes < _LANES:
+            value = f.shuffle(value, value, [*range(lanes)] * (_LANES // lanes))
+        return [_lower(f, found[0], value), _upper(f, found[1], value)]
+
+    with walk(f, start, stop, x.units, [const_int(0, vec(_LANES, "i16"))] * 2) as turn:
+        turn.next(x.each(image, turn.indices, turn.values, wider))
+    lower, upper = (across(f, v, j) for v, j in zip(turn.results, (_lower, _upper), strict=True))
+    lower = f.select(f.icmp("slt", lower, 0), lower, f.const(0, "i16"))
+    low, high = widen(f, lower), widen(f, upper)
+    zero = f.f32(0.0)
+    return f.fma(high, zero, f.fma(low, zero, low)), high
+
+
+def _lower(f: Function, a: Val, b: Val) -> Val:
+    return f.intrinsic("llvm.umax", a, b)
+
+
+def _upper(f: Function, a: Val, b: Val) -> Val:
+    return f.intrinsic("llvm.smax", a, b)
 
 
 def _emit_rounded(x: _Images) -> None:
@@ -331,6 +371,7 @@ class _Scale:
     def whole(self, value: Val) -> Val:
         """Some elements as integers whose last eight bits are their bytes."""
         f, lanes = self.f, value.lanes
+        value = value if value.element == "float" else widen(f, value)
         zero = f.splat(f.fadd(self.zero, f.f32(_WHOLE)), lanes)
         near = f.fma(value, f.splat(self.times, lanes), zero)
         return f.cast("bitcast", near, vec(lanes, "i32"))

@@ -25,8 +25,9 @@ from netc.codegen.cpu.anchors.pooling import input_port
 from netc.codegen.cpu.anchors.results import Results, Writer
 from netc.codegen.cpu.anchors.streams import Port, Ports, Stream, plain_port
 from netc.codegen.cpu.anchors.units import ceil_div, units
-from netc.codegen.cpu.emit import Function, Val, vec
+from netc.codegen.cpu.emit import Function, Val
 from netc.codegen.cpu.lowering import Lowering, rule
+from netc.codegen.cpu.stored import read, size_of
 from netc.codegen.operand import BLOCK, Call, Kernel, Operand
 from netc.errors import UnsupportedError
 from netc.ir.dims import Dim
@@ -206,7 +207,7 @@ def _emit(f: Function, r: Reduction) -> None:
 def _emit_rows(b: _Body) -> None:
     """The last axis is folded along rows; one result a unit."""
     f, r = b.f, b.r
-    even = all(p.mode in "c0" and p.dtype is DType.F32 for p in r.ports[: b.heads])
+    even = all(p.mode in "c0" and p.is_whole_float for p in r.ports[: b.heads])
     with units(f, b.kept) as kept:
         with nest(f, b.loops, [f.f32(r.start)]) as turn:
             streams = b.streams(kept, turn.indices, f.const(0))
@@ -227,7 +228,7 @@ def _emit_rows(b: _Body) -> None:
 def _emit_vectors(b: _Body) -> None:
     """The last axis is kept: each vector of neighbouring results goes over the reduced axes."""
     f, r = b.f, b.r
-    even = all(p.mode in "c0" and p.dtype is DType.F32 for p in r.ports)
+    even = all(p.mode in "c0" and p.is_whole_float for p in r.ports)
     with units(f, [*b.kept, ceil_div(f, b.inner, _CHUNK)]) as indices:
         *kept, chunk = indices
         start = f.mul(chunk, _CHUNK)
@@ -264,7 +265,7 @@ def _fold_apart(
     return turn.results[0]
 
 
-@rule(GlobalAvgPool, GlobalMaxPool)
+@rule(GlobalAvgPool, GlobalMaxPool, short=True)
 def lower_global(ctx: Lowering, k: Kernel) -> Call:
     """All spatial axes: rows of blocked maps eight lanes wide, or a reduction."""
     assert k.anchor is not None
@@ -303,7 +304,8 @@ def _emit_blocked(f: Function, kind: str, port: Port, results: Results) -> None:
         for first in range(0, BLOCK, narrow):
             with f.loop(0, height, carry=[f.f32(start, narrow)]) as line:
                 here = f.gep(base, f.mul(line.index, source.outer[0][2]))
-                part = _blocked_row(f, f.gep(here, 4 * first), width, join, start)
+                here = f.gep(here, port.item * first)
+                part = _blocked_row(f, here, port.element, width, join, start)
                 line.next([join(f, line.values[0], part)])
             acc = line.results[0]
             if kind == "mean":
@@ -312,19 +314,23 @@ def _emit_blocked(f: Function, kind: str, port: Port, results: Results) -> None:
     f.ret()
 
 
-def _blocked_row(f: Function, base: Val, pixels: Val, join: Join, start: float) -> Val:
+def _blocked_row(
+    f: Function, base: Val, element: str, pixels: Val, join: Join, start: float
+) -> Val:
     """One row of pixels folded into the lanes of one."""
     lanes = f.target.lanes
     narrow = min(BLOCK, lanes)
     step = max(1, lanes // BLOCK)  # pixels in a vector
+    pixel = size_of(DType.F32, element) * BLOCK  # bytes
 
     def load(at: Val, count: int, mask: Val | None) -> Val:
-        return f.load(vec(count), f.gep(base, f.ashr(at, count.bit_length() - 1), 32 * step))
+        there = f.gep(base, f.ashr(at, count.bit_length() - 1), pixel * step)
+        return read(f, there, count, element)
 
     whole_vectors = f.mul(f.sdiv(pixels, step), lanes)
     total, done = fold_vectors(f, whole_vectors, lanes, 4, load, join, start)
     first = f.mul(f.sdiv(done, lanes), step)
     with f.loop(first, pixels, carry=[across(f, total, join, narrow)]) as turn:
-        value = f.load(vec(narrow), f.gep(base, turn.index, 32))
+        value = read(f, f.gep(base, turn.index, pixel), narrow, element)
         turn.next([join(f, turn.values[0], value)])
     return turn.results[0]

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from netc.codegen.cpu.anchors.access import Access
 from netc.codegen.cpu.anchors.formula import ELEMENTS
 from netc.codegen.cpu.emit import Function, Int, Val, vec
+from netc.codegen.cpu.stored import narrow, size_of, widen
 from netc.codegen.operand import BLOCK
 from netc.ir.types import DType
 
@@ -33,18 +34,29 @@ class Port:
     axes: int  # outer axes
     whole: bool = True
     unit: bool = False  # mode x: pixels lie one after the other
+    element: str = ""  # how floats are stored
 
     @property
     def slots(self) -> int:
         """Argument slots it takes: address, outer strides, inner stride, lane stride."""
         return self.axes + 3
 
+    @property
+    def item(self) -> int:
+        """Bytes of one element."""
+        return size_of(self.dtype, self.element)
+
+    @property
+    def is_whole_float(self) -> bool:
+        """Whether elements are float32 in all their bits."""
+        return self.dtype is DType.F32 and not self.element
+
 
 def plain_port(a: Access) -> Port:
     """The port of an operand over a row-major space."""
     inner = a.strides[-1]
     mode = "c" if inner == 1 else "0" if inner == 0 else "s"
-    return Port(mode, a.dtype, len(a.strides) - 1)
+    return Port(mode, a.dtype, len(a.strides) - 1, element=a.element)
 
 
 def blocked_port(a: Access) -> Port:
@@ -58,7 +70,7 @@ def blocked_port(a: Access) -> Port:
         side_by_side = "c" if inner == BLOCK else "b"
         mode = side_by_side if a.lane == 1 and a.whole else "x"
     contiguous = a.lane == 1 and a.whole
-    return Port(mode, a.dtype, len(a.strides) - 1, contiguous, inner == 1)
+    return Port(mode, a.dtype, len(a.strides) - 1, contiguous, inner == 1, a.element)
 
 
 class Stream:
@@ -69,13 +81,13 @@ class Stream:
     ) -> None:
         self.f, self.port, self.base, self.left = f, port, base, left
         self.step, self.lane = steps
-        self.element = ELEMENTS[port.dtype]
-        self.size = port.dtype.size
+        self.element = "i16" if port.element else ELEMENTS[port.dtype]
+        self.size = port.item
         self._held: Val | None = None
         if port.mode == "0":
-            self._held = f.load(self.element, base, self.size)
+            self._held = self._value(f.load(self.element, base, self.size))
         elif port.mode == "8":
-            self._held = self._channels(base)
+            self._held = self._value(self._channels(base))
 
     def channel_bases(self, base: Val) -> list[Val]:
         """Addresses of the eight channels of a pixel; those that do not exist are the last one."""
@@ -93,13 +105,22 @@ class Stream:
             return f.load(vec(BLOCK, self.element), base, self.size)
         return gathered(f, self.element, self.channel_bases(base), self.size)
 
+    def _value(self, bits: Val) -> Val:
+        """What is stored in these bits."""
+        return widen(self.f, bits) if self.port.element else bits
+
     def load(self, at: Val, lanes: int, extra: int = 0) -> Val:
         """`lanes` elements from element `at + extra` of the row on."""
+        f = self.f
+        if self._held is None:
+            return self._value(self._bits(at, lanes, extra))
+        if self.port.mode == "0":
+            return f.splat(self._held, lanes)
+        return f.shuffle(self._held, self._held, [(extra + i) % BLOCK for i in range(lanes)])
+
+    def _bits(self, at: Val, lanes: int, extra: int) -> Val:
+        """The same as they are stored."""
         f, mode = self.f, self.port.mode
-        if self._held is not None:
-            if mode == "0":
-                return f.splat(self._held, lanes)
-            return f.shuffle(self._held, self._held, [(extra + i) % BLOCK for i in range(lanes)])
         if mode == "c":
             return f.load(vec(lanes, self.element), self._at(at, extra), self.size)
         if mode == "p":
@@ -122,6 +143,7 @@ class Stream:
     def store(self, value: Val, at: Val, extra: int = 0) -> None:
         """Elements from `at + extra` of the row on."""
         f, lanes = self.f, value.lanes
+        value = narrow(f, value) if self.port.element else value
         if self.port.mode == "c":
             f.store(value, self._at(at, extra), self.size)
             return

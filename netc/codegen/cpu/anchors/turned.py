@@ -23,7 +23,9 @@ _STRIP = 32  # elements along the source's axis in one unit
 
 def turned(sizes: Shape, accesses: Sequence[Access]) -> tuple[Shape, list[Access]] | None:
     """Axes in an order that suits tiles, the source's own one last but one; None where none do."""
-    if len(sizes) < 2 or len(accesses) != 2 or any(a.dtype is not DType.F32 for a in accesses):
+    if len(sizes) < 2 or len(accesses) != 2:
+        return None
+    if any(a.dtype is not DType.F32 or a.element for a in accesses):
         return None
     source, out = accesses
     if out.strides[-1] != 1 or source.strides[-1] in (0, 1):

@@ -27,12 +27,13 @@ from netc.codegen.cpu.anchors.matrices import (
     pixels_together,
     taps_of,
 )
-from netc.codegen.cpu.anchors.pairs import ELEMENT, ITEM, are_pairs, narrow
+from netc.codegen.cpu.anchors.pairs import ELEMENT, ITEM, are_pairs
 from netc.codegen.cpu.anchors.results import Lane, Results, Row, Writer, lanes_of
 from netc.codegen.cpu.anchors.units import units
 from netc.codegen.cpu.emit import Function, Val, vec
 from netc.codegen.cpu.gemm import Epilogue
 from netc.codegen.cpu.lowering import Lowering
+from netc.codegen.cpu.stored import read, size_of, write
 from netc.codegen.operand import BLOCK, SCRATCH, Call, Cost, Kernel, Operand, in_one_memory
 from netc.ir.dims import Dim, ceil_div, least, most
 from netc.ir.filtering import GATHER, PLANES, SEEN, SPREAD, TILE, tiles_of, usual_sizes
@@ -219,20 +220,21 @@ def _spread(ctx: Lowering, x: Operand, band: Band) -> Call:
     """Bᵀ d B of every tile; zeros of the halo stand for whatever lies outside."""
     assert all(h >= 1 for h in x.halo), "padding needs a halo"
     args = Args()
-    args.access(Access(x.pointer(), DType.F32, x.strides))
+    args.access(Access(x.pointer(), DType.F32, x.strides, element=x.element))
     band.seen.put_into(args)
     images, blocks, height, width = x.sizes
     for d in (images, blocks, *band.seen.tiles, height, width, band.first):
         args.size(d)
     pairs = band.seen.pairs
-    symbol = ctx.code(("winograd", "spread", pairs), lambda f: _emit_spread(f, pairs))
-    moved = band.seen.size + _FLOAT * TILE * TILE * band.seen.values
+    key = ("winograd", "spread", x.element, pairs)
+    symbol = ctx.code(key, lambda f: _emit_spread(f, x.element, pairs))
+    moved = band.seen.size + x.item * TILE * TILE * band.seen.values
     cost = Cost("inputs to tiles", SPREAD * band.seen.values, moved)
     return Call(symbol, tuple(args.items), cost=cost)
 
 
-def _emit_spread(f: Function, pairs: bool) -> None:
-    item = _item(pairs)
+def _emit_spread(f: Function, element: str, pairs: bool) -> None:
+    item, seen = _item(pairs), size_of(DType.F32, element)
     source, strides = f.slot(f.args[0], 0, "ptr"), [f.slot(f.args[0], 1 + i) for i in range(3)]
     maps = _Maps(f, 6)
     sizes = [f.slot(f.args[0], 6 + maps.SLOTS + i) for i in range(7)]
@@ -242,14 +244,14 @@ def _emit_spread(f: Function, pairs: bool) -> None:
         rows = [f.gep(plane, f.mul(r, strides[2])) for r in _inside(f, f.add(y, first), height)]
         out = maps.row(image, block, y)
         with f.loop(0, across) as turn:
-            columns = [f.shl(c, 5) for c in _inside(f, turn.index, width)]
+            columns = [f.mul(c, seen * BLOCK) for c in _inside(f, turn.index, width)]
             places = maps.places(f.gep(out, turn.index, item * BLOCK))
             for part in lanes_of(f, True):
-                tile = [[_read(f, f.gep(row, c), part) for c in columns] for row in rows]
+                lines = [f.gep(row, seen * part.first) for row in rows]
+                tile = [[read(f, f.gep(r, c), part.count, element) for c in columns] for r in lines]
                 values = both_ways(f, tile, _spread_line)
                 for place, value in zip(places, values, strict=True):
-                    stored = narrow(f, value) if pairs else value
-                    f.store(stored, f.gep(place, item * part.first), item)
+                    write(f, value, f.gep(place, item * part.first), ELEMENT if pairs else "")
     f.ret()
 
 
