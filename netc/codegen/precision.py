@@ -1,8 +1,8 @@
 """How exactly products are computed, and how values are stored between kernels.
 
 Processors compute as in EXACT or HIGH; in LOW some products of bfloat16 operands, in INT8 some of
-bytes, where they have instructions for them, and then maps in channel blocks are stored as bfloat16.
-GPUs know no INT8: LOW is theirs.
+bytes, where they have instructions for them, and store maps in channel blocks as bfloat16. GPUs
+know no INT8: LOW is theirs.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 A tile is a few rows by a few vectors of outputs (a vector of sixteen lanes is two neighbouring
 pixels), so that an input once loaded serves several rows. Tiles are cut so that the last one
 overlaps its neighbour instead of being smaller, unless the tail reads what an earlier tile wrote.
+Of bfloat16 a vector holds four pixels: even channels are its words shifted, odd ones its words cut.
 Zeros of the halo stand for padding. Large windows loop over their taps, row by row of outputs.
 """
 
@@ -27,6 +28,7 @@ from netc.ir.ops.convolution import Conv
 
 _PIXEL = 4 * BLOCK  # bytes of weights
 _UNROLLED = 25  # taps
+_WORDS = BLOCK // 2  # of a pixel of bfloat16
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,9 @@ class _Depthwise:
         self.line = self.source.outer[0][2]  # bytes from row to row of the input
         self.pixel = s.source.item * BLOCK  # bytes of one there
         lanes = f.target.lanes
-        paired = lanes > BLOCK and s.results.even and s.stride[1] == 1
-        self.wide = Lane(0, lanes) if paired else None
+        even = lanes > BLOCK and s.results.even
+        self.halves = bool(s.source.element) and s.taps is not None and even and s.stride[1] <= 2
+        self.wide = Lane(0, lanes) if self.halves or (even and s.stride[1] == 1) else None
         self.narrow = lanes_of(f, True)
         self.pixels = s.vectors * (2 if self.wide else 1)  # of a row of a tile
 
@@ -206,11 +209,23 @@ class _Plane:
         eight = f.load(vec(BLOCK), address)
         return f.shuffle(eight, eight, [i % BLOCK for i in range(part.count)])
 
+    def vectors(self, address: Val, part: Lane) -> list[Val]:
+        """Eight channel values as they meet each vector of a row of a tile."""
+        if not self.d.halves:
+            return [self.doubled(address, part)] * self.d.s.vectors
+        eight = self.f.load(vec(BLOCK), address)
+        picks = [2 * (i % _WORDS) for i in range(part.count)]
+        return [self.f.shuffle(eight, eight, [p + odd for p in picks]) for odd in range(2)]
+
     def start(self, part: Lane) -> Val:
         """The bias, or zero."""
-        if not self.d.s.bias:
-            return self.f.f32(0.0, part.count)
-        return self.doubled(self.bias, part)
+        zero = self.f.f32(0.0, part.count)
+        return self.doubled(self.bias, part) if self.d.s.bias else zero
+
+    def starts(self, part: Lane) -> list[Val]:
+        """The same as it meets each vector of a row of a tile."""
+        zero = self.f.f32(0.0, part.count)
+        return self.vectors(self.bias, part) if self.d.s.bias else [zero] * self.d.s.vectors
 
     def single_pixels(self, y: Val, rows: Val, first: Val, stop: Val) -> None:
         """`rows` rows from y on, pixels `first` to `stop` of each, one by one."""
@@ -234,7 +249,7 @@ class _Tiles:
         self.base = f.gep(plane.base, f.mul(f.mul(y, s.stride[0]), self.d.line))
         self.item, self.pixel = s.source.item, self.d.pixel
         self.lines: dict[int, Val] = {}
-        self.held: dict[int, Val] = {}
+        self.held: dict[int, list[Val]] = {}
         if single or s.taps is None:
             return
         assert s.dilation is not None
@@ -247,12 +262,12 @@ class _Tiles:
         parts = [self.d.wide] if self.d.wide else self.d.narrow
         if f.target.registers == 32 and kh * kw <= 9 and len(parts) == 1:
             for tap in range(kh * kw):
-                self.held[tap] = plane.doubled(f.gep(plane.weights, tap * _PIXEL), parts[0])
+                self.held[tap] = plane.vectors(f.gep(plane.weights, tap * _PIXEL), parts[0])
 
-    def _weight(self, tap: int, part: Lane) -> Val:
+    def _weights(self, tap: int, part: Lane) -> list[Val]:
         if tap in self.held:
             return self.held[tap]
-        return self.plane.doubled(self.f.gep(self.plane.weights, tap * _PIXEL), part)
+        return self.plane.vectors(self.f.gep(self.plane.weights, tap * _PIXEL), part)
 
     def unrolled(self, x: Val, part: Lane) -> list[list[Val]]:
         """Sums by row and vector; inputs are read once for all rows they serve."""
@@ -260,9 +275,7 @@ class _Tiles:
         assert s.taps is not None
         assert s.dilation is not None
         step = f.mul(x, s.stride[1] * self.pixel)
-        first = self.plane.start(part)
-        sums = [[first] * s.vectors for _ in range(s.rows)]
-        each = self.d.pixels // s.vectors  # pixels in a vector
+        sums = [self.plane.starts(part)] * s.rows
         for offset in sorted(self.lines):
             here = f.gep(f.gep(self.lines[offset], step), self.item * part.first)
             uses = [
@@ -273,14 +286,44 @@ class _Tiles:
             ]
             read: dict[int, Val] = {}
             for j in range(s.taps[1]):
-                weights = {i: self._weight(i * s.taps[1] + j, part) for _, i in uses}
-                for v in range(s.vectors):
-                    pixel = v * each * s.stride[1] + j * s.dilation[1]
-                    if pixel not in read:
-                        read[pixel] = self._read(here, pixel, part)
-                    for r, i in uses:
-                        sums[r][v] = f.fma(read[pixel], weights[i], sums[r][v])
-        return sums
+                inputs = self._inputs(here, j * s.dilation[1], part, read)
+                for r, i in uses:
+                    terms = zip(
+                        inputs, self._weights(i * s.taps[1] + j, part), sums[r], strict=True
+                    )
+                    sums[r] = [f.fma(x, w, acc) for x, w, acc in terms]
+        return [self._in_pixels(line) for line in sums] if self.d.halves else sums
+
+    def _inputs(self, here: Val, first: int, part: Lane, read: dict[int, Val]) -> list[Val]:
+        """What the vectors of a row of a tile meet at one tap, which begins with this pixel."""
+        s = self.d.s
+        if self.d.halves:
+            return self._in_halves(here, first)
+        each = self.d.pixels // s.vectors  # pixels in a vector
+        pixels = [v * each * s.stride[1] + first for v in range(s.vectors)]
+        for pixel in pixels:
+            if pixel not in read:
+                read[pixel] = self._read(here, pixel, part)
+        return [read[pixel] for pixel in pixels]
+
+    def _in_halves(self, here: Val, first: int) -> list[Val]:
+        """The even channels of four pixels, and the odd ones."""
+        f, lanes = self.f, self.f.target.lanes
+        words = vec(lanes, "i32")
+        bits = f.load(words, f.gep(here, first * self.pixel), 2)
+        if self.d.s.stride[1] == 2:  # pixels 0 and 2 of these, 4 and 6: no more is there
+            rest = f.load(words, f.gep(here, (first + 3) * self.pixel), 2)
+            picks = [p * _WORDS + i for p in (0, 2, 5, 7) for i in range(_WORDS)]
+            bits = f.shuffle(bits, rest, picks)
+        halves = f.shl(bits, 16), f.and_(bits, -(1 << 16))
+        return [f.cast("bitcast", half, vec(lanes)) for half in halves]
+
+    def _in_pixels(self, halves: list[Val]) -> list[Val]:
+        """Even and odd channels side by side, pixel by pixel."""
+        even, odd = halves
+        lanes = even.lanes
+        picks = [i + side for i in range(lanes) for side in (0, lanes)]
+        return [self.f.shuffle(even, odd, picks[at : at + lanes]) for at in (0, lanes)]
 
     def _read(self, base: Val, pixel: int, part: Lane) -> Val:
         """Some channels of one pixel of the input, or of two that meet neighbours of the result."""
