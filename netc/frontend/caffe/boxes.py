@@ -19,9 +19,10 @@ LOWEST = -3.4028234663852886e38  # −FLT_MAX
 MOST = 2**24  # whole numbers that float32 has
 
 
-def ranked(c: Layer, scores: Value, count: int) -> Value:
-    """The places of the largest numbers of the last axis, in falling order."""
-    return c.b.argmax(scores, axis=scores.type.rank - 1, top_k=count, first=True)
+def ranked(c: Layer, scores: Value, count: int, first: bool = True) -> Value:
+    """The places of the largest numbers of the last axis, in falling order; of equal ones the first
+    comes first, or the last."""
+    return c.b.argmax(scores, axis=scores.type.rank - 1, top_k=count, first=first)
 
 
 def above(c: Layer, scores: Value, least: float) -> Value:
@@ -75,11 +76,16 @@ def pairs(c: Layer, anchors: Sequence[tuple[float, float]]) -> Value:
     return c.reshape(c.b.concat(*numbers, axis=0), (1, 1, 1, len(anchors), 2))
 
 
-def overlap_of(c: Layer, p: Message) -> float:
+def overlap_of(c: Layer, p: Message, field: str = "nms_threshold") -> float:
     """The overlap above which the worse one of two boxes is dropped."""
-    overlap = p.real("nms_threshold")
-    c.check(0 <= overlap <= 1, "nms_threshold must be between 0 and 1", p, "nms_threshold")
-    return overlap
+    c.check(0 <= p.real(field) <= 1, f"{field} must be between 0 and 1", p, field)
+    return p.real(field)
+
+
+def count_of(c: Layer, p: Message, field: str) -> int:
+    """How many of something there are: one at least, and no more than float32 counts."""
+    c.check(1 <= p.whole(field) <= MOST, f"{field} must be between 1 and {MOST:,}", p, field)
+    return p.whole(field)
 
 
 def in_front(c: Layer, table: Value, good: Value) -> Value:

@@ -181,6 +181,9 @@ LAYERS: Mapping[str, str] = {
         bias_filler FillerParameter; batch_size uint""",
     "ROIPoolingParameter": "pooled_h uint; pooled_w uint; spatial_scale float = 1",
     "PSROIPoolingParameter": "spatial_scale float; output_dim int; group_size int",
+    "ProposalParameter": """
+        feat_stride uint = 16; base_size uint = 16; min_size uint = 16; ratio float*; scale float*;
+        pre_nms_topn uint = 6000; post_nms_topn uint = 300; nms_thresh float = 0.7""",
     "SmoothL1LossParameter": "sigma float = 1",
     "VideoDataParameter": """
         source string; batch_size uint = 1; new_length uint = 1; new_height uint;

@@ -19,7 +19,7 @@ DETECTOR = (
     + layer("Convolution", "convolution_param { num_output: 2 kernel_size: 3 }", name="c", top="c")
     + layer("ReLU", bottom="c", name="r", top="c")
     + layer("Permute", "permute_param { order: [0, 2, 3, 1] }", bottom="c", name="loc", top="loc")
-    + layer("Proposal", bottom="loc", name="rois", top="rois")
+    + layer("RegionProposal", bottom="loc", name="rois", top="rois")
     + layer("Flatten", bottom="rois", name="f", top="f")
     + layer("InnerProduct", "inner_product_param { num_output: 3 }", "f", name="fc", top="fc")
     + layer("MultiBoxLoss", "include { phase: TRAIN }", bottom="fc", name="loss", top="loss")
