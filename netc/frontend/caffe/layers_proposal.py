@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from netc.frontend.caffe.boxes import MOST, count_of, overlap_of
+from netc.frontend.caffe.boxes import MOST, above, count_of, overlap_of
 from netc.frontend.caffe.layer import Layer, layer
 from netc.frontend.caffe.message import Message
 from netc.frontend.caffe.regions import Search, best_apart, fit, likely_objects, moved_anchors
@@ -38,9 +39,34 @@ def proposal(c: Layer) -> list[Value]:
     return [*best_apart(c, search, boxes, likely)][: len(c.tops)]
 
 
+@layer("SimplerNMS", bottoms=3)
+def simpler_nms(c: Layer) -> Value:
+    """Rows (image, x0, y0, x1, y1), [n · post_nms_topn, 5], from the best score down, of equal ones
+    the last box first (Intel's simpler_nms_layer.cpp).
+
+    Height, width and scale of an image are cut to whole numbers, and scores have to be above 0.
+    """
+    p = c.param("simpler_nms_param")
+    before = count_of(c, p, "pre_nms_topn")
+    search = Search(
+        stride=count_of(c, p, "feat_stride"),
+        base=16.0,
+        anchors=_anchors(16, (0.5, 1.0, 2.0), _sizes(c, p, "scale")),
+        before=before,
+        after=min(count_of(c, p, "post_nms_topn"), before),
+        overlap=overlap_of(c, p, "iou_threshold"),
+        least=_least(c, p, "min_bbox_size"),
+    )
+    info = c.b.formula(fit(c, search), body="floor(x0)")
+    boxes, large = moved_anchors(c, search, info)
+    likely = above(c, likely_objects(c, search), 0.0)
+    likely = c.b.where(large, likely, c.constant(-math.inf))
+    return best_apart(c, search, boxes, likely, first=False)[0]
+
+
 def _sizes(c: Layer, p: Message, field: str) -> list[float]:
     """Ratios or scales of anchors."""
-    c.check(field in p, f"{field} is missing", p, help="PVANET's layer has ratio and scale")
+    c.check(field in p, f"{field} is missing", p)
     good = all(0 < x < MOST for x in p.all(field))
     c.check(good, f"{field} must be above 0 and at most {MOST:,}", p, field)
     return p.all(field)

@@ -184,6 +184,10 @@ LAYERS: Mapping[str, str] = {
     "ProposalParameter": """
         feat_stride uint = 16; base_size uint = 16; min_size uint = 16; ratio float*; scale float*;
         pre_nms_topn uint = 6000; post_nms_topn uint = 300; nms_thresh float = 0.7""",
+    "SimplerNMSParameter": """
+        max_num_proposals any; cls_threshold any; iou_threshold float = 0.7;
+        min_bbox_size uint = 16; feat_stride uint = 16; pre_nms_topn uint = 6000;
+        post_nms_topn uint = 300; scale float*""",
     "SmoothL1LossParameter": "sigma float = 1",
     "VideoDataParameter": """
         source string; batch_size uint = 1; new_length uint = 1; new_height uint;

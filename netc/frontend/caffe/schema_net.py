@@ -75,8 +75,8 @@ NET: Mapping[str, str] = {
         bn_param BNParameter; interp_param InterpParameter; upsample_param UpsampleParameter;
         shuffle_channel_param ShuffleChannelParameter; roi_pooling_param ROIPoolingParameter;
         psroi_pooling_param PSROIPoolingParameter; smooth_l1_loss_param SmoothL1LossParameter;
-        proposal_param ProposalParameter; convolution3d_param ConvolutionParameter;
-        pooling3d_param PoolingParameter;
+        proposal_param ProposalParameter; simpler_nms_param SimplerNMSParameter;
+        convolution3d_param ConvolutionParameter; pooling3d_param PoolingParameter;
         video_data_param VideoDataParameter; reorg_param ReorgParameter;
         yolov3_detection_output_param Yolov3DetectionOutputParameter;
         crop_center_param CropCenterParameter; pixel_shuffle_param PixelShuffleParameter;

@@ -15,7 +15,7 @@ from netc.ir.graph import Graph
 from netc.ir.interpret import interpret
 
 from .files import read
-from .test_boxes import Array, Box
+from .test_boxes import Array, Box, overlap
 from .test_layers import inputs
 
 HIGH, WIDE = 5, 7  # cells
@@ -209,3 +209,73 @@ def test_other_facts_of_an_image(info: tuple[int, ...]) -> None:
     feed = drawn(2, 1) | {"info": np.zeros(info, np.float32)}
     with pytest.raises(NetcError, match="height, width and scale of each image are needed"):
         net("Proposal", "proposal_param", PVANET, feed)
+
+
+# ---- Intel's ------------------------------------------------------------------------------------
+
+SIMPLER: Fields = {
+    "feat_stride": 16, "min_bbox_size": 16, "scale": [2, 3], "pre_nms_topn": 100,
+    "post_nms_topn": 40, "iou_threshold": 0.7, "cls_threshold": 0.5, "max_num_proposals": 300,
+}  # fmt: skip
+
+
+def simpler(f: Fields, feed: dict[str, Array], item: int) -> list[list[float]]:
+    """What Forward_cpu of simpler_nms_layer.cpp finds in an image; without scores."""
+    info = feed["info"].reshape(len(feed["info"]), -1)
+    high, wide, scale = (int(v) for v in info[item if len(info) > 1 else 0])
+    scores, moves = feed["scores"][item].astype(float), feed["moves"][item].astype(float)
+    anchors = pvanet_anchors({"base_size": 16, "ratio": [0.5, 1, 2], "scale": f["scale"]})
+    found: list[tuple[float, int, Box]] = []
+    for y, x in np.ndindex(*scores.shape[1:]):
+        for k, anchor in enumerate(anchors):
+            shift = x * f["feat_stride"], y * f["feat_stride"]
+            by = moves[4 * k : 4 * k + 4, y, x]
+            box = moved(anchor, shift, by, np.array([high, wide]))
+            sides = int(box[2] - box[0] + 1), int(box[3] - box[1] + 1)
+            if min(sides) >= f["min_bbox_size"] * scale:
+                found.append((scores[len(anchors) + k, y, x], len(found), box))
+    found.sort(reverse=True)
+    kept: list[Box] = []
+    for score, _, box in found[: f["pre_nms_topn"]]:
+        apart = all(overlap(each, box, 1.0) <= f["iou_threshold"] for each in kept)
+        if len(kept) < f["post_nms_topn"] and score > 0 and apart:
+            kept.append(box)
+    return [[*box, 0.0] for box in kept]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"feat_stride": 8, "min_bbox_size": 30},
+        {"scale": [1.5, 4], "min_bbox_size": 0},
+        {"pre_nms_topn": 30, "post_nms_topn": 100, "iou_threshold": 0.5},
+        {"post_nms_topn": 1},
+    ],
+)
+@pytest.mark.parametrize("info", [[[80.7, 112.2, 1.9]], [[80, 112, 1], [70, 100.5, 2], [9, 9, 1]]])
+def test_simpler_nms(given: Fields, info: list[list[float]]) -> None:
+    fields = SIMPLER | given
+    feed = drawn(7, len(info)) | {"info": np.array(info, np.float32)}
+    feed["scores"] = np.round(feed["scores"] * 64 - 16) / 64  # many are equal, some below 0
+    graph = net("SimplerNMS", "simpler_nms_param", fields, feed)
+    wanted = [simpler(fields, feed, item) for item in range(len(info))]
+    room = min(fields["post_nms_topn"], fields["pre_nms_topn"])
+    same(interpret(graph, feed), wanted, room)
+    same(netc.compile(graph)(**feed), wanted, room)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"scale": []}, "scale is missing"),
+        ({"scale": [2]}, "bottom 0 is f32[1,12,5,7]; 3 anchors need 6 channels"),
+        ({"iou_threshold": -1}, "iou_threshold must be between 0 and 1"),
+        ({"post_nms_topn": 0}, "post_nms_topn must be between 1 and"),
+    ],
+)
+def test_wrong_fields_of_simpler_nms(given: Fields, message: str) -> None:
+    feed = drawn(2, 1) | {"info": np.zeros((1, 3), np.float32)}
+    with pytest.raises(NetcError, match="layer p") as e:
+        net("SimplerNMS", "simpler_nms_param", SIMPLER | given, feed)
+    assert message in str(e.value)
