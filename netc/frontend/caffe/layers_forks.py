@@ -18,41 +18,6 @@ def permute(c: Layer) -> Value:
     return c.b.transpose(c.x, perm=(*order, *(i for i in range(rank) if i not in order)))
 
 
-@layer("PriorBox", bottoms=2)
-def prior_box(c: Layer) -> Value:
-    """SSD's default boxes for each cell of the first bottom, and their variances."""
-    p = c.param("prior_box_param")
-    smallest, largest = tuple(p.all("min_size")), tuple(p.all("max_size"))
-    c.check(len(smallest) > 0 and min(smallest) > 0, "min_size must be above 0", p, "min_size")
-    c.check(
-        len(largest) in (0, len(smallest)),
-        "give no max_size, or one for each min_size",
-        p,
-        "max_size",
-    )
-    variance = tuple(p.all("variance")) or (0.1,)
-    c.check(len(variance) in (1, 4), "give 1 variance, or 4", p, "variance")
-    return c.b.prior_box(
-        *c.xs,
-        min_size=smallest,
-        max_size=largest,
-        aspect_ratio=tuple(p.all("aspect_ratio")),
-        flip=p.flag("flip"),
-        clip=p.flag("clip"),
-        variance=variance,
-        img_size=_pair(p, "img_size", "img_h", "img_w", int),
-        step=_pair(p, "step", "step_h", "step_w", float),
-        offset=p.real("offset"),
-    )
-
-
-def _pair(p: Message, both: str, tall: str, wide: str, kind: type) -> tuple[float, ...]:
-    """(height, width) from one field or two; () where the shapes of the blobs tell."""
-    if both in p:
-        return (kind(p.get(both)),) * 2
-    return (kind(p.get(tall)), kind(p.get(wide))) if tall in p and wide in p else ()
-
-
 @layer("Axpy", bottoms=3)
 def axpy(c: Layer) -> Value:
     """a · x + y, a number per item and channel (SENet)."""

@@ -1,10 +1,11 @@
-"""SSD's DetectionOutput: the boxes of every class that no better one overlaps."""
+"""SSD's default boxes, and DetectionOutput: those of every class that no better one overlaps."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from netc.frontend.caffe.boxes import (
     LOWEST,
@@ -22,6 +23,69 @@ from netc.frontend.caffe.boxes import (
 from netc.frontend.caffe.layer import Layer, layer
 from netc.frontend.caffe.message import Message
 from netc.ir.graph import Value
+
+
+@layer("PriorBox", bottoms=2)
+def prior_box(c: Layer) -> Value:
+    """SSD's default boxes for each cell of the first bottom, and their variances."""
+    p = c.param("prior_box_param")
+    smallest, largest = tuple(p.all("min_size")), tuple(p.all("max_size"))
+    c.check(len(smallest) > 0 and min(smallest) > 0, "min_size must be above 0", p, "min_size")
+    c.check(
+        len(largest) in (0, len(smallest)),
+        "give no max_size, or one for each min_size",
+        p,
+        "max_size",
+    )
+    for field in ("width", "height"):
+        c.check(field not in p, f"{field} is for a PriorBoxClustered", p, field)
+    return c.b.prior_box(
+        *c.xs,
+        min_size=smallest,
+        max_size=largest,
+        aspect_ratio=tuple(p.all("aspect_ratio")),
+        flip=p.flag("flip"),
+        **_grid(c, p),
+    )
+
+
+@layer("PriorBoxClustered", bottoms=2)
+def prior_box_clustered(c: Layer) -> Value:
+    """Default boxes of given widths and heights for each cell of the first bottom, and their
+    variances (prior_box_clustered_layer.cpp of Intel's training toolbox)."""
+    p = c.param("prior_box_param")
+    sides = {field: tuple(p.all(field)) for field in ("width", "height")}
+    for field, given in sides.items():
+        good = len(given) > 0 and min(given) > 0 and max(given) < math.inf
+        c.check(good, f"{field} must be above 0 and finite", p, field)
+    wide, tall = map(len, sides.values())
+    c.check(wide == tall, f"{wide} width for {tall} height", p, "height")
+    return c.b.prior_box(*c.xs, **sides, **_grid(c, p))
+
+
+def _grid(c: Layer, p: Message) -> dict[str, Any]:
+    """What default boxes of every kind have: where they lie, whether they are cut, variances."""
+    variance = tuple(p.all("variance")) or (0.1,)
+    c.check(len(variance) in (1, 4), "give 1 variance, or 4", p, "variance")
+    return {
+        "clip": p.flag("clip"),
+        "variance": variance,
+        "img_size": _pair(c, p, "img_size", "img_h", "img_w", int),
+        "step": _pair(c, p, "step", "step_h", "step_w", float),
+        "offset": p.real("offset"),
+    }
+
+
+def _pair(c: Layer, p: Message, both: str, tall: str, wide: str, kind: type) -> tuple[float, ...]:
+    """(height, width) from one field or two; () where the shapes of the blobs tell."""
+    given = [field for field in (both, tall, wide) if field in p]
+    if not given:
+        return ()
+    alone = given in ([both], [tall, wide])
+    c.check(alone, f"give {both}, or {tall} and {wide}", p, given[0])
+    for field in given:
+        c.check(p.real(field) > 0, f"{field} must be above 0", p, field)
+    return (kind(p.get(given[0])), kind(p.get(given[-1])))
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ class PriorBox(Op, name="prior_box"):
 
     Only shapes are read: a feature map x and an image. Row 0 holds x0, y0, x1, y1 over the image's
     size, per cell, per min_size: a square of min_size, one of √(min·max) where max_size is given,
-    then min·√a by min/√a for each aspect ratio but 1. Row 1 holds the variance. `img_size` and
-    `step` are (height, width), () taken from the shapes. Sizes are cut to whole pixels.
+    then min·√a by min/√a for each aspect ratio but 1; these sizes are cut to whole pixels. Or per
+    `width` and `height` a box of that size (Intel's prior_box_clustered_layer.cpp). Row 1 holds the
+    variance. `img_size` and `step` are (height, width), () taken from the shapes.
     """
 
-    min_size: Floats
+    min_size: Floats = ()
     max_size: Floats = ()
     aspect_ratio: Floats = ()
     flip: bool = True
@@ -33,9 +34,13 @@ class PriorBox(Op, name="prior_box"):
     img_size: Ints = ()
     step: Floats = ()
     offset: float = 0.5
+    width: Floats = ()
+    height: Floats = ()
 
     def sides(self) -> list[tuple[float, float]]:
         """Width and height of the boxes of one cell, in pixels."""
+        if self.width:
+            return [*zip(self.width, self.height, strict=True)]
         ratios: list[float] = [1.0]
         for a in self.aspect_ratio:
             if all(abs(a - r) >= 1e-6 for r in ratios):
@@ -51,8 +56,11 @@ class PriorBox(Op, name="prior_box"):
 
     def infer(self, x: TensorType, image: TensorType) -> TensorType:
         require(x.rank == 4 and image.rank == 4, f"x is {x}, image is {image}; four axes each")
-        require(len(self.min_size) >= 1, "min_size is missing")
-        for name in ("min_size", "max_size", "aspect_ratio"):
+        require(bool(self.min_size or self.width), "min_size is missing")
+        require(not self.min_size or not self.width, "min_size and width are both given")
+        alike = len(self.width) == len(self.height)
+        require(alike, f"{len(self.width)} width for {len(self.height)} height")
+        for name in ("min_size", "max_size", "aspect_ratio", "width", "height"):
             given: Floats = getattr(self, name)
             good = all(0 < s < math.inf for s in given)
             require(good, f"{name} {given} is not positive and finite")
@@ -88,6 +96,8 @@ class PriorBox(Op, name="prior_box"):
              aspect_ratio=(2.0, 3.0), variance=(0.1, 0.1, 0.2, 0.2), clip=True),
         case(f32[1, 7, 2, 2], f32[1, 3, 9, 9], min_size=(4.0,), aspect_ratio=(1.0, 2.0, 2.0),
              flip=False, img_size=(32, 48), step=(8.0, 16.0), offset=0.25),
+        case(f32[1, 7, 3, 2], f32[1, 3, 40, 30], width=(7.5, 12.0, 30.0), height=(9.25, 4.0, 60.0),
+             clip=True, variance=(0.1, 0.1, 0.2, 0.2)),
         case(f32[1, 3, 0, 4], f32[1, 3, 8, 8], min_size=(4.0,)),
         case(f32[1, 5, 3, 4], f32[1, 3, 48, 64], min_size=(), error="missing"),
         case(f32[1, 5, 3, 4], f32[1, 3, 8, 8], min_size=(4.0,), max_size=(3.0,), error="not above"),
@@ -97,6 +107,12 @@ class PriorBox(Op, name="prior_box"):
              error="max_size (inf,) is not positive and finite"),
         case(f32[1, 5, 3, 4], f32[1, 3, 8, 8], min_size=(4.0,), aspect_ratio=(math.inf,),
              error="aspect_ratio (inf,) is not positive and finite"),
+        case(f32[1, 5, 3, 4], f32[1, 3, 8, 8], min_size=(4.0,), width=(4.0,), height=(4.0,),
+             error="both given"),
+        case(f32[1, 5, 3, 4], f32[1, 3, 8, 8], width=(4.0, 5.0), height=(4.0,),
+             error="2 width for 1 height"),
+        case(f32[1, 5, 3, 4], f32[1, 3, 8, 8], width=(4.0,), height=(0.0,),
+             error="height (0.0,) is not positive and finite"),
         case(f32[5, 3], f32[1, 3, 8, 8], min_size=(4.0,), error="four axes"),
     )  # fmt: skip
 
