@@ -199,5 +199,9 @@ LAYERS: Mapping[str, str] = {
         num_classes uint = 20; num_box uint = 3; confidence_threshold float = 0.01;
         nms_threshold float = 0.45; biases float*; anchors_scale uint*; mask uint*;
         mask_group_num uint = 2""",
+    "YoloDetectionOutputParameter": """
+        side any; num_classes uint = 20; num_box uint = 5; coords uint = 4;
+        confidence_threshold float = 0.01; nms_threshold float = 0.45; biases float*;
+        label_map_file any""",
     "CropCenterParameter": "crop_h uint*; crop_w uint*; crop_size uint*",
 }

@@ -79,6 +79,7 @@ NET: Mapping[str, str] = {
         convolution3d_param ConvolutionParameter; pooling3d_param PoolingParameter;
         video_data_param VideoDataParameter; reorg_param ReorgParameter;
         yolov3_detection_output_param Yolov3DetectionOutputParameter;
+        yolo_detection_output_param YoloDetectionOutputParameter;
         crop_center_param CropCenterParameter; pixel_shuffle_param PixelShuffleParameter;
         pixelshuffle_param PixelShuffleParameter; transpose_param TransposeParameter;
         reverse_param ReverseParameter; hard_sigmoid_param HardSigmoidParameter;
