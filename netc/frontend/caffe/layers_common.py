@@ -81,10 +81,15 @@ def silence(c: Layer) -> list[Value]:
 @layer("Flatten")
 def flatten(c: Layer) -> Value:
     """Axes `axis` to `end_axis` as one."""
+    return flattened(c, c.x)
+
+
+def flattened(c: Layer, x: Value) -> Value:
+    """Axes `axis` to `end_axis` of a value of the first bottom's rank as one."""
     p = c.param("flatten_param")
     axis, end = c.axis(p.whole("axis"), p), c.axis(p.whole("end_axis"), p, "end_axis")
     c.check(axis <= end, f"axis {axis} lies behind end_axis {end}", p)
-    return c.b.flatten(c.x, axis=axis, end=end)
+    return c.b.flatten(x, axis=axis, end=end)
 
 
 @layer("Reshape")

@@ -20,6 +20,7 @@ from netc.frontend.caffe.boxes import (
     ranked,
 )
 from netc.frontend.caffe.layer import Layer, layer
+from netc.frontend.caffe.layers_common import flattened
 from netc.frontend.caffe.message import Message
 from netc.ir.graph import Value
 
@@ -168,3 +169,50 @@ def _anchors(c: Layer, p: Message) -> list[list[Pair]]:
     )
     each = [(sides[2 * i], sides[2 * i + 1]) for i in masks]
     return [each[i : i + count] for i in range(0, len(each), count)]
+
+
+@layer("RegionYolo")
+def region_yolo(c: Layer) -> Value:
+    """What darknet's region layer makes of [n, boxes · (coords + 1 + classes), h, w], flattened as
+    `flatten_param` says: σ of each box's x and y and of how likely it is one, softmax of how likely
+    each class is (region_yolo_layer.cpp).
+
+    Without `do_softmax` it is YOLOv3's, as OpenVINO has it: of as many boxes as `mask` has, σ of
+    the classes too, and the shape of the bottom.
+    """
+    p = c.param("region_yolo_param")
+    if p.flag("do_softmax"):
+        return flattened(c, _regions(c, p, p.whole("num"), softmax=True))
+    c.check("mask" in p, "mask is missing", p)
+    return _regions(c, p, len(p.all("mask")), softmax=False)
+
+
+@layer("Region")
+def region(c: Layer) -> Value:
+    """RegionYolo's numbers in the shape of the bottom (region_layer.cpp of the same fork)."""
+    p = c.param("region_param")
+    for field in ("classes", "coords", "num"):
+        c.check(field in p, f"{field} is missing", p)
+    return _regions(c, p, p.whole("num"), softmax=True)
+
+
+def _regions(c: Layer, p: Message, boxes: int, softmax: bool) -> Value:
+    classes, coords = p.whole("classes"), p.whole("coords")
+    for field, count, least in (("num", boxes, 1), ("classes", classes, 1), ("coords", coords, 2)):
+        c.check(count >= least, f"{field} must be at least {least}", p, field)
+    each, what = coords + 1 + classes, f"{boxes} boxes of {coords} coords and {classes} classes"
+    fits = c.x.type.rank == 4 and c.shape[1] == boxes * each
+    c.check(fits, f"bottom 0 is {c.x.type}; {what} need {boxes * each} channels", p)
+    items, _, height, width = c.shape
+    x = c.reshape(c.x, (items, boxes, each, height, width))
+    parts = [c.b.slice(x, axis=2, start=a, stop=b) for a, b in _ends(coords, each)]
+    corner, *size, likely, of_class = parts
+    of_class = c.b.softmax(of_class, axis=2) if softmax else c.b.sigmoid(of_class)
+    y = joined(c, c.b.sigmoid(corner), *size, c.b.sigmoid(likely), of_class, axis=2)
+    return c.reshape(y, c.shape)
+
+
+def _ends(coords: int, each: int) -> list[tuple[int, int]]:
+    """Where x and y lie, what other coordinates there are, how likely it is one, and classes."""
+    ends = (0, 2), (2, coords), (coords, coords + 1), (coords + 1, each)
+    return [(a, b) for a, b in ends if a < b]

@@ -203,5 +203,9 @@ LAYERS: Mapping[str, str] = {
         side any; num_classes uint = 20; num_box uint = 5; coords uint = 4;
         confidence_threshold float = 0.01; nms_threshold float = 0.45; biases float*;
         label_map_file any""",
+    "RegionYoloParameter": """
+        coords int = 4; classes int = 20; num int = 1; do_softmax bool = true; anchors any*;
+        mask int*""",
+    "RegionParameter": "coords int; classes int; num int",
     "CropCenterParameter": "crop_h uint*; crop_w uint*; crop_size uint*",
 }

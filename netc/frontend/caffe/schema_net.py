@@ -80,6 +80,7 @@ NET: Mapping[str, str] = {
         video_data_param VideoDataParameter; reorg_param ReorgParameter;
         yolov3_detection_output_param Yolov3DetectionOutputParameter;
         yolo_detection_output_param YoloDetectionOutputParameter;
+        region_yolo_param RegionYoloParameter; region_param RegionParameter;
         crop_center_param CropCenterParameter; pixel_shuffle_param PixelShuffleParameter;
         pixelshuffle_param PixelShuffleParameter; transpose_param TransposeParameter;
         reverse_param ReverseParameter; hard_sigmoid_param HardSigmoidParameter;

@@ -138,3 +138,91 @@ def test_wrong_fields_of_yolo2(given: Fields, message: str) -> None:
     with pytest.raises(NetcError, match="layer l") as e:
         read(layer("YoloDetectionOutput", feed, "yolo_detection_output_param", YOLO | given))
     assert message in str(e.value)
+
+
+# ---- Intel's ------------------------------------------------------------------------------------
+
+
+def regions(x: Array, num: int, classes: int, coords: int, do_softmax: bool) -> Array:
+    """What Forward_cpu of region_yolo_layer.cpp makes of the numbers, one behind the other."""
+    top = x.astype(float).ravel()
+    cells = x.shape[2] * x.shape[3]
+    inputs_of_image = cells * num * (classes + coords + 1)
+    for b, n in np.ndindex(len(x), num):
+        index = b * inputs_of_image + n * cells * (coords + classes + 1)
+        for i in range(index, index + 2 * cells):
+            top[i] = sigmoid(top[i])
+        index += coords * cells
+        for i in range(index, index + cells * (1 if do_softmax else classes + 1)):
+            top[i] = sigmoid(top[i])
+        for g in range(cells if do_softmax else 0):
+            places = slice(index + cells + g, index + cells * (classes + 1), cells)
+            e = np.exp(top[places] - top[places].max())
+            top[places] = e / e.sum()
+    return top.reshape(x.shape)
+
+
+REGION: Fields = {"classes": 3, "coords": 4, "num": 2}
+MASK = {"do_softmax": "false", "mask": [3, 4, 5], "num": 9, "anchors": [10, 13, 16, 30]}
+
+
+@pytest.mark.parametrize(
+    ("given", "flat", "shape"),
+    [
+        ({}, "", (2, 240)),
+        ({"num": 1, "coords": 6, "classes": 9}, "", (2, 240)),
+        ({"num": 4, "coords": 2, "classes": 1}, "", (2, 240)),
+        ({"anchors": [1, 2, 3, 4]}, "axis: 2 end_axis: 3", (2, 16, 15)),
+        ({}, "axis: 0 end_axis: 1", (32, 3, 5)),
+        (MASK | {"mask": [3, 4]}, "", (2, 16, 3, 5)),
+        (MASK | {"mask": [0, 1, 2, 3], "classes": 1, "coords": 2}, "axis: 1", (2, 16, 3, 5)),
+    ],
+)
+def test_region_yolo(given: Fields, flat: str, shape: tuple[int, ...]) -> None:
+    fields, feed = REGION | given, maps(3, (2, 16, 3, 5))
+    text = layer("RegionYolo", feed, "region_yolo_param", fields, f"flatten_param {{ {flat} }}")
+    num, softmax = len(given.get("mask", [])) or fields["num"], "mask" not in given
+    wanted = regions(feed["x0"], num, fields["classes"], fields["coords"], softmax).reshape(shape)
+    graph = read(text)
+    np.testing.assert_allclose(interpret(graph, feed)["y"], wanted, atol=1e-6)
+    np.testing.assert_allclose(netc.compile(graph)(**feed)["y"], wanted, atol=1e-6)
+
+
+def test_region() -> None:
+    feed = maps(4, (2, 16, 3, 5))
+    graph = read(layer("Region", feed, "region_param", REGION))
+    assert str(graph.outputs["y"].type) == "f32[N,16,H,W]"
+    exe = netc.compile(graph)
+    for shape in ((2, 16, 3, 5), (1, 16, 1, 1), (3, 16, 4, 2)):
+        feed = maps(5, shape)
+        wanted = regions(feed["x0"], 2, 3, 4, True)
+        np.testing.assert_allclose(exe(**feed)["y"], wanted, atol=1e-6)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+def test_region_yolo_on_a_gpu() -> None:
+    feed = maps(6, (1, 16, 3, 5))
+    graph = read(layer("RegionYolo", feed, "region_yolo_param", REGION))
+    exe = netc.compile(graph, target="cuda", gpu="interpret", cache=False)
+    wanted = regions(feed["x0"], 2, 3, 4, True).reshape(1, -1)
+    np.testing.assert_allclose(exe(**feed)["y"], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        ("RegionYolo", {"num": 0}, "num must be at least 1"),
+        ("RegionYolo", {"classes": -1}, "classes must be at least 1"),
+        ("RegionYolo", {"coords": 1}, "coords must be at least 2"),
+        ("RegionYolo", {"num": 3}, "3 boxes of 4 coords and 3 classes need 24 channels"),
+        ("RegionYolo", {"do_softmax": "false"}, "mask is missing"),
+        ("Region", {"num": []}, "num is missing"),
+        ("Region", {"classes": 4}, "2 boxes of 4 coords and 4 classes need 18 channels"),
+    ],
+)
+def test_wrong_fields_of_regions(kind: str, given: Fields, message: str) -> None:
+    feed = maps(1, (1, 16, 5, 5))
+    param = "region_param" if kind == "Region" else "region_yolo_param"
+    with pytest.raises(NetcError, match="layer l") as e:
+        read(layer(kind, feed, param, REGION | given))
+    assert message in str(e.value)
