@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from netc.errors import Diagnostic, GraphError, UnsupportedError, WeightsError, clean
 from netc.frontend.caffe import (
     layers_common,
+    layers_ctc,
     layers_forks,
     layers_loss,
     layers_neuron,
@@ -45,6 +46,7 @@ from netc.ir.types import DType, TensorType
 
 FAMILIES = (
     layers_common,
+    layers_ctc,
     layers_forks,
     layers_loss,
     layers_neuron,

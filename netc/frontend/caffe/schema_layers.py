@@ -207,5 +207,6 @@ LAYERS: Mapping[str, str] = {
         coords int = 4; classes int = 20; num int = 1; do_softmax bool = true; anchors any*;
         mask int*""",
     "RegionParameter": "coords int; classes int; num int",
+    "CTCDecoderParameter": "blank_index int = -1; ctc_merge_repeated bool = true",
     "CropCenterParameter": "crop_h uint*; crop_w uint*; crop_size uint*",
 }
