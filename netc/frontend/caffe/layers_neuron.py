@@ -27,6 +27,16 @@ def relu6(c: Layer) -> Value:
     return c.b.clip(c.x, low=0.0, high=6.0)
 
 
+@layer("CReLU")
+def crelu(c: Layer) -> Value:
+    """ReLU of x and of −x, one behind the other along `concat_axis` (Shang et al., 2016;
+    Cambricon's crelu_layer.cpp)."""
+    p = c.param("crelu_param")
+    axis = c.axis(p.whole("concat_axis"), p, "concat_axis")
+    both = c.b.concat(c.x, c.b.affine(c.x, scale=-1.0), axis=axis)
+    return c.b.relu(both, slope=p.real("negative_slope"))
+
+
 @layer("HardSigmoid")
 def hard_sigmoid(c: Layer) -> Value:
     """αx + β held between 0 and 1."""

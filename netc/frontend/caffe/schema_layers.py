@@ -208,5 +208,6 @@ LAYERS: Mapping[str, str] = {
         mask int*""",
     "RegionParameter": "coords int; classes int; num int",
     "CTCDecoderParameter": "blank_index int = -1; ctc_merge_repeated bool = true",
+    "CReLUParameter": "negative_slope float = 0; concat_axis int = 1; engine any",
     "CropCenterParameter": "crop_h uint*; crop_w uint*; crop_size uint*",
 }

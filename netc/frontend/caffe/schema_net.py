@@ -81,7 +81,7 @@ NET: Mapping[str, str] = {
         yolov3_detection_output_param Yolov3DetectionOutputParameter;
         yolo_detection_output_param YoloDetectionOutputParameter;
         region_yolo_param RegionYoloParameter; region_param RegionParameter;
-        ctc_decoder_param CTCDecoderParameter;
+        ctc_decoder_param CTCDecoderParameter; crelu_param CReLUParameter;
         crop_center_param CropCenterParameter; pixel_shuffle_param PixelShuffleParameter;
         pixelshuffle_param PixelShuffleParameter; transpose_param TransposeParameter;
         reverse_param ReverseParameter; hard_sigmoid_param HardSigmoidParameter;

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 
 import netc
+from netc.errors import NetcError
 from netc.frontend.net.elaborate import parse_net
 from netc.frontend.net.write import write_net
 from netc.ir.interpret import interpret
@@ -44,6 +46,32 @@ def test_mish() -> None:
     x = np.linspace(-30, 30, X.size).reshape(X.shape)
     y = run(one("Mish", "mish_param { engine: CAFFE }"), feed={"data": x})
     np.testing.assert_allclose(y, x * np.tanh(np.logaddexp(0, x)), atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 2, 3), (3, 7)])
+@pytest.mark.parametrize(
+    ("fields", "axis", "slope"),
+    [("", 1, 0.0), ("negative_slope: 0.25", 1, 0.25), ("concat_axis: -1 negative_slope: 2", -1, 2),
+     ("concat_axis: 0", 0, 0.0)],
+)  # fmt: skip
+def test_crelu(fields: str, axis: int, slope: float, shape: tuple[int, ...]) -> None:
+    x = RNG.normal(size=shape).astype(np.float32)
+    text = inputs("x", *shape) + 'layer { name: "l" type: "CReLU" bottom: "x" top: "y" '
+    graph = read(text + f"crelu_param {{ {fields} }} }}")
+    outer, inner = math.prod(shape[: axis % x.ndim]), math.prod(shape[axis % x.ndim :])
+    top = np.zeros(2 * x.size)
+    for i, j in np.ndindex(outer, inner):  # Forward_cpu
+        v = x.ravel()[i * inner + j]
+        top[2 * i * inner + j] = max(v, 0) + slope * min(v, 0)
+        top[(2 * i + 1) * inner + j] = max(-v, 0) + slope * min(-v, 0)
+    wanted = top.reshape(np.concatenate([x, x], axis).shape)
+    np.testing.assert_allclose(interpret(graph, {"x": x})["y"], wanted, atol=1e-6)
+    np.testing.assert_allclose(netc.compile(graph)(x=x)["y"], wanted, atol=1e-6)
+
+
+def test_crelu_outside_the_axes() -> None:
+    with pytest.raises(NetcError, match=r"layer l: axis 4 is outside f32\[2,4,8,8\]"):
+        run(one("CReLU", "crelu_param { concat_axis: 4 }"))
 
 
 def test_transpose() -> None:
