@@ -11,8 +11,11 @@ import pytest
 
 import netc
 from netc.errors import NetcError
+from netc.frontend.net.elaborate import parse_net
+from netc.frontend.net.write import write_net
 from netc.ir.graph import Graph
 from netc.ir.interpret import interpret
+from netc.ir.text import parse, show
 
 from .files import read
 from .test_boxes import Array, Box, overlap
@@ -23,14 +26,20 @@ Fields = dict[str, Any]
 
 
 def net(
-    kind: str, param: str, fields: Fields, feed: dict[str, Array], more: str = "", **options: Any
+    kind: str,
+    param: str,
+    fields: Fields,
+    feed: dict[str, Array],
+    more: str = "",
+    behind: str = "",
+    **options: Any,
 ) -> Graph:
-    """A net of one layer."""
+    """A net of one layer, with more tops, and what lies behind it."""
     said = " ".join(f"{name}: {value}" for name, value in fields.items() if value != [])
     return read(
         "".join(inputs(name, *x.shape) for name, x in feed.items())
         + f'layer {{ name: "p" type: "{kind}" bottom: "scores" bottom: "moves" bottom: "info" '
-        f'top: "rois" {more} {param} {{ {said} }} }}\n',
+        f'top: "rois" {more} {param} {{ {said} }} }}\n' + behind,
         **options,
     )
 
@@ -172,6 +181,19 @@ def test_pvanets_of_images_of_any_size() -> None:
         feed = drawn(high, 1, high, wide)
         feed["info"] = np.array([[16 * high, 16 * wide, 1]], np.float32)
         same(exe(**feed), [pvanet(PVANET, feed, 0)], 40)
+
+
+def test_regions_are_pooled_over_and_texts_read_back() -> None:
+    feed = drawn(4, 2) | {"info": np.array([[80, 112, 1], [70, 90, 1]], np.float32)}
+    more = (
+        'layer { name: "q" type: "ROIPooling" bottom: "moves" bottom: "rois" top: "y" '
+        "roi_pooling_param { pooled_h: 2 pooled_w: 2 spatial_scale: 0.0625 } }"
+    )
+    graph = net("Proposal", "proposal_param", PVANET, feed, behind=more)
+    want = interpret(graph, feed)["y"]
+    assert want.shape == (80, 24, 2, 2)
+    for again in (graph, parse_net(write_net(graph)), parse(show(graph))):
+        np.testing.assert_allclose(netc.compile(again)(**feed)["y"], want, atol=1e-5)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")

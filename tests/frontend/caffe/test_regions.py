@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import netc
+from netc.errors import UnsupportedError
 from netc.frontend.net.elaborate import parse_net
 from netc.frontend.net.write import write_net
 from netc.ir.graph import Graph
@@ -41,6 +42,12 @@ def test_pooling_over_regions(shape: tuple[int, ...]) -> None:
         y = run(inputs("rois", *shape) + on_rois(kind, rest), feed=feed)
         wanted = REGISTRY[op](scale=0.125, **pooled[kind]).reference(X.astype(float), ROIS)
         np.testing.assert_array_equal(y, wanted)
+
+
+@pytest.mark.parametrize("kind", ["ROIAlign", "PSROIAlign", "DeformableConvolution"])
+def test_what_forks_do_not_agree_on_is_refused(kind: str) -> None:
+    with pytest.raises(UnsupportedError, match=f"layer {kind} of type {kind} is not supported"):
+        read(INPUT + inputs("rois", 3, 5) + on_rois(kind, ""))
 
 
 def test_the_scale_of_roi_pooling_is_1_unless_given() -> None:
