@@ -12,6 +12,7 @@ from netc.errors import Diagnostic, GraphError, UnsupportedError, WeightsError, 
 from netc.frontend.caffe import (
     layers_common,
     layers_ctc,
+    layers_flow,
     layers_forks,
     layers_loss,
     layers_neuron,
@@ -47,6 +48,7 @@ from netc.ir.types import DType, TensorType
 FAMILIES = (
     layers_common,
     layers_ctc,
+    layers_flow,
     layers_forks,
     layers_loss,
     layers_neuron,

@@ -210,4 +210,9 @@ LAYERS: Mapping[str, str] = {
     "CTCDecoderParameter": "blank_index int = -1; ctc_merge_repeated bool = true",
     "CReLUParameter": "negative_slope float = 0; concat_axis int = 1; engine any",
     "CropCenterParameter": "crop_h uint*; crop_w uint*; crop_size uint*",
+    # FlowNet 2: R-FCN and others have its numbers in LayerParameter, 148 to 161, for other fields.
+    "CorrelationParameter": """
+        pad uint = 0; kernel_size uint; max_displacement uint; stride_1 uint = 1;
+        stride_2 uint = 1; single_direction int = 0; do_abs bool = false;
+        correlation_type <MULTIPLY SUBTRACT> = MULTIPLY""",
 }

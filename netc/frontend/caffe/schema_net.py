@@ -87,7 +87,8 @@ NET: Mapping[str, str] = {
         reverse_param ReverseParameter; hard_sigmoid_param HardSigmoidParameter;
         hardsigmoid_param HardSigmoidParameter; hardswish_param ActivationParameter;
         mish_param ActivationParameter; lstm_param LstmParameter;
-        continuation_indicator_param ContinuationIndicatorParameter; axpy_param any; engine any;
+        continuation_indicator_param ContinuationIndicatorParameter;
+        correlation_param CorrelationParameter; axpy_param any; engine any;
         quantization_param any; device any; buffer any""",
     "V1LayerParameter": f"""
         layer 1 V0LayerParameter; bottom 2 string*; top 3 string*; name 4 string;
