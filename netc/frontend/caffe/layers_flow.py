@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from netc.frontend.caffe.layer import Layer, layer
 from netc.frontend.caffe.message import Message
+from netc.frontend.caffe.sampling import Between, bilinear, extent
 from netc.ir.graph import Value
 
 _MANY = 16  # displacements in a row from which matrix products outrun sums of shifted products
@@ -118,3 +121,46 @@ def _of_patches(c: Layer, p: Message, each: Value) -> Value:
     if (side, step) == (1, 1):
         return each
     return c.b.avg_pool(each, kernel=(side, side), stride=(step, step))
+
+
+@layer("FlowWarp", bottoms=2)
+def flow_warp(c: Layer) -> Value:
+    """The first bottom at where each pixel of the second points, (x + flow₀, y + flow₁), between
+    pixels bilinear; the fill value where that is not in the image (flow_warp_layer.cpp)."""
+    image, flow = (x.type for x in c.xs)
+    c.check(image.rank == 4, f"FlowWarp needs 4 axes, not {image}")
+    c.fits(
+        flow.shape == (image.shape[0], 2, *image.shape[2:]),
+        f"bottom 0 is {image}, bottom 1 is {flow}; two numbers for each pixel are needed",
+    )
+    sides = [extent(c, d) for d in image.shape[2:]]
+    y, x = (_moved(c, axis) for axis in (2, 3))
+    body = "select(x0 >= 0, select(x1 >= 0, select(x0 < x2, select(x1 < x3, 1, 0), 0), 0), 0)"
+    inside = c.b.formula(y, x, *sides, body=body)
+    rows, columns = (_within(c, inside, *each) for each in zip((y, x), sides, strict=True))
+    found = bilinear(c, c.x, rows, columns)
+    is_zero = c.param("flow_warp_param").text("fill_value") == "ZERO"
+    return c.b.where(inside, found, c.constant(0.0 if is_zero else math.nan))
+
+
+def _moved(c: Layer, axis: int) -> Value:
+    """Where each pixel's flow leads along an axis of the image, [n, 1, h, w]."""
+    part = 3 - axis  # x stands before y
+    flow = c.b.slice(c.xs[1], axis=1, start=part, stop=part + 1)
+    return c.b.add(c.b.iota(flow, axis=axis), flow)
+
+
+def _within(c: Layer, inside: Value, place: Value, size: Value) -> Between:
+    """The pixels around a place that lies inside; beyond the last, the last one."""
+    place = c.b.where(inside, place, c.constant(0.0))
+    near = c.b.formula(place, body="floor(x0)")
+    far = c.b.formula(near, size, body="min(x0 + 1, x1 - 1)")
+    share = c.b.sub(place, near)
+    return Between(near, far, c.b.affine(share, scale=-1.0, shift=1.0), share)
+
+
+@layer("ChannelNorm")
+def channel_norm(c: Layer) -> Value:
+    """√Σx² over the channels (channel_norm_layer.cpp)."""
+    c.check(c.x.type.rank == 4, f"ChannelNorm needs 4 axes, not {c.x.type}")
+    return c.b.sqrt(c.b.reduce_sum(c.b.mul(c.x, c.x), axes=(1,), keep=True))

@@ -215,4 +215,9 @@ LAYERS: Mapping[str, str] = {
         pad uint = 0; kernel_size uint; max_displacement uint; stride_1 uint = 1;
         stride_2 uint = 1; single_direction int = 0; do_abs bool = false;
         correlation_type <MULTIPLY SUBTRACT> = MULTIPLY""",
+    "FlowWarpParameter": "fill_value <ZERO=1 NOT_A_NUMBER=2> = ZERO",
+    "ResampleParameter": """
+        antialias bool = true; width uint; height uint;
+        type <NEAREST=1 LINEAR=2 CUBIC=3 AREA=4> = LINEAR; factor any""",
+    "DownsampleParameter": "top_height uint; top_width uint",
 }

@@ -170,3 +170,65 @@ def test_correlations_that_are_refused() -> None:
     assert "it has 6,561 displacements, at most 4,096 are" in str(said)
     left = correlation(kernel_size=1, max_displacement=1, single_direction=-1)
     assert "single_direction -1" in str(refused(read, head + layer("Correlation1D", left, "a b")))
+
+
+def warped(image: Array, flow: Array, fill: float) -> Array:
+    """flow_warp_layer.cpp, pixel by pixel."""
+    items, _, height, width = image.shape
+    y = np.full(image.shape, fill)
+    for n, i, j in np.ndindex(items, height, width):
+        x2, y2 = j + flow[n, 0, i, j], i + flow[n, 1, i, j]
+        if x2 >= 0 and y2 >= 0 and x2 < width and y2 < height:
+            left, top = int(x2), int(y2)
+            right, bottom = min(left + 1, width - 1), min(top + 1, height - 1)
+            alpha, beta = x2 - left, y2 - top
+            y[n, :, i, j] = (
+                (1 - alpha) * (1 - beta) * image[n, :, top, left]
+                + alpha * (1 - beta) * image[n, :, top, right]
+                + (1 - alpha) * beta * image[n, :, bottom, left]
+                + alpha * beta * image[n, :, bottom, right]
+            )
+    return y
+
+
+@pytest.mark.parametrize("fill", ["", "fill_value: ZERO", "fill_value: NOT_A_NUMBER"])
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 1, 1, 4), (3, 2, 6, 1)])
+def test_flow_warp(shape: tuple[int, ...], fill: str) -> None:
+    image, flow = images(*shape), 2 * images(shape[0], 2, *shape[2:])
+    flow[..., 0] = np.round(flow[..., 0])
+    flow[0, 0, 0, 0] = np.nan
+    text = layer("FlowWarp", f"flow_warp_param {{ {fill} }}", "image flow")
+    y = both(text, {"image": image, "flow": flow})["y"]
+    wanted = warped(image, flow, np.nan if "NUMBER" in fill else 0.0)
+    np.testing.assert_allclose(y, wanted, atol=1e-6)
+
+
+def test_a_flow_warp_leaves_batch_and_image_open() -> None:
+    graph = read(inputs("a", 1, 3, 6, 8) + inputs("b", 1, 2, 6, 8) + layer("FlowWarp", "", "a b"))
+    assert types(graph) == {"y": "f32[N,3,H,W]"}
+    image, flow = images(2, 3, 5, 4), images(2, 2, 5, 4)
+    y = netc.compile(graph)(a=image, b=flow)["y"]
+    np.testing.assert_allclose(y, warped(image, flow, 0.0), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 6, 8), (1, 2, 6, 7), (2, 2, 6, 8)])
+def test_a_flow_of_another_size_is_refused(shape: tuple[int, ...]) -> None:
+    text = inputs("a", 1, 3, 6, 8) + inputs("b", *shape) + layer("FlowWarp", "", "a b")
+    assert "two numbers for each pixel are needed" in str(refused(read, text))
+
+
+def test_a_flow_warp_of_too_many_pixels_is_refused() -> None:
+    text = inputs("a", 1, 3, 8192, 4096) + inputs("b", 1, 2, 8192, 4096)
+    fixed = {"a": (1, 3, 8192, 4096), "b": (1, 2, 8192, 4096)}
+    said = refused(read, text + layer("FlowWarp", "", "a b"), shapes=fixed)
+    assert "an image of 33,554,432 pixels, at most 16,777,216 are" in str(said)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 1, 2, 2)])
+def test_channel_norm(shape: tuple[int, ...]) -> None:
+    x = images(*shape)
+    wanted = np.zeros((shape[0], 1, *shape[2:]))
+    for n, i, j in np.ndindex(shape[0], *shape[2:]):
+        wanted[n, 0, i, j] = np.sqrt(sum(float(v) ** 2 for v in x[n, :, i, j]))
+    np.testing.assert_allclose(both(layer("ChannelNorm"), {"a": x})["y"], wanted)
+    assert "needs 4 axes" in str(refused(read, inputs("a", 2, 3) + layer("ChannelNorm")))
