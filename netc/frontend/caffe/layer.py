@@ -151,7 +151,7 @@ class Layer:
         """The layer's next parameter, `<layer>.<name>`, its values from the weights file."""
         index, self.count = self.count, self.count + 1
         init = initializer(filler, default)
-        return self.binder.param(self, index, name, self._sizes(shape), init)
+        return self.binder.param(self, index, name, self.sizes(shape), init)
 
     def scaled(
         self, index: int, name: str, shape: Sequence[Dim], value: Array | None, fill: float
@@ -164,9 +164,10 @@ class Layer:
         both = [names[i] for i in (index, 2) if i < len(names) and names[i]]
         common = "/".join(both) if len(both) == 2 else ""
         init = Initializer("constant", fill)
-        return self.binder.derived(self, index, common, name, self._sizes(shape), init, value)
+        return self.binder.derived(self, index, common, name, self.sizes(shape), init, value)
 
-    def _sizes(self, shape: Sequence[Dim]) -> tuple[int, ...]:
+    def sizes(self, shape: Sequence[Dim]) -> tuple[int, ...]:
+        """The shape of a parameter, which has to be known."""
         fixed = tuple(d for d in shape if isinstance(d, int))
         self.check(len(fixed) == len(shape), "its parameters depend on the size of its input")
         return fixed

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from netc.frontend.caffe.layer import Layer, layer
 from netc.frontend.caffe.message import Message
 from netc.frontend.caffe.sampling import Between, bilinear, extent
@@ -139,8 +137,9 @@ def flow_warp(c: Layer) -> Value:
     inside = c.b.formula(y, x, *sides, body=body)
     rows, columns = (_within(c, inside, *each) for each in zip((y, x), sides, strict=True))
     found = bilinear(c, c.x, rows, columns)
-    is_zero = c.param("flow_warp_param").text("fill_value") == "ZERO"
-    return c.b.where(inside, found, c.constant(0.0 if is_zero else math.nan))
+    if c.param("flow_warp_param").text("fill_value") == "ZERO":
+        return c.b.where(inside, found, c.constant(0.0))
+    return c.b.formula(found, inside, body="x0 * (x1 / x1)")  # 0 / 0 is NaN
 
 
 def _moved(c: Layer, axis: int) -> Value:

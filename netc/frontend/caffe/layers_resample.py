@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
+from functools import reduce
 
 import numpy as np
 
 from netc.frontend.caffe.layer import Layer, layer
 from netc.frontend.caffe.message import Message
 from netc.frontend.caffe.sampling import filtered
+from netc.ir.dims import Dim, ceil_div, most
 from netc.ir.graph import Value
 
 _CUBE = "x0 * x0 * (1.5 * x0 - 2.5) + 1", "x0 * (x0 * (2.5 - 0.5 * x0) - 4) + 2"
@@ -76,9 +77,8 @@ def downsample(c: Layer) -> Value:
         place = _places(c, new[axis - 2], ratio, "0")
         (x, total), (k, _) = (filtered(c, each, axis, place, weight, ratio) for each in sums)
         sums, every = [x, k], c.b.mul(every, total)
-    mean = c.b.formula(*sums, body="x0 / x1")
-    unknown = c.b.formula(every, sums[1], body="select((x0 - x1) / x1 > 0.5, 1, 0)")
-    return c.b.where(unknown, c.constant(math.nan), mean)
+    known = c.b.formula(every, sums[1], body="select((x0 - x1) / x1 > 0.5, 0, 1)")
+    return c.b.formula(*sums, known, body="x0 * x2 / (x1 * x2)")  # 0 / 0 is NaN
 
 
 def _new_size(c: Layer, p: Message, fields: tuple[str, str]) -> tuple[int, int]:
@@ -104,3 +104,42 @@ def _places(c: Layer, size: int, ratio: float, shift: str) -> Value:
 def _by_distance(weight: str, width: float) -> str:
     """A weight by distance as a formula of where a pixel lies, `width` times as wide."""
     return weight.replace("x0", f"abs(x0 / {width!r})")
+
+
+@layer("Accum", bottoms=(1, None))
+def accum(c: Layer) -> Value:
+    """The channels of all bottoms, each brought to one size bilinearly, corner to corner
+    (accum_layer.cpp).
+
+    That size is the last bottom's, whose numbers are not read, with `have_reference`; else that of
+    the largest, made divisible by `size_divisible_by` or enlarged to top_height and top_width.
+    """
+    p, xs = c.param("accum_param"), c.xs
+    for x in xs:
+        c.check(x.type.rank == 4, f"Accum needs 4 axes, not {x.type}")
+        c.fits(x.type.shape[0] == c.shape[0], f"bottoms are {c.x.type} and {x.type}")
+    if p.flag("have_reference"):
+        c.check(len(xs) > 1, "a reference needs a bottom before it", p, "have_reference")
+        size, xs = xs[-1].type.shape[2:], xs[:-1]
+    else:
+        size = _largest(c, p)
+    fitted = [
+        x if x.type.shape[2:] == size else c.b.resize_bilinear(x, size=size, align_corners=True)
+        for x in xs
+    ]
+    return fitted[0] if len(fitted) == 1 else c.b.concat(*fitted, axis=1)
+
+
+def _largest(c: Layer, p: Message) -> tuple[Dim, ...]:
+    """The largest height and width of the bottoms; those asked for where both are larger."""
+    sides = [reduce(most, (x.type.shape[axis] for x in c.xs)) for axis in (2, 3)]
+    if "size_divisible_by" in p:
+        unit = p.whole("size_divisible_by")
+        c.check(unit >= 1, "size_divisible_by must be at least 1", p, "size_divisible_by")
+        asked = [ceil_div(d, unit) * unit for d in sides]
+    else:
+        asked = [p.whole("top_height"), p.whole("top_width")]
+    if all(d == 0 for d in asked):
+        return tuple(sides)
+    larger = all(a > d for a, d in zip(asked, sides, strict=True))
+    return tuple(asked if larger else sides)

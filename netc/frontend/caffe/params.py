@@ -23,6 +23,7 @@ FACTOR = "factor"  # of a BatchNorm layer: no parameter
 
 # The parameters of each kind of layer, in the order of its blobs.
 KINDS: tuple[tuple[str, ...], ...] = (
+    ("runs", "mean_image", "mean"),
     ("w",),
     ("b",),
     ("slope",),

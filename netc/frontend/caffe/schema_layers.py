@@ -10,6 +10,16 @@ from collections.abc import Mapping
 
 _CODE = "<CORNER=1 CENTER_SIZE=2 CORNER_SIZE=3> = CORNER"
 
+# Fields of FlowNet 2's AugmentationParameter, each of which draws a number.
+AUGMENTATIONS = (
+    *("mirror", "translate", "rotate", "zoom", "squeeze", "translate_x", "translate_y"),
+    *("gamma", "brightness", "contrast", "color", "lmult_pow", "lmult_mult", "lmult_add"),
+    *("sat_pow", "sat_mult", "sat_add", "col_pow", "col_mult", "col_add", "ladd_pow"),
+    *("ladd_mult", "ladd_add", "col_rotate", "fog_amount", "fog_size", "motion_blur_angle"),
+    *("motion_blur_size", "shadow_angle", "shadow_distance", "shadow_strength", "noise"),
+)
+_DRAWN = "; ".join(f"{field} RandomGeneratorParameter" for field in AUGMENTATIONS)
+
 LAYERS: Mapping[str, str] = {
     "TransformationParameter": """
         scale 1 float = 1; mirror 2 bool = false; crop_size 3 uint = 0; mean_file 4 string;
@@ -220,4 +230,18 @@ LAYERS: Mapping[str, str] = {
         antialias bool = true; width uint; height uint;
         type <NEAREST=1 LINEAR=2 CUBIC=3 AREA=4> = LINEAR; factor any""",
     "DownsampleParameter": "top_height uint; top_width uint",
+    "AccumParameter": """
+        top_height uint = 0; top_width uint = 0; size_divisible_by uint = 0;
+        have_reference bool = false""",
+    "MeanParameter": """
+        operation <ADD=1 SUBTRACT=4>; file string; value float*; mean_scale float = 1;
+        input_scale float = 1; output_scale float = 1""",
+    "AugmentationParameter": f"""
+        crop_width uint; crop_height uint; augment_during_test bool = false;
+        recompute_mean uint = 0; mean_per_pixel bool = true; mean float*; write_augmented any;
+        max_multiplier any; write_mean any; mode any; bottomwidth any; bottomheight any; num any;
+        chromatic_eigvec any*; {_DRAWN}""",
+    "RandomGeneratorParameter": """
+        rand_type any; exp any; mean any; spread any; prob any; apply_schedule any;
+        discretize any; multiplier any""",
 }

@@ -89,8 +89,11 @@ NET: Mapping[str, str] = {
         mish_param ActivationParameter; lstm_param LstmParameter;
         continuation_indicator_param ContinuationIndicatorParameter;
         correlation_param CorrelationParameter; flow_warp_param FlowWarpParameter;
-        resample_param ResampleParameter; downsample_param DownsampleParameter; axpy_param any;
-        engine any; quantization_param any; device any; buffer any""",
+        resample_param ResampleParameter; downsample_param DownsampleParameter;
+        accum_param AccumParameter; mean_param MeanParameter;
+        augmentation_param AugmentationParameter; coeff_schedule_param any;
+        reshape_every_iter any; axpy_param any; engine any; quantization_param any; device any;
+        buffer any""",
     "V1LayerParameter": f"""
         layer 1 V0LayerParameter; bottom 2 string*; top 3 string*; name 4 string;
         type 5 {_V1_TYPES}; blobs 6 BlobProto*; blobs_lr 7 float*; weight_decay 8 float*;

@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 
+import netc
 from netc.errors import UnsupportedError
 
 from .files import read, refused
-from .test_flow import both, images, layer
+from .test_flow import both, images, layer, types
 from .test_layers import Array, inputs
 
 
@@ -155,3 +156,80 @@ def test_the_kind_of_resampling_that_is_refused() -> None:
     said = refused(read, inputs("a", 1, 2, 8, 8) + text)
     assert isinstance(said, UnsupportedError)
     assert "type AREA; NEAREST, LINEAR and CUBIC are" in str(said)
+
+
+def accumulated(xs: list[Array], size: tuple[int, int]) -> Array:
+    """accum_layer.cpp."""
+    items, channels = len(xs[0]), sum(x.shape[1] for x in xs)
+    y = np.zeros((items, channels, *size))
+    before = 0
+    for x in xs:
+        _, count, tall, wide = x.shape
+        for i, j in np.ndindex(*size):
+            at_x, at_y = j / (size[1] - 1) * (wide - 1), i / (size[0] - 1) * (tall - 1)
+            left, top = math.floor(at_x), math.floor(at_y)
+            right, bottom = min(left + 1, wide - 1), min(top + 1, tall - 1)
+            u, v = at_x - left, at_y - top
+            y[:, before : before + count, i, j] = (
+                (1 - u) * (1 - v) * x[:, :, top, left]
+                + u * v * x[:, :, bottom, right]
+                + (1 - u) * v * x[:, :, bottom, left]
+                + u * (1 - v) * x[:, :, top, right]
+            )
+        before += count
+    return y
+
+
+@pytest.mark.parametrize(
+    ("fields", "size"),
+    [
+        ("", (6, 7)),
+        ("top_height: 9 top_width: 8", (9, 8)),
+        ("top_height: 9 top_width: 7", (6, 7)),
+        ("size_divisible_by: 4", (8, 8)),
+        ("size_divisible_by: 3", (6, 7)),
+    ],
+)
+def test_accum(fields: str, size: tuple[int, int]) -> None:
+    feed = {"a": images(2, 3, 4, 7), "b": images(2, 2, 6, 5), "c": images(2, 1, 6, 7)}
+    y = both(layer("Accum", f"accum_param {{ {fields} }}", "a b c"), feed)["y"]
+    np.testing.assert_allclose(y, accumulated([*feed.values()], size), atol=1e-5)
+
+
+def test_an_accum_of_a_references_size() -> None:
+    feed = {"a": images(2, 3, 4, 7), "b": images(2, 2, 6, 5), "c": images(2, 9, 5, 5)}
+    y = both(layer("Accum", "accum_param { have_reference: true }", "a b c"), feed)["y"]
+    np.testing.assert_allclose(y, accumulated([feed["a"], feed["b"]], (5, 5)), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("field", "size"),
+    [("", "max(H,(H+1)//2),max(W,(W+1)//2)"), ("have_reference: true", "H,W")],
+)
+def test_an_accum_leaves_sizes_open(field: str, size: str) -> None:
+    pool = "pooling_param { kernel_size: 2 stride: 2 }"
+    text = layer("Pooling", pool, "a", "b").replace('"l"', '"p"')
+    tail = " a" if field else ""
+    text += layer("Accum", f"accum_param {{ {field} }}", f"a b{tail}")
+    graph = read(inputs("a", 1, 3, 8, 8) + text)
+    assert types(graph) == {"y": f"f32[N,6,{size}]"}
+    x = images(2, 3, 5, 7)
+    y = netc.compile(graph)(a=x)["y"]
+    less = np.zeros((2, 3, 3, 4))
+    for i, j in np.ndindex(3, 4):
+        less[:, :, i, j] = x[:, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].max((2, 3))
+    np.testing.assert_allclose(y, accumulated([x, less], (5, 7)), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rest", "says"),
+    [
+        ("have_reference: true", "a reference needs a bottom before it"),
+        ("size_divisible_by: 0", "size_divisible_by must be at least 1"),
+    ],
+)
+def test_what_is_wrong_with_an_accum(rest: str, says: str) -> None:
+    text = layer("Accum", f"accum_param {{ {rest} }}")
+    assert says in str(refused(read, inputs("a", 1, 2, 8, 8) + text))
+    text = inputs("a", 1, 2, 8, 8) + inputs("b", 2, 2, 8, 8) + layer("Accum", "", "a b")
+    assert "bottoms are f32[1,2,8,8] and f32[2,2,8,8]" in str(refused(read, text))
