@@ -23,6 +23,7 @@ from netc.frontend.caffe import (
     layers_recurrent,
     layers_resample,
     layers_ssd,
+    layers_transformer,
     layers_vision,
     layers_yolo,
 )
@@ -61,6 +62,7 @@ FAMILIES = (
     layers_recurrent,
     layers_resample,
     layers_ssd,
+    layers_transformer,
     layers_vision,
     layers_yolo,
 )

@@ -1,4 +1,4 @@
-"""Batch normalization of Caffe and of the forks, MVN and SSD's Normalize."""
+"""Batch normalization of Caffe and of the forks, MVN, SSD's Normalize and Intel's GRN."""
 
 from __future__ import annotations
 
@@ -115,3 +115,14 @@ def normalize(c: Layer) -> Value:
     y = c.b.div(c.x, c.b.sqrt(c.b.affine(total, scale=1.0, shift=_eps(c, p))))
     shape = () if p.flag("channel_shared") else c.per_channel(c.size(1))
     return c.b.mul(y, c.weight("w", shape, p.get("scale_filler"), 1.0))
+
+
+@layer("GRN")
+def grn(c: Layer) -> Value:
+    """x / √(Σx² + bias) over the channels (openvinotoolkit/training_toolbox_caffe)."""
+    p = c.param("grn_param")
+    bias = p.real("bias")
+    c.check(c.x.type.rank == 4, f"GRN needs 4 axes, not {c.x.type}")
+    c.check(0 <= bias < math.inf, f"bias {bias:g} must be 0 or more", p, "bias")
+    total = c.b.reduce_sum(c.b.mul(c.x, c.x), axes=(1,), keep=True)
+    return c.b.div(c.x, c.b.sqrt(c.b.affine(total, scale=1.0, shift=bias)))

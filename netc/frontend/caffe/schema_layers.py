@@ -220,6 +220,11 @@ LAYERS: Mapping[str, str] = {
     "CTCDecoderParameter": "blank_index int = -1; ctc_merge_repeated bool = true",
     "CReLUParameter": "negative_slope float = 0; concat_axis int = 1; engine any",
     "CropCenterParameter": "crop_h uint*; crop_w uint*; crop_size uint*",
+    "GRNParameter": "bias float = 1e-7; dummy_backward any",
+    "SpatialTransformerParameter": """
+        transform_type string = "affine"; sampler_type string = "bilinear"; output_H int;
+        output_W int; to_compute_dU any; compute_dU any; theta_1_1 double; theta_1_2 double;
+        theta_1_3 double; theta_2_1 double; theta_2_2 double; theta_2_3 double""",
     # FlowNet 2: R-FCN and others have its numbers in LayerParameter, 148 to 161, for other fields.
     "CorrelationParameter": """
         pad uint = 0; kernel_size uint; max_displacement uint; stride_1 uint = 1;
