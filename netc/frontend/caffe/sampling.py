@@ -58,14 +58,15 @@ def filtered(
 
     `place` is [out]. `weight` is a formula of the distance x0, and 0 from `reach` on.
     """
-    size, (out,), most = c.size(axis), place.type.shape, math.ceil(reach)
+    size, (out,), most = x.type.shape[axis], place.type.shape, math.ceil(reach)
+    assert isinstance(size, int)
     place = c.b.reshape(place, shape=(0, 1))
     tap = c.b.iota(c.constant(0.0, (1, 2 * most)), axis=1)
     at = c.b.formula(place, tap, body=f"floor(x0) + x1 - {most - 1}")
     share = c.b.formula(c.b.sub(place, at), body=weight)
     share = c.b.formula(at, share, body=f"select(x0 >= 0, select(x0 < {size}, x1, 0), 0)")
     near = c.b.gather(x, c.b.clip(at, low=0.0, high=size - 1.0), axis=axis)
-    behind = (1,) * (len(c.shape) - axis - 1)
+    behind = (1,) * (x.type.rank - axis - 1)
     parts = c.b.mul(near, c.b.reshape(share, shape=(out, 2 * most, *behind)))
     total = c.b.reduce_sum(share, axes=(1,))
     return c.b.reduce_sum(parts, axes=(axis + 1,)), c.b.reshape(total, shape=(out, *behind))

@@ -225,6 +225,19 @@ LAYERS: Mapping[str, str] = {
         transform_type string = "affine"; sampler_type string = "bilinear"; output_H int;
         output_W int; to_compute_dU any; compute_dU any; theta_1_1 double; theta_1_2 double;
         theta_1_3 double; theta_2_1 double; theta_2_2 double; theta_2_3 double""",
+    "SqueezeParameter": "axis int*",
+    "PadParameter": "paddings uint*; constant_values float = 0",
+    "ResizeNearestNeighborParameter": """
+        align_corners bool = false; output_height uint; output_width uint;
+        data_format string = "NHWC"; scale_height float = 1; scale_width float = 1;
+        half_pixel_centers bool = false; half_pixel_onnx bool = false""",
+    "ResizeBilinearParameter": """
+        align_corners bool = false; output_height uint; output_width uint;
+        data_format string = "NHWC"; scale_height float = 1; scale_width float = 1;
+        half_pixel_centers bool = false; pytorch_half_pixel bool = false; output_depth any;
+        scale_depth any; input_scale any; output_scale double = 1; input_zero_point any;
+        output_zero_point int = 0; saturate <None Signed Unsigned Signed_8bit Unsigned_8bit>;
+        quantize_method any; factor float; height uint; width uint""",
     # FlowNet 2: R-FCN and others have its numbers in LayerParameter, 148 to 161, for other fields.
     "CorrelationParameter": """
         pad uint = 0; kernel_size uint; max_displacement uint; stride_1 uint = 1;
