@@ -1,4 +1,4 @@
-"""Batch normalization of Caffe and of the forks, MVN, SSD's Normalize and Intel's GRN."""
+"""Batch normalization of Caffe and of the forks, MVN, SSD's Normalize, GRN, GroupNorm."""
 
 from __future__ import annotations
 
@@ -126,3 +126,24 @@ def grn(c: Layer) -> Value:
     c.check(0 <= bias < math.inf, f"bias {bias:g} must be 0 or more", p, "bias")
     total = c.b.reduce_sum(c.b.mul(c.x, c.x), axes=(1,), keep=True)
     return c.b.div(c.x, c.b.sqrt(c.b.affine(total, scale=1.0, shift=bias)))
+
+
+@layer("GroupNorm")
+def group_norm(c: Layer) -> Value:
+    """(x − mean) / √(variance + eps) over each of `group_num` groups of channels, of each item
+    (group_norm_layer.cu, Wu & He, 2018). Another fork calls their number `group_ratio`."""
+    p = c.param("group_norm_param")
+    field = next((name for name in ("group_num", "group_ratio") if name in p), "")
+    if not field:
+        raise c.unsupported("without group_num or group_ratio, forks differ", "give group_num")
+    if field == "group_ratio" and "eps" not in p:
+        raise c.unsupported("group_ratio without eps", "give its eps")
+    groups, (items, channels, *rest) = p.whole(field), (c.shape[0], c.size(1), *c.shape[2:])
+    good = groups > 0 and channels % groups == 0
+    c.check(good, f"{field} {groups} does not divide {channels} channels", p, field)
+    x = c.reshape(c.x, (items, groups, channels // groups, *rest))
+    axes = tuple(range(2, x.type.rank))
+    x = c.b.sub(x, c.b.reduce_mean(x, axes=axes, keep=True))
+    variance = c.b.reduce_mean(c.b.mul(x, x), axes=axes, keep=True)
+    x = c.b.div(x, c.b.sqrt(c.b.affine(variance, scale=1.0, shift=_eps(c, p))))
+    return c.reshape(x, (items, channels, *rest))

@@ -225,6 +225,7 @@ LAYERS: Mapping[str, str] = {
         transform_type string = "affine"; sampler_type string = "bilinear"; output_H int;
         output_W int; to_compute_dU any; compute_dU any; theta_1_1 double; theta_1_2 double;
         theta_1_3 double; theta_2_1 double; theta_2_2 double; theta_2_3 double""",
+    "GroupNormParameter": "eps float = 1e-5; group_num int; group_ratio int; group any",
     "SqueezeParameter": "axis int*",
     "PadParameter": "paddings uint*; constant_values float = 0",
     "ResizeNearestNeighborParameter": """

@@ -95,8 +95,8 @@ NET: Mapping[str, str] = {
         reshape_every_iter any; grn_param GRNParameter; st_param SpatialTransformerParameter;
         squeeze_param SqueezeParameter; pad_param PadParameter;
         resize_nearest_neighbor_param ResizeNearestNeighborParameter;
-        resize_bilinear_param ResizeBilinearParameter; axpy_param any; engine any;
-        quantization_param any; device any; buffer any""",
+        resize_bilinear_param ResizeBilinearParameter; group_norm_param GroupNormParameter;
+        axpy_param any; engine any; quantization_param any; device any; buffer any""",
     "V1LayerParameter": f"""
         layer 1 V0LayerParameter; bottom 2 string*; top 3 string*; name 4 string;
         type 5 {_V1_TYPES}; blobs 6 BlobProto*; blobs_lr 7 float*; weight_decay 8 float*;

@@ -1,4 +1,4 @@
-"""Spatial transformers and GRN, against what their C++ computes, written out in NumPy."""
+"""Spatial transformers, GRN and GroupNorm, against what their C++ computes, in NumPy."""
 
 from __future__ import annotations
 
@@ -123,3 +123,45 @@ def test_what_is_wrong_with_a_grn() -> None:
     text = inputs("a", 1, 3, 4, 4) + layer("GRN", "grn_param { bias: -1 }")
     assert "bias -1 must be 0 or more" in str(refused(read, text))
     assert "needs 4 axes" in str(refused(read, inputs("a", 1, 3) + layer("GRN")))
+
+
+@pytest.mark.parametrize(
+    ("fields", "groups", "eps"),
+    [
+        ("group_num: 3", 3, 1e-5),
+        ("group_num: 1 eps: 0.5", 1, 0.5),
+        ("group_ratio: 6 eps: 1e-4", 6, 1e-4),
+    ],
+)
+@pytest.mark.parametrize("shape", [(2, 6, 4, 5), (3, 12, 1, 7), (2, 6)])
+def test_group_norm(shape: tuple[int, ...], fields: str, groups: int, eps: float) -> None:
+    x = images(*shape)
+    wanted, each = np.zeros(shape), shape[1] // groups
+    for n, g in np.ndindex(shape[0], groups):
+        part = x[n, g * each : (g + 1) * each].astype(float)
+        mean = sum(part.ravel()) / part.size
+        variance = sum((part.ravel() - mean) ** 2) / part.size
+        wanted[n, g * each : (g + 1) * each] = (part - mean) / math.sqrt(variance + eps)
+    y = both(layer("GroupNorm", f"group_norm_param {{ {fields} }}"), {"a": x}, 1e-4)["y"]
+    np.testing.assert_allclose(y, wanted, atol=1e-6)
+
+
+def test_a_group_norm_leaves_batch_and_image_open() -> None:
+    text = layer("GroupNorm", "group_norm_param { group_num: 2 }")
+    assert types(read(inputs("a", 1, 4, 6, 8) + text)) == {"y": "f32[N,4,H,W]"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ("group_num: 4", "group_num 4 does not divide 6 channels"),
+        ("group_num: 0", "group_num 0 does not divide 6 channels"),
+        ("group_num: 2 eps: -1", "eps -1 must be 0 or more"),
+        ("eps: 1", "without group_num or group_ratio, forks differ"),
+        ("group: 2", "without group_num or group_ratio, forks differ"),
+        ("group_ratio: 2", "group_ratio without eps"),
+    ],
+)
+def test_what_is_wrong_with_a_group_norm(fields: str, says: str) -> None:
+    text = inputs("a", 1, 6, 4, 4) + layer("GroupNorm", f"group_norm_param {{ {fields} }}")
+    assert says in str(refused(read, text))
