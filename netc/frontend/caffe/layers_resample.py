@@ -91,9 +91,10 @@ def _new_size(c: Layer, p: Message, fields: tuple[str, str]) -> tuple[int, int]:
     like = c.xs[1].type
     c.check(like.rank == 4, f"{c.type} needs 4 axes, not {like}")
     height, width = like.shape[2:]
-    if isinstance(height, int) and isinstance(width, int):
-        return height, width
-    raise c.fail(f"the sizes of {like} vary between runs")
+    if not (isinstance(height, int) and isinstance(width, int)):
+        raise c.fail(f"the sizes of {like} vary between runs")
+    c.fits(min(height, width) > 0, f"{like} has no pixels")
+    return height, width
 
 
 def _places(c: Layer, size: int, ratio: float, shift: str) -> Value:

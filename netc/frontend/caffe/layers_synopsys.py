@@ -9,6 +9,7 @@ import numpy as np
 from netc.frontend.caffe.layer import Layer, layer
 from netc.frontend.caffe.message import Message
 from netc.frontend.caffe.sampling import filtered
+from netc.ir.dims import MAX_DIM
 from netc.ir.graph import Value
 
 _CENTRES = ("align_corners", "half_pixel_centers")
@@ -47,8 +48,7 @@ def resize_nearest_neighbor(c: Layer) -> Value:
     way = _way(c, p, (*_CENTRES, "half_pixel_onnx"))
     x, size = _image(c, p)
     for axis, new in zip((2, 3), size, strict=True):
-        old = x.type.shape[axis]
-        assert isinstance(old, int)
+        old = _known(c, x, axis)
         if way == "align_corners" and new > 1:
             numbers = (2 * (old - 1), new - 1, 2 * (new - 1))
         elif way.startswith("half_pixel"):
@@ -84,8 +84,7 @@ def resize_bilinear(c: Layer) -> Value:
         y = c.b.resize_bilinear(x, size=size, align_corners=way == "align_corners")
         return _as_given(c, p, y)
     for axis, new in zip((2, 3), size, strict=True):
-        old = x.type.shape[axis]
-        assert isinstance(old, int)
+        old = _known(c, x, axis)
         place = c.b.iota(c.constant(0.0, (new,)))
         if way:  # a single result is at −½
             shift = 0.5 * old / new - 0.5 if new > 1 else -0.5
@@ -116,6 +115,15 @@ def _image(c: Layer, p: Message) -> tuple[Value, tuple[int, int]]:
     return x, (height, width)
 
 
+def _known(c: Layer, x: Value, axis: int) -> int:
+    """A size that has to be a number."""
+    size = x.type.shape[axis]
+    if not isinstance(size, int):
+        raise c.fail(f"the size of axis {axis} must be a number, not {size}")
+    c.check(size > 0, f"{c.x.type} has no pixels")
+    return size
+
+
 def _layout(p: Message) -> str:
     """The order of the axes: that of the fork whose fields are given."""
     other = any(field in p for field in ("factor", "height", "width"))
@@ -130,8 +138,12 @@ def _as_given(c: Layer, p: Message, x: Value) -> Value:
 def _size(c: Layer, p: Message, axis: int, side: str) -> int:
     """A side of the result: a number, or what a factor of the bottom's comes to."""
     given = next((f for f in (f"output_{side}", side) if f in p), "")
+    if given:
+        c.check(p.whole(given) >= 1, f"{given} must be at least 1", p, given)
+        return p.whole(given)
     factor = "factor" if "factor" in p else f"scale_{side}"
-    scaled = np.float32(c.size(axis)) * np.float32(p.real(factor))
-    size = p.whole(given) if given else math.floor(scaled)
-    c.check(size >= 1, f"{given or factor} gives a {side} of {size}", p, given or factor)
-    return size
+    with np.errstate(all="ignore"):
+        scaled = float(np.float32(c.size(axis)) * np.float32(p.real(factor)))
+    good = 1 <= scaled <= MAX_DIM
+    c.check(good, f"{factor} makes a {side} of {scaled:g}", p, factor)
+    return math.floor(scaled)

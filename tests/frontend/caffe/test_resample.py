@@ -151,6 +151,11 @@ def test_what_is_wrong_with_a_size(kind: str, rest: str, says: str) -> None:
     assert "needs 4 axes" in str(refused(read, inputs("a", 2, 8) + layer(kind, rest)))
 
 
+def test_a_size_of_nothing_is_refused() -> None:
+    text = inputs("a", 1, 2, 8, 8) + inputs("b", 1, 2, 0, 4) + layer("Resample", "", "a b")
+    assert "f32[1,2,0,4] has no pixels" in str(refused(read, text))
+
+
 def test_the_kind_of_resampling_that_is_refused() -> None:
     text = layer("Resample", "resample_param { type: AREA height: 2 width: 2 }")
     said = refused(read, inputs("a", 1, 2, 8, 8) + text)

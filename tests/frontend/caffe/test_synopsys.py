@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+import netc
 from netc.errors import UnsupportedError
 
 from .files import read, refused
@@ -111,6 +112,16 @@ def test_resize_by_a_scale(kind: str) -> None:
     np.testing.assert_allclose(y, resized(x, (5, 12), "", kind == "NearestNeighbor"), atol=1e-5)
 
 
+@pytest.mark.parametrize("way", ["align_corners", "half_pixel_centers"])
+def test_a_resize_to_a_size_leaves_the_image_open(way: str) -> None:
+    given = f'output_height: 6 output_width: 4 {way}: true data_format: "NCHW"'
+    text = layer("ResizeBilinear", f"resize_bilinear_param {{ {given} }}")
+    graph = read(inputs("a", 1, 2, 8, 8) + text)
+    x = images(2, 2, 5, 7)
+    y = netc.compile(graph)(a=x)["y"]
+    np.testing.assert_allclose(y, resized(x, (6, 4), way, False), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("given", "size"), [("factor: 2.4", (9, 14)), ("height: 3 width: 9", (3, 9))]
 )
@@ -126,8 +137,11 @@ def test_resize_bilinear_of_another_fork(given: str, size: tuple[int, int]) -> N
         ("Squeeze", "squeeze_param { axis: 1 }", "axis 1 of f32[1,2,8,8] is not of size 1"),
         ("Squeeze", "squeeze_param { axis: 4 }", "axis 4 is outside f32[1,2,8,8]"),
         ("Pad", "pad_param { paddings: [1, 1] }", "8 paddings are needed, not 2"),
-        ("ResizeBilinear", "resize_bilinear_param { output_height: 0 }", "gives a height of 0"),
-        ("ResizeBilinear", "resize_bilinear_param { scale_width: 0.1 }", "gives a width of 0"),
+        ("ResizeBilinear", "resize_bilinear_param { output_height: 0 }", "must be at least 1"),
+        ("ResizeBilinear", "resize_bilinear_param { scale_height: 0.1 }", "makes a height of 0.2"),
+        ("ResizeBilinear", "resize_bilinear_param { factor: 1e39 }", "makes a height of inf"),
+        ("ResizeBilinear", "resize_bilinear_param { factor: inf }", "makes a height of inf"),
+        ("ResizeBilinear", "resize_bilinear_param { factor: nan }", "makes a height of nan"),
         (
             "ResizeNearestNeighbor",
             "resize_nearest_neighbor_param { align_corners: true half_pixel_centers: true }",
