@@ -7,11 +7,11 @@ is kept, and what stood in the way of a more general one is noted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from netc.errors import GraphError
-from netc.ir.dims import Dim, sym
+from netc.ir.dims import Dim, sym, symbols
 from netc.ir.graph import Graph
 
 Shape = tuple[Dim, ...]
@@ -38,23 +38,30 @@ def generalized(
 
 
 def _forms(fixed: Mapping[str, Shape], resized: bool) -> list[tuple[str, Mapping[str, Shape]]]:
-    """Batch, height and width as symbols; the batch alone."""
+    """Batch, height and width as symbols; the batch alone. Symbols that are given stay."""
     first = next((s for s in fixed.values() if s), None)
     image = next((s[2:] for s in fixed.values() if len(s) == 4), None)
     if first is None:
         return []
-    batch = {name: _with_batch(s, first[0]) for name, s in fixed.items()}
+    taken = {name for s in fixed.values() for d in s for name in symbols(d)}
+    batch = {name: _with_batch(s, first[0], taken) for name, s in fixed.items()}
     if image is None or resized:
         return [("the batch is", batch)]
+    sides = [_free(d, name, taken) for d, name in zip(image, "HW", strict=True)]
     sized = {
-        name: (*s[:-2], sym("H"), sym("W")) if len(s) > 2 and fixed[name][-2:] == image else s
+        name: (*s[:-2], *sides) if len(s) > 2 and fixed[name][-2:] == image else s
         for name, s in batch.items()
     }
     return [("height and width are", sized), ("the batch is", batch)]
 
 
-def _with_batch(shape: Shape, batch: Dim) -> Shape:
-    return (sym("N"), *shape[1:]) if shape and shape[0] == batch else shape
+def _free(size: Dim, name: str, taken: Collection[str]) -> Dim:
+    """A size as the symbol of this name, where it is a number and the name is free."""
+    return sym(name) if isinstance(size, int) and name not in taken else size
+
+
+def _with_batch(shape: Shape, batch: Dim, taken: Collection[str]) -> Shape:
+    return (_free(batch, "N", taken), *shape[1:]) if shape and shape[0] == batch else shape
 
 
 def _usual(shapes: Mapping[str, Shape], fixed: Mapping[str, Shape]) -> dict[str, int]:

@@ -112,3 +112,19 @@ def test_every_way_to_a_net_cuts_it(tmp_path: Path) -> None:
     path = tmp_path / "a.net"
     path.write_text("net a(x: f32[2]) -> y {\n  r = x |> relu\n  y = r |> exp\n}\n")
     assert list(netc.read(path, outputs=["r"]).outputs) == ["r"]
+
+
+def test_sizes_that_are_given_as_symbols_keep_their_names() -> None:
+    text = """
+    layer { name: "p" type: "PriorBox" bottom: "map" bottom: "image" top: "p"
+      prior_box_param { min_size: 4 } }
+    """
+    shapes = {"map": (1, 4, "h", "w"), "image": (1, 3, "H", "W")}
+    graph = netc.from_caffe(text, shapes=shapes)
+    assert [str(n.types[0]) for n in graph.inputs] == ["f32[N,4,h,w]", "f32[N,3,H,W]"]
+    sizes = {"map": (1, 4, 2, 3), "image": (1, 3, 16, 24)}
+    feed = {name: np.zeros(size, np.float32) for name, size in sizes.items()}
+    assert netc.compile(graph)(feed)["p"].shape == (1, 2, 24)
+    batches = {"map": ("B", 4, 2, 3), "image": ("N", 3, 16, 24)}
+    graph = netc.from_caffe(text, shapes=batches)
+    assert [str(n.types[0]) for n in graph.inputs] == ["f32[B,4,H,W]", "f32[N,3,16,24]"]
