@@ -223,13 +223,15 @@ def _unpooled(c: Layer, p: Message) -> tuple[int, ...]:
 
 @layer("CropCenter")
 def crop_center(c: Layer) -> Value:
-    """The middle of every axis that has a size given (waifu2x)."""
+    """What is left of every axis when `crop_size` of it is cut off at both ends (waifu2x)."""
     p = c.param("crop_center_param")
-    sizes = p.all("crop_size") or [0, 0, *p.all("crop_h"), *p.all("crop_w")]
-    x = c.x
-    for axis, size in enumerate(sizes[: c.x.type.rank]):
-        if size:
-            room = c.size(axis) - size
-            c.check(room >= 0, f"{size} does not fit axis {axis} of {c.x.type}", p)
-            x = c.b.slice(x, axis=axis, start=room // 2, stop=room // 2 + size)
+    margins, x = p.all("crop_size"), c.x
+    wanted = f"crop_size needs {x.type.rank} numbers for {x.type}, not {len(margins)}"
+    c.check(len(margins) == x.type.rank, wanted, p, "crop_size")
+    for axis, margin in enumerate(margins):
+        if margin:
+            left = c.shape[axis] - 2 * margin
+            too_much = f"crop_size {margin} leaves nothing of axis {axis} of {c.x.type}"
+            c.fits(not isinstance(left, int) or left >= 1, too_much)
+            x = c.b.slice(x, axis=axis, start=margin, stop=margin + left)
     return x

@@ -219,7 +219,7 @@ LAYERS: Mapping[str, str] = {
     "RegionParameter": "coords int; classes int; num int",
     "CTCDecoderParameter": "blank_index int = -1; ctc_merge_repeated bool = true",
     "CReLUParameter": "negative_slope float = 0; concat_axis int = 1; engine any",
-    "CropCenterParameter": "crop_h uint*; crop_w uint*; crop_size uint*",
+    "CropCenterParameter": "crop_size uint*",
     "GRNParameter": "bias float = 1e-7; dummy_backward any",
     "SpatialTransformerParameter": """
         transform_type string = "affine"; sampler_type string = "bilinear"; output_H int;

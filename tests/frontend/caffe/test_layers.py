@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from netc.errors import GraphError
 from netc.frontend.caffe.build import KNOWN
 from netc.frontend.caffe.importer import from_caffe
 from netc.ir.interpret import interpret
@@ -170,9 +171,29 @@ def test_prior_box() -> None:
     np.testing.assert_allclose(y[0, 1, :4], [0.1, 0.1, 0.2, 0.2])
 
 
-def test_crop_center() -> None:
-    y = run(one("CropCenter", "crop_center_param { crop_h: 4 crop_w: 2 }"))
-    np.testing.assert_array_equal(y, X[:, :, 2:6, 3:5])
+@pytest.mark.parametrize("margins", [(0, 0, 2, 3), (0, 1, 0, 0), (0, 0, 0, 0)])
+def test_crop_center(margins: tuple[int, ...]) -> None:
+    """`crop_size` is what goes at each end, not what stays."""
+    y = run(one("CropCenter", f"crop_center_param {{ crop_size: {list(margins)} }}"))
+    within = tuple(slice(m, size - m) for m, size in zip(margins, X.shape, strict=True))
+    np.testing.assert_array_equal(y, X[within])
+
+
+def test_crop_center_of_open_sizes() -> None:
+    text = one("CropCenter", "crop_center_param { crop_size: [0, 0, 2, 3] }")
+    graph = read(inputs("data", 2, 4, 8, 8) + text)
+    assert [str(d) for d in graph.inputs[0].types[0].shape[2:]] == ["H", "W"]
+    x = RNG.normal(size=(1, 4, 9, 11)).astype(np.float32)
+    np.testing.assert_array_equal(interpret(graph, {"data": x})["y"], x[:, :, 2:7, 3:8])
+
+
+@pytest.mark.parametrize(
+    ("margins", "wrong"),
+    [([0, 0, 4, 1], "leaves nothing of axis 2"), ([2, 2], "needs 4 numbers"), ([], "needs 4")],
+)
+def test_crop_center_that_does_not_fit(margins: list[int], wrong: str) -> None:
+    with pytest.raises(GraphError, match=wrong):
+        run(one("CropCenter", f"crop_center_param {{ crop_size: {margins} }}"))
 
 
 def test_smooth_l1() -> None:
