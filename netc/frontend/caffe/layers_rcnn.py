@@ -25,10 +25,12 @@ _TEST, _TRAIN = (6000, 300, 0.7, 16.0), (12000, 2000, 0.7, 16.0)
 
 @layer("ROIPooling", bottoms=2)
 def roi_pooling(c: Layer) -> Value:
-    """The largest element of each bin of each region."""
+    """The largest element of each bin of each region, which `pad_ratio` of its width and height
+    widens at each side (MS-CNN)."""
     p = c.param("roi_pooling_param")
     size = (_count(c, p, "pooled_h"), _count(c, p, "pooled_w"))
-    return c.b.roi_pool(c.x, _rows_of_five(c), size=size, scale=_scale(c, p))
+    rois = _widened(c, _rows_of_five(c), p)
+    return c.b.roi_pool(c.x, rois, size=size, scale=_scale(c, p))
 
 
 @layer("PSROIPooling", bottoms=2)
@@ -56,6 +58,19 @@ def _rows_of_five(c: Layer) -> Value:
     sizes = rois.type.shape
     c.check(product(sizes[1:]) == 5, f"rois is {rois.type}; five numbers for each are needed")
     return rois if len(sizes) == 2 else c.reshape(rois, (sizes[0], 5))
+
+
+def _widened(c: Layer, rois: Value, p: Message) -> Value:
+    """Regions with both corners moved out by a part of their sides."""
+    ratio = p.real("pad_ratio")
+    c.check(0 <= ratio < math.inf, "pad_ratio must be 0 or more", p, "pad_ratio")
+    if not ratio:
+        return rois
+    image, near, far = (
+        c.b.slice(rois, axis=1, start=start, stop=stop) for start, stop in ((0, 1), (1, 3), (3, 5))
+    )
+    margin = c.b.formula(near, far, body=f"(x1 - x0 + 1) * {ratio!r}")
+    return joined(c, image, c.b.sub(near, margin), c.b.add(far, margin))
 
 
 def proposals(c: Layer) -> list[Value]:

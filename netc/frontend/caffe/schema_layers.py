@@ -190,7 +190,8 @@ LAYERS: Mapping[str, str] = {
     "LstmParameter": """
         num_output uint; clipping_threshold any; weight_filler FillerParameter;
         bias_filler FillerParameter; batch_size uint""",
-    "ROIPoolingParameter": "pooled_h uint; pooled_w uint; spatial_scale float = 1",
+    "ROIPoolingParameter": """
+        pooled_h uint; pooled_w uint; spatial_scale float = 1; pad_ratio float = 0""",
     "PSROIPoolingParameter": "spatial_scale float; output_dim int; group_size int",
     "ProposalParameter": """
         feat_stride uint = 16; base_size uint = 16; min_size uint = 16; ratio float*; scale float*;

@@ -1,0 +1,62 @@
+"""Fields that forks added to layers of Caffe, or to layers that other forks have too."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import netc
+from netc.errors import GraphError
+
+from .files import INPUT, read
+from .test_layers import RNG, Array, X, inputs, one, run
+
+
+def pooled_with_padding(
+    x: Array, rois: Array, size: tuple[int, int], scale: float, ratio: float
+) -> Array:
+    """MS-CNN's roi_pooling_layer.cpp."""
+    high, wide = x.shape[2:]
+    out = np.zeros((len(rois), x.shape[1], *size))
+    for n, (image, *roi) in enumerate(rois):
+        pad_w, pad_h = (roi[2] - roi[0] + 1) * ratio, (roi[3] - roi[1] + 1) * ratio
+        corners = (roi[0] - pad_w, roi[1] - pad_h, roi[2] + pad_w, roi[3] + pad_h)
+        x0, y0, x1, y1 = (
+            int(math.copysign(math.floor(abs(v * scale) + 0.5), v * scale)) for v in corners
+        )
+        step_h, step_w = max(y1 - y0 + 1, 1) / size[0], max(x1 - x0 + 1, 1) / size[1]
+        for ph in range(size[0]):
+            for pw in range(size[1]):
+                top = min(max(math.floor(ph * step_h) + y0, 0), high)
+                bottom = min(max(math.ceil((ph + 1) * step_h) + y0, 0), high)
+                left = min(max(math.floor(pw * step_w) + x0, 0), wide)
+                right = min(max(math.ceil((pw + 1) * step_w) + x0, 0), wide)
+                if bottom > top and right > left:
+                    bin = x[int(image), :, top:bottom, left:right]
+                    out[n, :, ph, pw] = bin.max((1, 2))
+    return out
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.25, 0.5])
+@pytest.mark.parametrize("count", [1, 6])
+def test_regions_are_widened_before_they_are_pooled(ratio: float, count: int) -> None:
+    corners = np.sort(RNG.uniform(-8, 72, (count, 2, 2)), axis=1).reshape(count, 4)
+    image = RNG.integers(0, 2, (count, 1))
+    rois = np.concatenate([image, corners], axis=1).astype(np.float32)
+    fields = f"pooled_h: 2 pooled_w: 3 spatial_scale: 0.125 pad_ratio: {ratio}"
+    text = inputs("rois", count, 5)
+    text += one("ROIPooling", f"roi_pooling_param {{ {fields} }}", 'bottom: "rois"')
+    feed = {"data": X, "rois": rois}
+    wanted = pooled_with_padding(X, rois, (2, 3), 0.125, ratio)
+    np.testing.assert_allclose(run(text, feed=feed), wanted)
+    np.testing.assert_allclose(netc.compile(read(INPUT + text))(feed)["y"], wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("ratio", ["-1", "nan", "inf"])
+def test_a_pad_ratio_is_0_or_more(ratio: str) -> None:
+    fields = f"pooled_h: 2 pooled_w: 3 pad_ratio: {ratio}"
+    text = one("ROIPooling", f"roi_pooling_param {{ {fields} }}", 'bottom: "rois"')
+    with pytest.raises(GraphError, match="pad_ratio must be 0 or more"):
+        run(inputs("rois", 3, 5) + text)
