@@ -163,12 +163,13 @@ def swish(c: Layer) -> Value:
 
 @layer("Dropout")
 def dropout(c: Layer) -> Value:
-    """TEST: x itself. TRAIN: x with a share dropped, the rest scaled up."""
+    """TEST: x itself. TRAIN, and Bayesian SegNet's `sample_weights_test`: x with a share dropped,
+    the rest scaled up."""
     p = c.param("dropout_param")
     ratio = p.real("dropout_ratio")
     c.check(0 <= ratio < 1, f"dropout_ratio {ratio} must lie in 0 to 1", p, "dropout_ratio")
     scaled = p.flag("scale_train")
-    if not c.train:
+    if not c.train and not p.flag("sample_weights_test"):
         return c.x if scaled else c.b.affine(c.x, scale=1 - ratio, shift=0.0)
     y = c.b.dropout(c.x, ratio=ratio, seed=c.seed)
     return y if scaled else c.b.affine(y, scale=1 - ratio, shift=0.0)

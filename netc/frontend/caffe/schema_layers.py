@@ -55,7 +55,8 @@ LAYERS: Mapping[str, str] = {
         crop_size 5 uint = 0; mirror 6 bool = false; rand_skip 7 uint = 0;
         backend 8 <LEVELDB LMDB>? = LEVELDB; force_encoded_color 9 bool = false;
         prefetch 10 uint = 4; shuffle any; cache any; threads any; parser_threads any""",
-    "DropoutParameter": "dropout_ratio 1 float = 0.5; scale_train bool = true",
+    "DropoutParameter": """
+        dropout_ratio 1 float = 0.5; scale_train bool = true; sample_weights_test bool = false""",
     "DummyDataParameter": """
         data_filler 1 FillerParameter*; num 2 uint*; channels 3 uint*; height 4 uint*;
         width 5 uint*; shape 6 BlobShape*""",

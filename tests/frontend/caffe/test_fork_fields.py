@@ -60,3 +60,14 @@ def test_a_pad_ratio_is_0_or_more(ratio: str) -> None:
     text = one("ROIPooling", f"roi_pooling_param {{ {fields} }}", 'bottom: "rois"')
     with pytest.raises(GraphError, match="pad_ratio must be 0 or more"):
         run(inputs("rois", 3, 5) + text)
+
+
+def test_bayesian_segnet_drops_in_test_too() -> None:
+    text = one("Dropout", "dropout_param { dropout_ratio: 0.25 sample_weights_test: true }")
+    y = run(text, seed=1)
+    assert 0.15 < (y == 0).mean() < 0.35
+    np.testing.assert_allclose(y[y != 0], X[y != 0] / 0.75, rtol=1e-6)
+    np.testing.assert_array_equal(y, run(text, seed=1, phase="train"))
+    assert (y != run(text, seed=2)).any()
+    off = text.replace("true", "false")
+    np.testing.assert_array_equal(run(off), X)
