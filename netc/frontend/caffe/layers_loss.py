@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+from netc.frontend.caffe.boxes import joined
 from netc.frontend.caffe.layer import Layer, layer
 from netc.frontend.caffe.message import Message
 from netc.ir.dims import product
@@ -78,7 +79,8 @@ def _label_count(c: Layer, x: Value, label: Value, axis: int) -> None:
 
 @layer("SoftmaxWithLoss", bottoms=2, tops=(0, 2))
 def softmax_loss(c: Layer) -> list[Value]:
-    """−log softmax at the label, averaged; the softmax itself as second top."""
+    """−log softmax at the label, times the weight of its class where SegNet's fields give one,
+    averaged; the softmax itself as second top."""
     p = c.param("loss_param")
     axis = c.axis(c.param("softmax_param").whole("axis"), c.param("softmax_param"))
     x, label = c.xs
@@ -87,9 +89,21 @@ def softmax_loss(c: Layer) -> list[Value]:
     floor = c.constant(_LOG_FLT_MIN)
     picked = c.b.maximum(c.b.pick(logs, label, axis=axis), floor)
     loss, label = _matched(c, c.b.affine(picked, scale=-1.0, shift=0.0), label, axis)
+    loss = _by_class(c, p, loss, label, axis)
     loss, counts = _counted(c, p, label, loss)
     total = _total(c, loss, counts, _modes(p, "VALID"), axis)
     return [total, *(c.b.softmax(x, axis=axis) for _ in c.tops[1:])]
+
+
+def _by_class(c: Layer, p: Message, loss: Value, label: Value, axis: int) -> Value:
+    """Losses times the weights of their classes (caffe-segnet's softmax_loss_layer.cpp)."""
+    if not p.flag("weight_by_label_freqs"):
+        return loss
+    weights, classes = p.all("class_weighting"), c.size(axis)
+    wrong = f"{len(weights)} class_weighting for {classes} classes"
+    c.check(len(weights) == classes, wrong, p, "class_weighting")
+    table = joined(c, *(c.constant(w, (1,)) for w in weights), axis=0)
+    return c.b.mul(loss, c.b.gather(table, label, axis=0))
 
 
 @layer("SigmoidCrossEntropyLoss", bottoms=2, tops=(0, 2))

@@ -31,7 +31,8 @@ LAYERS: Mapping[str, str] = {
         height_scale uint; width_scale uint; pad_mode any; pad_value float*""",
     "LossParameter": """
         ignore_label 1 int; normalize 2 bool = false;
-        normalization 3 <FULL VALID BATCH_SIZE NONE> = VALID; weight float*""",
+        normalization 3 <FULL VALID BATCH_SIZE NONE> = VALID;
+        weight_by_label_freqs bool = false; class_weighting float*; weight float*""",
     "AccuracyParameter": "top_k 1 uint = 1; axis 2 int = 1; ignore_label 3 int",
     "ArgMaxParameter": "out_max_val 1 bool = false; top_k 2 uint = 1; axis 3 int",
     "ConcatParameter": "concat_dim 1 uint = 1; axis 2 int = 1",

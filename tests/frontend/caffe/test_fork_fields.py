@@ -71,3 +71,46 @@ def test_bayesian_segnet_drops_in_test_too() -> None:
     assert (y != run(text, seed=2)).any()
     off = text.replace("true", "false")
     np.testing.assert_array_equal(run(off), X)
+
+
+def weighted_softmax_loss(
+    x: Array, label: Array, weights: list[float], ignored: int | None, normalize: bool
+) -> float:
+    """SegNet's softmax_loss_layer.cpp."""
+    loss, count = 0.0, 0
+    for n, i, j in np.ndindex(label.shape):
+        it = int(label[n, i, j])
+        if it == ignored:
+            continue
+        e = np.exp(x[n, :, i, j] - x[n, :, i, j].max())
+        loss -= np.log(max(e[it] / e.sum(), np.finfo(np.float32).tiny)) * weights[it]
+        count += 1
+    return loss / (count if normalize else len(x))
+
+
+@pytest.mark.parametrize("ignored", [None, 1, 255])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_softmax_loss_weighs_classes(ignored: int | None, normalize: bool) -> None:
+    weights = [0.25, 2.0, 1.5, 0.75]
+    label = RNG.integers(0, 4, (2, 8, 8)).astype(np.float32)
+    label[0, :2] = label[0, :2] if ignored is None else ignored
+    fields = f"weight_by_label_freqs: true class_weighting: {weights} "
+    fields += f"normalize: {str(normalize).lower()} "
+    fields += f"ignore_label: {ignored}" if ignored is not None else ""
+    text = inputs("t", 2, 1, 8, 8)
+    text += one("SoftmaxWithLoss", f"loss_param {{ {fields} }}", 'bottom: "t"')
+    feed = {"data": X, "t": label.reshape(2, 1, 8, 8)}
+    wanted = weighted_softmax_loss(X.astype(float), label, weights, ignored, normalize)
+    np.testing.assert_allclose(run(text, feed=feed), wanted, rtol=1e-6)
+    np.testing.assert_allclose(netc.compile(read(INPUT + text))(feed)["y"], wanted, rtol=1e-5)
+
+
+def test_softmax_loss_needs_a_weight_for_each_class_it_is_told_to_weigh() -> None:
+    text = inputs("t", 2, 1, 8, 8)
+    fields = "class_weighting: [1, 2] weight_by_label_freqs"
+    text += one("SoftmaxWithLoss", f"loss_param {{ {fields}: true }}", 'bottom: "t"')
+    with pytest.raises(GraphError, match="2 class_weighting for 4 classes"):
+        run(text)
+    feed = {"data": X, "t": np.ones((2, 1, 8, 8))}
+    plain = run(text.replace("true", "false"), feed=feed)
+    np.testing.assert_array_equal(plain, run(text.replace(f"{fields}: true", ""), feed=feed))
