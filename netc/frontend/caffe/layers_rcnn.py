@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterator
 
-from netc.frontend.caffe.boxes import MOST
+from netc.frontend.caffe.boxes import MOST, joined
 from netc.frontend.caffe.layer import Layer, layer
 from netc.frontend.caffe.message import Message
 from netc.frontend.caffe.regions import Search, best_apart, fit, likely_objects, moved_anchors
