@@ -89,12 +89,18 @@ class Home:
         counts = [v.type.shape[1] for v in concat.inputs[:-1]]
         return all(isinstance(c, int) and c % BLOCK == 0 for c in counts)
 
+    def reads_any(self, kernel: Node, readers: Sequence[Node], operand: Operand) -> bool:
+        """Whether a kernel reads an operand however it lies, with no zeros around it."""
+        return False
+
     def ready(self, placer: Placer, node: Node, ins: list[Operand]) -> list[Operand]:
         """The operands of a kernel in a form it can read, copied where they are not."""
         assert isinstance(node.op, Fused)
         anchored = any(not _elementwise(n) for n in node.op.body.nodes)
         for i, inner in enumerate(node.op.body.inputs):
             readers = [n for n in node.op.body.nodes if n.inputs[:1] == (inner.out,)]
+            if self.reads_any(node, readers, ins[i]):
+                continue
             wanted = max((wanted_halo(n) for n in readers), default=(0, 0))
             if any(w > h for w, h in zip(wanted, ins[i].halo, strict=True)):
                 ins[i] = placer.with_halo(node.inputs[i], node)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from netc.codegen.buffers import Halo, Home, own_buffer
+from netc.codegen.cpu.anchors.conv import is_rounded
 from netc.codegen.cpu.anchors.formula import POINTWISE
 from netc.codegen.cpu.lowering import READS_SHORT, Lowering
 from netc.codegen.cpu.stored import SHORT
@@ -12,7 +14,7 @@ from netc.codegen.operand import Operand
 from netc.codegen.places import exact_values
 from netc.ir.dims import Dim
 from netc.ir.graph import Graph, Node, Value
-from netc.ir.ops.convolution import PRODUCTS
+from netc.ir.ops.convolution import PRODUCTS, Conv
 from netc.ir.ops.devices import Copy
 from netc.ir.ops.fused import Fused
 from netc.ir.ops.shape import Concat, Slice
@@ -40,6 +42,19 @@ class CpuHome(Home):
         short = type.layout is Layout.C8 and self.short.issuperset(blocks)
         short = short and self.ctx.is_low(node)
         return own_buffer(type, buffer, halo, SHORT if short else "")
+
+    def reads_any(self, kernel: Node, readers: Sequence[Node], operand: Operand) -> bool:
+        """Convolutions into channel blocks that round row-major maps, and put zeros around them."""
+        assert isinstance(kernel.op, Fused)
+        outs = kernel.op.body.outputs.values()
+        rows = not operand.is_c8 and operand.strides[-1:] == (1,)
+        return (
+            rows
+            and len(readers) == 1
+            and isinstance(readers[0].op, Conv)
+            and all(v.type.layout is Layout.C8 for v in outs)
+            and is_rounded(self.ctx, kernel, readers[0])
+        )
 
     def ready(self, placer: Placer, node: Node, ins: list[Operand]) -> list[Operand]:
         """The operands of a kernel in a form it can read; copied to float32 where it must be."""

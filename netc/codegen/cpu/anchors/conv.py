@@ -33,6 +33,7 @@ from netc.codegen.cpu.lowering import Lowering, rule
 from netc.codegen.operand import BLOCK, Call, Kernel, Operand, row_major
 from netc.ir.dims import Dim, product
 from netc.ir.filtering import is_filtered
+from netc.ir.graph import Node
 from netc.ir.ops.convolution import Conv, Fc
 from netc.ir.plan import Affine
 from netc.ir.types import TensorType
@@ -56,7 +57,7 @@ def lower_conv(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
     channels, *window = w.type.sizes({})[1:]
     depth = channels * math.prod(window)
     filtered = x.is_c8 and is_filtered(k.anchor.op, x.type, w.type) and not ctx.is_exact(k.node)
-    if filtered and (are_pairs(ctx, k, depth) or not are_quads(ctx, k, channels, depth)):
+    if filtered and (are_pairs(ctx, k.node, depth) or not are_quads(ctx, k.node, channels, depth)):
         from netc.codegen.cpu.anchors.winograd import lower_winograd
 
         return lower_winograd(ctx, k)
@@ -84,6 +85,13 @@ def lower_fc(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
     return of_rounded(k, made, [matrix_call(ctx, k, _inner_product(ctx, made.operand, w))])
 
 
+def is_rounded(ctx: Lowering, kernel: Node, conv: Node) -> bool:
+    """Whether a convolution into channel blocks multiplies row-major maps in fewer bits."""
+    channels, *window = conv.inputs[1].type.sizes({})[1:]
+    depth = channels * math.prod(window)
+    return are_quads(ctx, kernel, channels, depth) or are_pairs(ctx, kernel, depth)
+
+
 def _in_fewer_bits(
     ctx: Lowering, k: Kernel, x: Operand, channels: int, depth: int, halo: tuple[int, ...]
 ) -> Rounded | None:
@@ -91,8 +99,8 @@ def _in_fewer_bits(
 
     None also where it is stored as the pairs that are multiplied.
     """
-    quads = are_quads(ctx, k, channels, depth)
-    if not quads and (x.element or not are_pairs(ctx, k, depth)):
+    quads = are_quads(ctx, k.node, channels, depth)
+    if not quads and (x.element or not are_pairs(ctx, k.node, depth)):
         return None
     if len(x.type.shape) > 2:
         return (in_bytes if quads else rounded)(ctx, x, channels, halo)

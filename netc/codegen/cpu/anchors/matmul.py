@@ -92,7 +92,7 @@ def lower_matmul(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     groups, rows = batch[:varies], product(first.shape[varies:-1])
     if (call := _thin(ctx, first, second, k.outs[0])) is not None:
         return with_tail(ctx, k, call)
-    pairs = are_pairs(ctx, k, depth)
+    pairs = are_pairs(ctx, k.node, depth)
     packed, calls, size = _panels(ctx, second, groups, pairs)
     if (first.strides[-1] != 1 and depth != 1) or first.evenly(varies) is None:
         first, copy = _copied(ctx, first, size)

@@ -5,7 +5,8 @@ Two channels that are neighbours lie side by side, four bytes that the matrix ke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from netc.codegen.buffers import c8_strides
@@ -29,6 +30,7 @@ from netc.codegen.operand import (
 )
 from netc.ir.dims import Dim, ceil_div, product
 from netc.ir.gemm_plan import PANEL
+from netc.ir.graph import Node
 from netc.ir.plan import BufferArg, WeightArg
 from netc.ir.types import TensorType
 
@@ -39,13 +41,13 @@ _PIECE = 4096  # elements of a row that are a unit of work
 _SHORT = 2 * BLOCK  # sums of fewer products are as fast in float32
 
 
-def are_pairs(ctx: Lowering, k: Kernel, depth: Dim) -> bool:
+def are_pairs(ctx: Lowering, kernel: Node, depth: Dim) -> bool:
     """Whether a product is of pairs: in LOW, where sums are long enough.
 
     How many outputs and groups there are does not matter: parts of a layer compute what the whole
     does.
     """
-    return ctx.is_low(k.node) and not (isinstance(depth, int) and depth < _SHORT)
+    return ctx.is_low(kernel) and not (isinstance(depth, int) and depth < _SHORT)
 
 
 @dataclass(frozen=True)
@@ -105,22 +107,19 @@ def whole_blocks(ctx: Lowering, x: Operand, halo: tuple[int, ...]) -> tuple[Acce
 
 def _rounded_planes(ctx: Lowering, x: Operand, channels: int, halo: tuple[int, ...]) -> Rounded:
     """Row-major maps as [N, groups · ⌈channels / 2⌉, H, W, 2]; an odd last one has zeros beside."""
-    made, sizes = planes_in(x, channels, halo, ELEMENT)
+    made, size = planes_in(x, channels, halo, ELEMENT)
     args = Args()
-    args.access(whole_planes(ctx, x, halo)[0])
-    args.add(BufferArg(SCRATCH, 0))
-    for d in (*sizes, channels, -(-channels // 2)):
-        args.size(d)
+    args.access(whole_planes(ctx, x))
+    put_planes(args, made, channels)
     symbol = ctx.code(("pairs", "planes"), _emit_planes)
-    size = 2 * ITEM * product(sizes)
     cost = Cost("round", 0, _FLOAT * x.type.count + size)
     return Rounded(made, (Call(symbol, tuple(args.items), cost=cost),), size)
 
 
 def planes_in(
     x: Operand, channels: int, halo: tuple[int, ...], element: str, at: Dim = 0
-) -> tuple[Operand, Shape]:
-    """Planes as they lie in scratch memory, with their halo, in other bits, and their sizes.
+) -> tuple[Operand, Dim]:
+    """Planes as they lie in scratch memory, with their halo, in other bits, and their bytes.
 
     So many neighbours as are multiplied at once are one plane; some may be missing in the last.
     """
@@ -131,40 +130,86 @@ def planes_in(
     sizes = images, planes, height + 2 * halo[0], width + 2 * halo[1]
     strides = row_major((*sizes, together))[:4]
     corner = strides[2] * halo[0] + strides[3] * halo[1]
-    return replace(made, offset=at + made.item * corner, strides=strides), sizes
+    made = replace(made, offset=at + made.item * corner, strides=strides)
+    return made, made.item * together * product(sizes)
 
 
-def whole_planes(ctx: Lowering, x: Operand, halo: tuple[int, ...]) -> tuple[Access, Shape]:
-    """Planes and so much of their halo, and the sizes of all axes."""
-    images, maps, height, width = x.type.shape
+def whole_planes(ctx: Lowering, x: Operand) -> Access:
+    """Planes, whose halo is not read."""
     assert x.strides[3] in (0, 1), "the elements of a row lie side by side"
-    corner = halo[0] * x.strides[2] + halo[1] * x.strides[3]
-    source = Access(ctx.address(x, -_FLOAT * corner), x.type.dtype, x.strides)
-    return source, (images, maps, height + 2 * halo[0], width + 2 * halo[1])
+    return Access(ctx.address(x), x.type.dtype, x.strides)
+
+
+def put_planes(args: Args, made: Operand, channels: int) -> None:
+    """What `Planes` reads: where planes go, their sizes, and how groups of channels are cut."""
+    images, maps, height, width = made.type.shape
+    corner = made.halo[0] * made.strides[2] + made.halo[1] * made.strides[3]
+    args.add(made.pointer(-made.item * corner))
+    planes = -(-channels // neighbours(made))
+    for d in (images, maps // channels, planes, height, width, channels, *made.halo):
+        args.size(d)
+
+
+class Planes:
+    """Rows of planes in the making: a unit is a row of neighbours, four bytes a pixel."""
+
+    def __init__(self, f: Function, first: int) -> None:
+        self.f, self.target = f, f.slot(f.args[0], first, "ptr")
+        numbers = [f.slot(f.args[0], first + 1 + i) for i in range(8)]
+        self.images, self.groups, self.planes, self.height, self.width = numbers[:5]
+        self.channels, self.down, self.across = numbers[5:]
+
+    @contextmanager
+    def rows(self) -> Iterator[tuple[Val, Val, Val, Val]]:
+        """Image, group, plane of the group and row, which counts from the zeros above."""
+        f = self.f
+        height = f.add(self.height, f.shl(self.down, 1))
+        with units(f, [self.images, self.groups, self.planes, height]) as (image, group, plane, y):
+            row = f.add(f.mul(f.add(f.mul(image, self.groups), group), self.planes), plane)
+            self.row = f.add(f.mul(row, height), y)
+            yield image, group, plane, y
+
+    def fill(self, y: Val, some: Callable[[Val, Val | None], Val], nothing: Val) -> None:
+        """A row of `some(element, mask)`, and of `nothing` around the map; vectors of one width."""
+        f, lanes = self.f, nothing.lanes
+        width = f.add(self.width, f.shl(self.across, 1))
+        here = f.gep(self.target, f.mul(self.row, width), _FLOAT)
+
+        def put_all(start: Val, count: Val, value: Callable[[Val, Val | None], Val]) -> None:
+            there = f.gep(here, start, _FLOAT)
+
+            def store(at: Val, mask: Val | None) -> None:
+                put(f, value(at, mask), f.gep(there, at, _FLOAT), mask)
+
+            each_of(f, count, lanes, store)
+
+        with f.if_(f.icmp("ult", f.sub(y, self.down), self.height)) as side:
+            put_all(f.const(0), self.across, lambda at, mask: nothing)
+            put_all(self.across, self.width, some)
+            put_all(f.add(self.across, self.width), self.across, lambda at, mask: nothing)
+            side.otherwise()
+            put_all(f.const(0), width, lambda at, mask: nothing)
 
 
 def _emit_planes(f: Function) -> None:
-    source, target = f.slot(f.args[0], 0, "ptr"), f.slot(f.args[0], 6, "ptr")
-    image_step, plane_step, row_step = (f.slot(f.args[0], 1 + i) for i in range(3))
-    images, maps, height, width, channels, pairs = (f.slot(f.args[0], 7 + i) for i in range(6))
-    pixel = 2 * ITEM
-    with units(f, [images, maps, height]) as (image, place, y):
-        there = f.gep(source, f.add(f.mul(image, image_step), f.mul(y, row_step)))
-        group, first = f.sdiv(place, pairs), f.shl(f.srem(place, pairs), 1)
-        there = f.gep(there, f.mul(f.add(f.mul(group, channels), first), plane_step))
-        alone = f.icmp("eq", f.add(first, 1), channels)
-        beside = f.gep(there, f.select(alone, f.const(0), plane_step))
-        row = f.add(f.mul(f.add(f.mul(image, maps), place), height), y)
-        here = f.gep(target, f.mul(row, width), pixel)
+    source, planes = f.slot(f.args[0], 0, "ptr"), Planes(f, 6)
+    steps = [f.slot(f.args[0], 1 + i) for i in range(3)]
+    with planes.rows() as (image, group, plane, y):
+        first = f.shl(plane, 1)
+        channel = f.add(f.mul(group, planes.channels), first)
+        there = source
+        for index, step in zip((image, channel, f.sub(y, planes.down)), steps, strict=True):
+            there = f.gep(there, f.mul(index, step))
+        alone = f.icmp("eq", f.add(first, 1), planes.channels)
+        beside = f.gep(there, f.select(alone, f.const(0), steps[1]))
 
-        def some(at: Val, mask: Val | None) -> None:
+        def some(at: Val, mask: Val | None) -> Val:
             ends = (f.gep(base, at, _FLOAT) for base in (there, beside))
             a, b = (get(f, end, _LANES, mask) for end in ends)
             b = f.select(alone, f.f32(0.0, _LANES), b)
-            both = f.cast("bitcast", interleaved(f, a, b), vec(_LANES))
-            put(f, both, f.gep(here, at, pixel), mask)
+            return f.cast("bitcast", interleaved(f, a, b), vec(_LANES))
 
-        each_of(f, width, _LANES, some)
+        planes.fill(y, some, f.f32(0.0, _LANES))
     f.ret()
 
 

@@ -49,7 +49,7 @@ def lower_conv_transpose(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
     shape, groups = k.anchor_operands()[1].type.sizes({}), k.anchor.op.groups
     channels = shape[0] // groups
     taps = math.prod(max(p.taps for p in phases) for phases in (rows, columns))
-    if x.element or not are_pairs(ctx, k, channels * taps):
+    if x.element or not are_pairs(ctx, k.node, channels * taps):
         return _parts(_matrices(ctx, k, x, rows, columns))
     made = rounded(ctx, x, channels, tuple(a.halo for a in axes))
     return of_rounded(k, made, _parts(_matrices(ctx, k, made.operand, rows, columns)))

@@ -17,11 +17,13 @@ import numpy as np
 
 from netc.codegen.cpu import mathlib
 from netc.codegen.cpu.anchors.access import Access, Args, Shape, collapse
-from netc.codegen.cpu.anchors.folds import across, add, each_of, get, put
+from netc.codegen.cpu.anchors.folds import across, add, get
 from netc.codegen.cpu.anchors.pairs import (
+    Planes,
     Rounded,
     blocks_in,
     planes_in,
+    put_planes,
     whole_blocks,
     whole_planes,
 )
@@ -32,9 +34,10 @@ from netc.codegen.cpu.epilogue import SCALES
 from netc.codegen.cpu.lowering import Lowering
 from netc.codegen.cpu.packing import IN_QUADS
 from netc.codegen.cpu.stored import size_of, widen
-from netc.codegen.operand import BLOCK, SCRATCH, Call, Cost, Kernel, Operand, row_major
+from netc.codegen.operand import BLOCK, SCRATCH, Call, Cost, Operand, row_major
 from netc.ir.dims import Dim, ceil_div, product
 from netc.ir.gemm_plan import PANEL
+from netc.ir.graph import Node
 from netc.ir.plan import BufferArg
 from netc.ir.types import DType, TensorType
 
@@ -50,9 +53,9 @@ _LEAST = 1e-37  # that a step may be, so that its inverse is a number
 _WHOLE = 12582912.0  # 1.5 · 2²³: a float32 near it is a whole number, and its last bits say which
 
 
-def are_quads(ctx: Lowering, k: Kernel, channels: int, depth: int) -> bool:
+def are_quads(ctx: Lowering, kernel: Node, channels: int, depth: int) -> bool:
     """Whether a product is of bytes: in INT8, where sums fit, of more channels than pairs take."""
-    return ctx.is_int8(k.node) and channels > 2 and _SHORT <= depth <= _LONG
+    return ctx.is_int8(kernel) and channels > 2 and _SHORT <= depth <= _LONG
 
 
 def in_bytes(ctx: Lowering, x: Operand, channels: int, halo: tuple[int, ...]) -> Rounded:
@@ -67,16 +70,13 @@ def in_bytes(ctx: Lowering, x: Operand, channels: int, halo: tuple[int, ...]) ->
 
 def _planes_in_bytes(ctx: Lowering, x: Operand, channels: int, halo: tuple[int, ...]) -> Rounded:
     """Row-major maps as [N, groups · ⌈channels / 4⌉, H, W, 4]."""
-    source, shape = whole_planes(ctx, x, halo)
-    at, call = _reading(ctx, *_by_group(source, shape, channels), alone=False)
-    made, sizes = planes_in(x, channels, halo, IN_QUADS, at)
+    source = whole_planes(ctx, x)
+    at, call = _reading(ctx, *_by_group(source, x.type.shape, channels), alone=False)
+    made, size = planes_in(x, channels, halo, IN_QUADS, at)
     args = Args()
     args.add(BufferArg(SCRATCH, 0))
     args.access(source)
-    args.add(BufferArg(SCRATCH, at))
-    for d in (*sizes, channels, -(-channels // 4)):
-        args.size(d)
-    size = 4 * product(sizes)
+    put_planes(args, made, channels)
     symbol = ctx.code(("quads", "planes"), _emit_planes)
     cost = Cost("round", 0, _FLOAT * x.type.count + size)
     rounding = Call(symbol, tuple(args.items), cost=cost)
@@ -295,31 +295,34 @@ def _emit_rounded(x: _Images) -> None:
 
 def _emit_planes(f: Function) -> None:
     """The same, of planes: four neighbours become the bytes of a pixel."""
-    tables, source, target = (f.slot(f.args[0], i, "ptr") for i in (0, 1, 7))
-    image_step, plane_step, row_step = (f.slot(f.args[0], 2 + i) for i in range(3))
-    images, maps, height, width, channels, quads = (f.slot(f.args[0], 8 + i) for i in range(6))
-    groups = f.sdiv(maps, f.smax(quads, 1))
-    with units(f, [images, maps, height]) as (image, place, y):
-        there = f.gep(source, f.add(f.mul(image, image_step), f.mul(y, row_step)))
-        group, number = f.sdiv(place, quads), f.srem(place, quads)
-        one = f.add(f.mul(image, groups), group)
-        scale = _scale(f, tables, f.mul(images, groups), one, [number, y])
-        first = f.shl(number, 2)
-        there = f.gep(there, f.mul(f.add(f.mul(group, channels), first), plane_step))
-        last = f.sub(f.sub(channels, first), 1)  # what is behind it meets weights of 0
-        planes = [f.gep(there, f.mul(f.smin(last, i), plane_step)) for i in range(4)]
-        row = f.add(f.mul(f.add(f.mul(image, maps), place), height), y)
-        here = f.gep(target, f.mul(row, width), _FLOAT)
+    tables, source = (f.slot(f.args[0], i, "ptr") for i in range(2))
+    steps = [f.slot(f.args[0], 2 + i) for i in range(3)]
+    planes = Planes(f, 7)
+    with planes.rows() as (image, group, plane, y):
+        one = f.add(f.mul(image, planes.groups), group)
+        scale = _scale(f, tables, f.mul(planes.images, planes.groups), one, [plane, y])
+        first = f.shl(plane, 2)
+        channel = f.add(f.mul(group, planes.channels), first)
+        there = source
+        for index, step in zip((image, channel, f.sub(y, planes.down)), steps, strict=True):
+            there = f.gep(there, f.mul(index, step))
+        last = f.sub(f.sub(planes.channels, first), 1)  # what is behind it meets weights of 0
+        four = [f.gep(there, f.mul(f.smin(last, i), steps[1])) for i in range(4)]
 
-        def some(at: Val, mask: Val | None) -> None:
-            word = const_int(0, vec(PANEL, "i32"))
-            for i, plane in enumerate(planes):
-                value = scale.whole(get(f, f.gep(plane, at, _FLOAT), PANEL, mask))
-                word = f.or_(word, f.shl(f.and_(value, 0xFF), 8 * i))
-            put(f, f.cast("bitcast", word, vec(PANEL)), f.gep(here, at, _FLOAT), mask)
+        def some(at: Val, mask: Val | None) -> Val:
+            return _word(scale, [get(f, f.gep(p, at, _FLOAT), PANEL, mask) for p in four])
 
-        each_of(f, width, PANEL, some)
+        planes.fill(y, some, _word(scale, [f.f32(0.0, PANEL)] * 4))
     f.ret()
+
+
+def _word(scale: _Scale, four: Sequence[Val]) -> Val:
+    """Four elements in each lane."""
+    f = scale.f
+    word = const_int(0, vec(PANEL, "i32"))
+    for i, value in enumerate(four):
+        word = f.or_(word, f.shl(f.and_(scale.whole(value), 0xFF), 8 * i))
+    return f.cast("bitcast", word, vec(PANEL))
 
 
 def _ranges(f: Function, tables: Val, images: Val, image: Val) -> Val:

@@ -148,7 +148,7 @@ def lower_winograd(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     shape = w.type.sizes({})
     assert k.anchor is not None
     assert isinstance(k.anchor.op, Conv)
-    groups, pairs = k.anchor.op.groups, are_pairs(ctx, k, shape[1])
+    groups, pairs = k.anchor.op.groups, are_pairs(ctx, k.node, shape[1])
     plain = ctx.packed(w, ("conv", groups))
     products = filters(ctx, plain, shape, groups, pairs)
     bands = _bands(x, groups, shape[0] // groups, shape[1], pairs)
