@@ -342,18 +342,18 @@ class Placer:
         """A copy with the widest halo any reader wants; all of them share it."""
         if v not in self.haloed:
             source = self.at[v]
-            self.haloed[v] = self.copy(source, node, self._halo(v), source.element)
+            self.haloed[v] = self.copy(source, node, self._halo(v))
         return self.haloed[v]
 
     def dense(self, operand: Operand, node: Node) -> Operand:
         """The operand, row-major without gaps; a copy where it is a view with gaps."""
         if operand.is_c8 or operand.dense or operand.array is not None:
             return operand
-        return self.copy(operand, node, element=operand.element)
+        return self.copy(operand, node)
 
-    def copy(self, source: Operand, node: Node, halo: Halo = (0, 0), element: str = "") -> Operand:
-        """A copy in a buffer of its own, floats stored so."""
-        made, size = own_buffer(source.type, len(self.done.places), halo, element)
+    def copy(self, source: Operand, node: Node, halo: Halo = (0, 0)) -> Operand:
+        """A copy in a buffer of its own."""
+        made, size = own_buffer(source.type, len(self.done.places), halo, source.element)
         return self._copied(source, self._placed(made, Space.ARENA, size), node)
 
     def _copied(self, source: Operand, target: Operand, node: Node) -> Operand:
@@ -402,7 +402,7 @@ class Placer:
             return self.dense(source, node)
         if source.is_row_major or source.array is not None:
             return source
-        return self.copy(source, node, element=source.element)
+        return self.copy(source, node)
 
     def _slice(self, node: Node, op: Slice) -> None:
         source, type = self.at[node.inputs[0]], node.types[0]

@@ -78,7 +78,7 @@ def compile_graph(
     where an op has no kernel.
     """
     back_end = CpuBackEnd(target, store, precision_of)
-    back_end.home.short = short_maps(graph) if target.pairs else frozenset()
+    back_end.home.short = short_maps(graph, back_end.ctx.is_low) if target.pairs else frozenset()
     plan = plan_graph(graph, order, {HOST: back_end, **(others or {})})
     plan = replace(plan, setup=back_end.ctx.setup.plan())
     return Compiled(plan, build_image(back_end.module, team_size(plan)))
