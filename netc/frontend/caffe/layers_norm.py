@@ -34,10 +34,10 @@ def batch_norm(c: Layer) -> Value:
     return c.b.add(y, c.weight("b", shape, p.get("bias_filler")))
 
 
-def _eps(c: Layer, p: Message) -> float:
+def _eps(c: Layer, p: Message, field: str = "eps") -> float:
     """What keeps a divisor from being 0."""
-    eps = p.real("eps")
-    c.check(0 <= eps < math.inf, f"eps {eps:g} must be 0 or more", p, "eps")
+    eps = p.real(field)
+    c.check(0 <= eps < math.inf, f"{field} {eps:g} must be 0 or more", p, field)
     return eps
 
 
@@ -66,11 +66,14 @@ def with_batch_statistics(c: Layer, x: Value, eps: float) -> Value:
 
 @layer("BN")
 def bn(c: Layer) -> Value:
-    """Two forks' layer of one name: SegNet's (scale, shift) and PSPNet's (+ mean, variance).
+    """Three forks' layer of one name: SegNet's (scale, shift), PSPNet's (+ mean, variance), and
+    caffe-windows', which has the fields of the one and the blobs of the other.
 
     SegNet's LEARN mode takes the batch's statistics in TEST too.
     """
     p = c.param("bn_param")
+    if not {"moving_average", "var_eps", "decay"}.isdisjoint(p.fields):
+        return _caffe_windows(c, p)
     segnet = {"bn_mode", "scale_filler", "shift_filler"}
     if segnet & p.fields.keys() or len(c.stored()) == 2:
         return _segnet(c, p)
@@ -91,6 +94,21 @@ def _segnet(c: Layer, p: Message) -> Value:
     b = c.weight("b", shape, p.get("shift_filler"))
     x = c.x if p.text("bn_mode") == "INFERENCE" else with_batch_statistics(c, c.x, 1e-9)
     return c.b.add(c.b.mul(x, w), b)
+
+
+def _caffe_windows(c: Layer, p: Message) -> Value:
+    """ChenglongChen/caffe-windows: the stored statistics in TEST, where `moving_average` is set,
+    else the batch's (bn_layer.cpp)."""
+    shape, eps = c.per_channel(c.size(1)), _eps(c, p, "var_eps")
+    w = c.weight("w", shape, p.get("scale_filler"), 1.0)
+    b = c.weight("b", shape, p.get("shift_filler"))
+    if p.flag("moving_average") and not c.train:
+        mean, variance = c.weight("mean", shape), c.weight("variance", shape, None, 1.0)
+        y = c.b.batch_norm(c.x, mean, variance, eps=eps)
+    else:
+        y = with_batch_statistics(c, c.x, eps)
+    c.count = 4
+    return c.b.add(c.b.mul(y, w), b)
 
 
 @layer("MVN")

@@ -174,7 +174,8 @@ LAYERS: Mapping[str, str] = {
     "BNParameter": """
         scale_filler FillerParameter; shift_filler FillerParameter; bn_mode <LEARN INFERENCE>;
         slope_filler FillerParameter; bias_filler FillerParameter; momentum float = 0.9;
-        eps float = 1e-5; frozen bool = false; engine any""",
+        eps float = 1e-5; frozen bool = false; engine any; var_eps float = 1e-10;
+        moving_average bool = false; decay float = 0.95""",
     "InterpParameter": """
         height int = 0; width int = 0; zoom_factor int = 1; shrink_factor int = 1;
         pad_beg int = 0; pad_end int = 0""",

@@ -10,7 +10,7 @@ import pytest
 import netc
 from netc.errors import GraphError
 
-from .files import INPUT, read
+from .files import INPUT, dims, packed, read, v2
 from .test_layers import RNG, Array, X, inputs, one, run
 
 
@@ -114,3 +114,39 @@ def test_softmax_loss_needs_a_weight_for_each_class_it_is_told_to_weigh() -> Non
     feed = {"data": X, "t": np.ones((2, 1, 8, 8))}
     plain = run(text.replace("true", "false"), feed=feed)
     np.testing.assert_array_equal(plain, run(text.replace(f"{fields}: true", ""), feed=feed))
+
+
+def normalized_by_batches(x: Array, blobs: list[Array], eps: float, stored: bool) -> Array:
+    """bn_layer.cpp of ChenglongChen/caffe-windows."""
+    scale, shift, mean, variance = (b.astype(float).reshape(-1) for b in blobs)
+    out = np.zeros(x.shape)
+    for k in range(x.shape[1]):
+        m = mean[k] if stored else x[:, k].mean()
+        v = variance[k] if stored else ((x[:, k] - m) ** 2).mean()
+        out[:, k] = (x[:, k] - m) / np.sqrt(v + eps) * scale[k] + shift[k]
+    return out
+
+
+@pytest.mark.parametrize("phase", ["test", "train"])
+@pytest.mark.parametrize("moving", [True, False])
+@pytest.mark.parametrize("eps", [None, 0.25])
+def test_bn_of_caffe_windows(phase: str, moving: bool, eps: float | None) -> None:
+    blobs = [RNG.uniform(0.5, 2, (1, 4, 1, 1)).astype(np.float32) for _ in range(4)]
+    fields = f"moving_average: {str(moving).lower()} decay: 0.9 "
+    fields += 'scale_filler { type: "constant" value: 1 } shift_filler { type: "constant" } '
+    fields += f"var_eps: {eps}" if eps is not None else ""
+    text = one("BN", f"bn_param {{ {fields} }}")
+    stored = moving and phase == "test"
+    wanted = normalized_by_batches(
+        X.astype(float), blobs, 1e-10 if eps is None else eps, stored=stored
+    )
+    np.testing.assert_allclose(run(text, blobs, phase=phase), wanted, rtol=1e-5, atol=1e-6)
+    weights = v2("l", [dims(b.shape) + packed(b) for b in blobs])
+    graph = read(INPUT + text, weights, phase=phase)
+    np.testing.assert_allclose(netc.compile(graph)(data=X)["y"], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_eps_of_bn_is_0_or_more() -> None:
+    text = one("BN", "bn_param { moving_average: true var_eps: -1 }")
+    with pytest.raises(GraphError, match="var_eps -1 must be 0 or more"):
+        run(text)
