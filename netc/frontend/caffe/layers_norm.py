@@ -124,10 +124,30 @@ def mvn(c: Layer) -> Value:
     return c.b.div(y, c.b.affine(c.b.sqrt(variance), scale=1.0, shift=_eps(c, p)))
 
 
-@layer("Normalize")
-def normalize(c: Layer) -> Value:
+@layer("Normalize", tops=(1, 2))
+def normalize(c: Layer) -> list[Value]:
+    """Two forks' layer of one name: SSD's scales, caffe-windows' gives the norm as a second top."""
+    if "normalize_param" in c.message or len(c.tops) == 2:
+        c.check("norm_param" not in c.message, "norm_param is for a Normalize of SSD, of one top")
+        return _divided_by_norm(c, c.param("normalize_param"))
+    return [_scaled_by_norm(c, c.param("norm_param"))]
+
+
+def _divided_by_norm(c: Layer, p: Message) -> list[Value]:
+    """x / √(Σx² + 10⁻⁶), or x / (Σ|x| + 10⁻⁶), over the channels, and what x is divided by; both
+    have 4 axes (normalize_layer.cpp of happynear/caffe-windows)."""
+    kind, rank = p.text("normalize_type"), c.x.type.rank
+    c.check(kind in ("L1", "L2"), "normalize_type must be L1 or L2", p, "normalize_type")
+    c.check(2 <= rank <= 4, f"Normalize needs 2 to 4 axes, not {c.x.type}")
+    x = c.reshape(c.x, (*c.shape, *(1 for _ in range(4 - rank))))
+    parts = c.b.abs(x) if kind == "L1" else c.b.mul(x, x)
+    total = c.b.affine(c.b.reduce_sum(parts, axes=(1,), keep=True), scale=1.0, shift=1e-6)
+    norm = total if kind == "L1" else c.b.sqrt(total)
+    return [c.b.div(x, norm), norm]
+
+
+def _scaled_by_norm(c: Layer, p: Message) -> Value:
     """scale · x / √(Σx² + eps) over the channels, or over channels, height and width (SSD)."""
-    p = c.param("norm_param")
     axes = (1, 2, 3) if p.flag("across_spatial") else (1,)
     total = c.b.reduce_sum(c.b.mul(c.x, c.x), axes=axes, keep=True)
     y = c.b.div(c.x, c.b.sqrt(c.b.affine(total, scale=1.0, shift=_eps(c, p))))

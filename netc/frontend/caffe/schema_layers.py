@@ -136,6 +136,7 @@ LAYERS: Mapping[str, str] = {
     "NormalizeParameter": """
         across_spatial 1 bool = true; scale_filler 2 FillerParameter;
         channel_shared 3 bool = true; eps 4 float = 1e-10""",
+    "NormParameter": 'normalize_type string = "L2"; fix_gradient any; bp_norm any',
     "PriorBoxParameter": """
         min_size 1 float*; max_size 2 float*; aspect_ratio 3 float*; flip 4 bool = true;
         clip 5 bool = false; variance 6 float*; img_size 7 uint; img_h 8 uint; img_w 9 uint;

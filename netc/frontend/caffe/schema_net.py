@@ -72,7 +72,8 @@ NET: Mapping[str, str] = {
         multibox_loss_param 201 MultiBoxLossParameter; permute_param 202 PermuteParameter;
         prior_box_param 203 PriorBoxParameter;
         detection_output_param 204 DetectionOutputParameter; norm_param 206 NormalizeParameter;
-        bn_param BNParameter; interp_param InterpParameter; upsample_param UpsampleParameter;
+        normalize_param NormParameter; bn_param BNParameter; interp_param InterpParameter;
+        upsample_param UpsampleParameter;
         shuffle_channel_param ShuffleChannelParameter; roi_pooling_param ROIPoolingParameter;
         psroi_pooling_param PSROIPoolingParameter; smooth_l1_loss_param SmoothL1LossParameter;
         proposal_param ProposalParameter; simpler_nms_param SimplerNMSParameter;

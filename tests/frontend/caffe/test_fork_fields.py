@@ -9,6 +9,7 @@ import pytest
 
 import netc
 from netc.errors import GraphError
+from netc.ir.interpret import interpret
 
 from .files import INPUT, dims, packed, read, v2
 from .test_layers import RNG, Array, X, inputs, one, run
@@ -150,3 +151,43 @@ def test_the_eps_of_bn_is_0_or_more() -> None:
     text = one("BN", "bn_param { moving_average: true var_eps: -1 }")
     with pytest.raises(GraphError, match="var_eps -1 must be 0 or more"):
         run(text)
+
+
+def divided_by_norm(x: Array, kind: str) -> tuple[Array, Array]:
+    """normalize_layer.cpp of happynear/caffe-windows."""
+    x = x.astype(float).reshape(*x.shape, *[1] * (4 - x.ndim))
+    y, norm = np.zeros(x.shape), np.zeros((x.shape[0], 1, *x.shape[2:]))
+    for n, i, j in np.ndindex(len(x), *x.shape[2:]):
+        column = x[n, :, i, j]
+        total = (np.abs(column) if kind == "L1" else column**2).sum() + 1e-6
+        norm[n, 0, i, j] = total if kind == "L1" else np.sqrt(total)
+        y[n, :, i, j] = column / norm[n, 0, i, j]
+    return y, norm
+
+
+@pytest.mark.parametrize("kind", ["L1", "L2", ""])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 1, 1, 1), (3, 7), (2, 5, 3)])
+def test_normalize_of_caffe_windows_divides_by_the_norm(kind: str, shape: tuple[int, ...]) -> None:
+    x = (RNG.normal(size=shape) / 100).astype(np.float32)
+    fields = f'normalize_type: "{kind}"' if kind else "bp_norm: true fix_gradient: true"
+    text = inputs("data", *shape)
+    text += one("Normalize", f'top: "norm" normalize_param {{ {fields} }}')
+    y, norm = divided_by_norm(x, kind or "L2")
+    graph = read(text)
+    for out in (interpret(graph, {"data": x}), netc.compile(graph)(data=x)):
+        np.testing.assert_allclose(out["y"], y, rtol=1e-5)
+        np.testing.assert_allclose(out["norm"], norm, rtol=1e-5)
+    alone = read(text.replace('top: "norm"', ""))
+    np.testing.assert_allclose(interpret(alone, {"data": x})["y"], y, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rest", "says"),
+    [
+        ('normalize_param { normalize_type: "L3" }', "normalize_type must be L1 or L2"),
+        ("normalize_param { } norm_param { }", "norm_param is for a Normalize of SSD"),
+    ],
+)
+def test_normalize_of_caffe_windows_refuses(rest: str, says: str) -> None:
+    with pytest.raises(GraphError, match=says):
+        run(one("Normalize", rest))
