@@ -22,6 +22,7 @@ from netc.frontend.caffe.boxes import (
 )
 from netc.frontend.caffe.layer import Layer, layer
 from netc.frontend.caffe.message import Message
+from netc.frontend.caffe.schema_layers import OTHER_BOXES
 from netc.ir.graph import Value
 
 
@@ -142,6 +143,7 @@ def detection_output(c: Layer) -> Value:
     if len(c.xs) > 4:
         raise c.unsupported(f"it has {len(c.xs)} bottoms", "SSD's, of 3 or 4 bottoms, is")
     p = c.param("detection_output_param")
+    _as_in_ssd(c, p)
     head = _Head.of(c, p)
     boxes, scores = _boxes(c, p, head), _scores(c, head)
     items, limits = scores.type.shape[0], p.sub("nms_param")
@@ -175,6 +177,14 @@ def detection_output(c: Layer) -> Value:
     where = c.b.gather(c.reshape(near, (items, every, 4)), place, axis=1, batch=1)
     table = joined(c, *(c.reshape(x, (items, keep, 1)) for x in columns), where)
     return in_front(c, table, good)
+
+
+def _as_in_ssd(c: Layer, p: Message) -> None:
+    """Refuse the fields of forks that make other boxes or rows of it."""
+    for field in ("normalized", *OTHER_BOXES):
+        if p.flag(field) != (field == "normalized"):
+            value = str(p.flag(field)).lower()
+            raise c.unsupported(f"{field}: {value}", "boxes as SSD makes them are")
 
 
 def _limit(c: Layer, p: Message, field: str) -> int:

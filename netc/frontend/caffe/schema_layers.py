@@ -10,6 +10,12 @@ from collections.abc import Mapping
 
 _CODE = "<CORNER=1 CENTER_SIZE=2 CORNER_SIZE=3> = CORNER"
 
+# Fields by which DetectionOutput of Intel, TextBoxes++ and others makes other boxes or rows.
+OTHER_BOXES = (
+    *("clip_before_nms", "clip_after_nms", "decrease_label_id", "use_polygon"),
+    "do_state_prediction",
+)
+
 # Fields of FlowNet 2's AugmentationParameter, each of which draws a number.
 AUGMENTATIONS = (
     *("mirror", "translate", "rotate", "zoom", "squeeze", "translate_x", "translate_y"),
@@ -147,7 +153,8 @@ LAYERS: Mapping[str, str] = {
         nms_param 4 NonMaximumSuppressionParameter; save_output_param 5 SaveOutputParameter;
         code_type 6 {_CODE}; keep_top_k 7 int = -1; confidence_threshold 9 float;
         variance_encoded_in_target 8 bool = false; visualize any; visualize_threshold any;
-        save_file any; objectness_score float = 0.01""",
+        save_file any; objectness_score float = 0.01; normalized bool = true;
+        input_width any; input_height any; {"; ".join(f"{f} bool = false" for f in OTHER_BOXES)}""",
     "NonMaximumSuppressionParameter": "nms_threshold 1 float = 0.3; top_k 2 int; eta 3 float = 1",
     "SaveOutputParameter": """
         output_directory 1 string; output_name_prefix 2 string; output_format 3 string;

@@ -224,6 +224,28 @@ def test_mistakes(old: str, new: str, message: str) -> None:
     assert message in str(e.value)
 
 
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("normalized: false", "normalized: false"),
+        ("input_width: 992 input_height: 544 normalized: false", "normalized: false"),
+        ("clip_before_nms: true", "clip_before_nms: true"),
+        ("clip_after_nms: true", "clip_after_nms: true"),
+        ("decrease_label_id: true", "decrease_label_id: true"),
+        ("use_polygon: true", "use_polygon: true"),
+        ("do_state_prediction: true", "do_state_prediction: true"),
+        ("clip_after_nms: false normalized: true input_width: 992 input_height: 544", ""),
+    ],
+)
+def test_fields_of_forks_that_make_other_boxes(field: str, message: str) -> None:
+    text = Ssd(0).text().replace("num_classes", f"{field} num_classes")
+    if not message:
+        assert read(text).outputs
+        return
+    with pytest.raises(UnsupportedError, match=f"found.*{message}"):
+        read(text)
+
+
 # ---- Faster R-CNN -------------------------------------------------------------------------------
 
 
