@@ -38,7 +38,7 @@ LAYERS: Mapping[str, str] = {
     "LossParameter": """
         ignore_label 1 int; normalize 2 bool = false;
         normalization 3 <FULL VALID BATCH_SIZE NONE> = VALID;
-        weight_by_label_freqs bool = false; class_weighting float*; weight float*""",
+        weight_by_label_freqs bool = false; class_weighting float*""",
     "AccuracyParameter": "top_k 1 uint = 1; axis 2 int = 1; ignore_label 3 int",
     "ArgMaxParameter": "out_max_val 1 bool = false; top_k 2 uint = 1; axis 3 int",
     "ConcatParameter": "concat_dim 1 uint = 1; axis 2 int = 1",

@@ -191,3 +191,11 @@ def test_normalize_of_caffe_windows_divides_by_the_norm(kind: str, shape: tuple[
 def test_normalize_of_caffe_windows_refuses(rest: str, says: str) -> None:
     with pytest.raises(GraphError, match=says):
         run(one("Normalize", rest))
+
+
+def test_a_field_of_losses_that_no_fork_has_is_told_of() -> None:
+    text = INPUT + inputs("t", 2, 1, 8, 8)
+    text += one("SoftmaxWithLoss", "loss_param { weight: 2 }", 'bottom: "t"')
+    told: list[str] = []
+    read(text, warn=lambda d: told.append(d.message))
+    assert told == ["LossParameter has no field weight; ignored"]
