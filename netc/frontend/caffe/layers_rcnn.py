@@ -75,12 +75,15 @@ def _widened(c: Layer, rois: Value, p: Message) -> Value:
 
 def proposals(c: Layer) -> list[Value]:
     """Regions (image, x0, y0, x1, y1) that may hold an object, and their scores, from the best down
-    (py-faster-rcnn's rpn/proposal_layer.py, with the numbers of its config.py)."""
+    (py-faster-rcnn's rpn/proposal_layer.py, with the numbers of its config.py). Of the third bottom
+    only the first three numbers of each image are read."""
     c.check(len(c.xs) == 3, f"it takes 3 bottoms, not {len(c.xs)}")
     c.check(len(c.tops) in (1, 2), f"it takes 1 or 2 tops, not {len(c.tops)}")
     before, after, overlap, least = _TRAIN if c.train else _TEST
     search = Search(*_parameters(c), before, after, overlap, least)
-    info = fit(c, search)
+    info = fit(c, search, (3, 6))
+    if info.type.shape[1] != 3:
+        info = c.b.slice(info, axis=1, start=0, stop=3)
     boxes, large = moved_anchors(c, search, info)
     likely = c.b.where(large, likely_objects(c, search), c.constant(-math.inf))
     rows, scores = best_apart(c, search, boxes, likely)

@@ -321,6 +321,27 @@ def test_proposals(param: str, scales: list[float], items: int) -> None:
             assert (rows[len(wanted) :] == [-1, 0, 0, 0, 0]).all()
 
 
+@pytest.mark.parametrize("items", [1, 2])
+def test_proposals_read_the_first_three_of_six_numbers(items: int) -> None:
+    rng = np.random.default_rng(7)
+    count = items * 18 * 35
+    info = rng.uniform(1, 9, (items, 6))
+    info[:, :3] = np.array([[80, 112, 1.5], [70, 100, 0.5]])[:items]
+    feed = {
+        "scores": rng.permutation(count).reshape(items, 18, 5, 7) / count,
+        "moves": rng.normal(0, 0.3, (items, 36, 5, 7)),
+        "info": info,
+    }
+    feed = {k: v.astype(np.float32) for k, v in feed.items()}
+    graph = region_net(items, 9, "'feat_stride': 16", shapes={"info": (items, 6)})
+    first = {**feed, "info": feed["info"][:, :3]}
+    for out in (interpret(graph, feed), netc.compile(graph)(**feed)):
+        for item in range(items):
+            wanted = np.array(regions(first, item, [8.0, 16.0, 32.0]))
+            rows = out["rois"][item * 300 : item * 300 + len(wanted)]
+            np.testing.assert_allclose(rows[:, 1:], wanted[:, :4], 1e-4, 1e-3)
+
+
 def test_proposals_of_images_of_any_size() -> None:
     graph = region_net(
         1, 9, "'feat_stride': 16", shapes={"scores": (1, 18, "H", "W"), "moves": (1, 36, "H", "W")}
