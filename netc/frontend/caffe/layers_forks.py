@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from netc.frontend.caffe.layer import Layer, layer
 from netc.frontend.caffe.message import Message
+from netc.frontend.caffe.sampling import size_of
 from netc.ir.dims import Dim
 from netc.ir.graph import Value
 
@@ -133,9 +134,10 @@ def continuation_indicator(c: Layer) -> Value:
     return c.b.concat(first, c.constant(1.0, (steps - 1, items)), axis=0) if steps > 1 else first
 
 
-@layer("Interp")
+@layer("Interp", bottoms=(1, 2))
 def interp(c: Layer) -> Value:
-    """Bilinear resizing, corner to corner (DeepLab, PSPNet)."""
+    """Bilinear resizing, corner to corner (DeepLab, PSPNet); by `use_blob_size` to the size of the
+    second bottom (soeaver's nets)."""
     p = c.param("interp_param")
     c.check(c.x.type.rank == 4, f"Interp needs 4 axes, not {c.x.type}")
     before, after = -p.whole("pad_beg"), -p.whole("pad_end")
@@ -146,7 +148,13 @@ def interp(c: Layer) -> Value:
         "pad_beg" if before < 0 else "pad_end",
     )
     x = _cropped(c, c.x, before, after)
-    size = tuple(_interp_size(c, p, i, x.type.shape[2 + i]) for i in range(2))
+    size: tuple[int, ...]
+    if len(c.xs) == 2:
+        c.check(p.flag("use_blob_size"), "a second bottom needs use_blob_size: true", p)
+        size = size_of(c, c.xs[1])
+    else:
+        c.check(not p.flag("use_blob_size"), "use_blob_size needs a second bottom", p)
+        size = tuple(_interp_size(c, p, i, x.type.shape[2 + i]) for i in range(2))
     return c.b.resize_bilinear(x, size=size, align_corners=True)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from netc.frontend.caffe.layer import Layer, layer
 from netc.frontend.caffe.message import Message
-from netc.frontend.caffe.sampling import filtered
+from netc.frontend.caffe.sampling import filtered, size_of
 from netc.ir.dims import Dim, ceil_div, most
 from netc.ir.graph import Value
 
@@ -88,13 +88,7 @@ def _new_size(c: Layer, p: Message, fields: tuple[str, str]) -> tuple[int, int]:
         for field in fields:
             c.check(p.whole(field) >= 1, f"{field} must be at least 1", p, field)
         return p.whole(fields[0]), p.whole(fields[1])
-    like = c.xs[1].type
-    c.check(like.rank == 4, f"{c.type} needs 4 axes, not {like}")
-    height, width = like.shape[2:]
-    if not (isinstance(height, int) and isinstance(width, int)):
-        raise c.fail(f"the sizes of {like} vary between runs")
-    c.fits(min(height, width) > 0, f"{like} has no pixels")
-    return height, width
+    return size_of(c, c.xs[1])
 
 
 def _places(c: Layer, size: int, ratio: float, shift: str) -> Value:

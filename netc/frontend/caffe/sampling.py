@@ -70,3 +70,14 @@ def filtered(
     parts = c.b.mul(near, c.b.reshape(share, shape=(out, 2 * most, *behind)))
     total = c.b.reduce_sum(share, axes=(1,))
     return c.b.reduce_sum(parts, axes=(axis + 1,)), c.b.reshape(total, shape=(out, *behind))
+
+
+def size_of(c: Layer, image: Value) -> tuple[int, int]:
+    """Height and width of another bottom, which have to be known."""
+    like = image.type
+    c.check(like.rank == 4, f"{c.type} needs 4 axes, not {like}")
+    height, width = like.shape[2:]
+    if not (isinstance(height, int) and isinstance(width, int)):
+        raise c.fail(f"the sizes of {like} vary between runs")
+    c.fits(min(height, width) > 0, f"{like} has no pixels")
+    return height, width

@@ -186,7 +186,7 @@ LAYERS: Mapping[str, str] = {
         moving_average bool = false; decay float = 0.95""",
     "InterpParameter": """
         height int = 0; width int = 0; zoom_factor int = 1; shrink_factor int = 1;
-        pad_beg int = 0; pad_end int = 0""",
+        pad_beg int = 0; pad_end int = 0; use_blob_size bool = false""",
     "UpsampleParameter": """
         scale uint = 2; scale_h uint; scale_w uint; pad_out_h bool = false;
         pad_out_w bool = false; upsample_h uint; upsample_w uint; stride uint; stride_h uint;

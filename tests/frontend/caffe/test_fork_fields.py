@@ -199,3 +199,45 @@ def test_a_field_of_losses_that_no_fork_has_is_told_of() -> None:
     told: list[str] = []
     read(text, warn=lambda d: told.append(d.message))
     assert told == ["LossParameter has no field weight; ignored"]
+
+
+def interpolated(x: Array, size: tuple[int, int]) -> Array:
+    """caffe_cpu_interp2 of DeepLab's interp.cpp."""
+    high, wide = x.shape[2:]
+    steps = [(x.shape[2 + k] - 1) / (n - 1) if n > 1 else 0.0 for k, n in enumerate(size)]
+    out = np.zeros((*x.shape[:2], *size))
+    for i, j in np.ndindex(*size):
+        y0, x0 = int(steps[0] * i), int(steps[1] * j)
+        dy, dx = steps[0] * i - y0, steps[1] * j - x0
+        y1, x1 = min(y0 + 1, high - 1), min(x0 + 1, wide - 1)
+        top = (1 - dx) * x[:, :, y0, x0] + dx * x[:, :, y0, x1]
+        bottom = (1 - dx) * x[:, :, y1, x0] + dx * x[:, :, y1, x1]
+        out[:, :, i, j] = (1 - dy) * top + dy * bottom
+    return out
+
+
+@pytest.mark.parametrize("size", [(15, 3), (8, 8), (5, 11), (1, 1)])
+@pytest.mark.parametrize("crop", [0, -1])
+def test_interp_to_the_size_of_another_bottom(size: tuple[int, int], crop: int) -> None:
+    text = inputs("like", 1, 2, *size)
+    fields = f"use_blob_size: true pad_beg: {crop} height: 3 zoom_factor: 2"
+    text += one("Interp", f"interp_param {{ {fields} }}", 'bottom: "like"')
+    feed = {"data": X, "like": np.zeros((1, 2, *size), np.float32)}
+    wanted = interpolated(X[:, :, -crop:, -crop:].astype(float), size)
+    np.testing.assert_allclose(run(text, feed=feed), wanted, rtol=1e-4, atol=1e-5)
+    y = netc.compile(read(INPUT + text))(feed)["y"]
+    np.testing.assert_allclose(y, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "more", "says"),
+    [
+        ("use_blob_size: true", "", "use_blob_size needs a second bottom"),
+        ("height: 3 width: 3", 'bottom: "like"', "a second bottom needs use_blob_size: true"),
+        ("use_blob_size: true", 'bottom: "like"', "Interp needs 4 axes, not f32"),
+    ],
+)
+def test_interp_with_the_wrong_bottoms(fields: str, more: str, says: str) -> None:
+    text = inputs("like", 2, 3) + one("Interp", f"interp_param {{ {fields} }}", more)
+    with pytest.raises(GraphError, match=says):
+        run(text)
