@@ -17,6 +17,9 @@ from netc.ir.graph import Value
 Shapes = list[tuple[int, ...] | None]
 DATA: dict[str, Callable[[Message], Shapes]] = {}
 
+# The fields of TSN's VideoData that C3D's does not have.
+_OF_SEGMENTS = frozenset({"num_segments", "modality", "name_pattern", "grayscale", "encoded"})
+
 
 def data(*names: str) -> Callable[[Callable[[Message], Shapes]], Callable[[Message], Shapes]]:
     """Enter a function that tells what shapes a data layer's tops have, None where unknown."""
@@ -93,12 +96,24 @@ def memory_shapes(m: Message) -> Shapes:
 
 @data("VideoData")
 def video_shapes(m: Message) -> Shapes:
-    """C3D's clips: batch, 3 channels, frames, height, width."""
+    """C3D's clips: batch, 3 channels, frames, height, width; TSN's segments, whose frames lie
+    along the channels."""
     p = m.sub("video_data_param" if "video_data_param" in m else "image_data_param")
     batch, frames = p.whole("batch_size"), p.whole("new_length")
-    image = _cropped(m, batch, 3, (p.whole("new_height"), p.whole("new_width")))
+    size = (p.whole("new_height"), p.whole("new_width"))
+    if not _OF_SEGMENTS.isdisjoint(p.fields):
+        count = p.whole("num_segments") * frames * _frame_channels(p)
+        return _with_labels(m, _cropped(m, batch, count, size), batch)
+    image = _cropped(m, batch, 3, size)
     clip = (batch, 3, frames, *image[2:]) if image and frames else None
     return _with_labels(m, clip, batch)
+
+
+def _frame_channels(p: Message) -> int:
+    """The channels of a frame of TSN: x and y of a flow, three colours, or grey; 0 if unknown
+    (yjxiong/caffe's video_data_layer.cpp)."""
+    colours = 1 if p.flag("grayscale") else 3
+    return {"FLOW": 2, "RGB": colours}.get(p.text("modality"), 0)
 
 
 @data("HDF5Data")

@@ -215,7 +215,9 @@ LAYERS: Mapping[str, str] = {
     "VideoDataParameter": """
         source string; batch_size uint = 1; new_length uint = 1; new_height uint;
         new_width uint; root_folder string; sampling_rate uint = 1; use_image any; show_data any;
-        use_temporal_jitter any; shuffle any; use_level any; video_type any""",
+        use_temporal_jitter any; shuffle any; use_level any; video_type any;
+        num_segments uint = 1; modality <RGB FLOW> = FLOW; name_pattern any;
+        grayscale bool = false; encoded any; rand_skip any""",
     "ReorgParameter": "stride uint; reverse bool = false; flatten bool = false",
     "Yolov3DetectionOutputParameter": """
         num_classes uint = 20; num_box uint = 3; confidence_threshold float = 0.01;
