@@ -37,7 +37,7 @@ from netc.frontend.caffe.layer import (
     unknown_choices,
     unsupported,
 )
-from netc.frontend.caffe.layers_data import DATA
+from netc.frontend.caffe.layers_data import DATA, told
 from netc.frontend.caffe.message import Message
 from netc.frontend.caffe.naming import settled
 from netc.frontend.caffe.needed import Part, computable, is_given, ways_around
@@ -182,8 +182,7 @@ class NetBuilder:
 
     def _inputs(self, message: Message) -> None:
         tops = message.all("top")
-        shapes_of = DATA.get(message.text("type"))
-        known = shapes_of(message) if shapes_of else [None] * len(tops)
+        known = told(message, self.shapes)
         for i, (top, shape) in enumerate(zip(tops, known, strict=False)):
             if not self.part.has(top):
                 continue
@@ -196,7 +195,7 @@ class NetBuilder:
                 self.broken.add(top)
                 continue
             self._enter(message, top, self._input(top, found))
-            if top not in self.shapes and self.declared[top] == found:
+            if self.shapes.keys().isdisjoint(tops) and self.declared[top] == found:
                 self.own[top] = found
 
     def _input(self, name: str, shape: Shape) -> Value:

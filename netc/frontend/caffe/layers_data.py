@@ -6,12 +6,13 @@ what to give.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from netc.frontend.caffe.layer import Layer, Result, layer
 from netc.frontend.caffe.layers_loss import euclidean_loss
 from netc.frontend.caffe.layers_rcnn import proposals
 from netc.frontend.caffe.message import Message
+from netc.frontend.generalize import Shape
 from netc.ir.graph import Value
 
 Shapes = list[tuple[int, ...] | None]
@@ -29,6 +30,19 @@ def data(*names: str) -> Callable[[Callable[[Message], Shapes]], Callable[[Messa
         return shapes
 
     return enter
+
+
+def told(m: Message, given: Mapping[str, Shape]) -> Sequence[Shape | None]:
+    """The shapes of an input layer's tops as its file has them, None where unknown; where the user
+    gives one top's shape, the others share its batch, but for those of an Input."""
+    tops, kind = m.all("top"), m.text("type")
+    if kind not in DATA:
+        return [None] * len(tops)
+    shapes = DATA[kind](m)
+    batches = [given[top][0] for top in tops if given.get(top)]
+    if kind == "Input" or not batches:
+        return shapes
+    return [(batches[0], *shape[1:]) if shape else None for shape in shapes]
 
 
 @data("Input")

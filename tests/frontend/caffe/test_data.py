@@ -48,3 +48,42 @@ def test_clips_of_c3d() -> None:
     fields = "video_data_param { batch_size: 4 new_length: 16 use_image: true }"
     fields += " transform_param { crop_size: 112 }"
     assert fed("VideoData", fields, "data", "label") == ["f32[N,3,16,112,112]", "f32[N]"]
+
+
+DATA = """layer { name: "d" type: "Data" top: "data" top: "label"
+  data_param { source: "x" batch_size: 64 backend: LMDB } transform_param { crop_size: 6 } }
+layer { name: "f" type: "InnerProduct" bottom: "data" top: "f"
+  inner_product_param { num_output: 5 } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "f" bottom: "label" top: "loss" }
+"""
+
+
+@pytest.mark.parametrize(
+    ("shapes", "types"),
+    [
+        ({"data": (1, 3, 6, 6)}, ["f32[N,3,6,6]", "f32[N]"]),
+        ({"data": (7, 3, 6, 6)}, ["f32[N,3,6,6]", "f32[N]"]),
+        ({"data": (64, 3, 6, 6)}, ["f32[N,3,6,6]", "f32[N]"]),
+        ({"data": (2, 3, 6, 6), "label": (2, 1, 1, 1)}, ["f32[N,3,6,6]", "f32[N,1,1,1]"]),
+        ({"data": ("B", 3, 6, 6)}, ["f32[B,3,6,6]", "f32[B]"]),
+    ],
+)
+def test_the_tops_of_a_data_layer_share_the_batch_that_is_given(
+    shapes: dict[str, tuple[Any, ...]], types: list[str]
+) -> None:
+    graph = read(DATA, shapes=shapes)
+    assert [str(n.types[0]) for n in graph.inputs] == types
+
+
+def test_the_image_has_the_batch_that_is_given_for_the_label() -> None:
+    text = DATA.replace("crop_size: 6", "crop_size: 6 force_color: true")
+    graph = read(text, shapes={"label": (3,)})
+    assert [str(n.types[0]) for n in graph.inputs] == ["f32[N,3,6,6]", "f32[N]"]
+
+
+def test_the_tops_of_an_input_layer_have_sizes_of_their_own() -> None:
+    text = """layer { name: "d" type: "Input" top: "a" top: "b" input_param {
+      shape { dim: 4 dim: 3 } shape { dim: 4 dim: 5 } } }
+    layer { name: "c" type: "Concat" bottom: "a" bottom: "b" top: "y" }"""
+    error = refused(read, text, shapes={"a": (2, 3)})
+    assert "f32[4,5]" in str(error)
