@@ -15,8 +15,11 @@ from netc.frontend.caffe.message import Message
 from netc.frontend.generalize import Shape
 from netc.ir.graph import Value
 
-Shapes = list[tuple[int, ...] | None]
+Shapes = Sequence[Shape | None]
 DATA: dict[str, Callable[[Message], Shapes]] = {}
+
+# The layers whose second top labels each pixel of the first.
+_PIXEL_LABELS = ("DenseImageData", "ImageSegData", "ImageLabelmapData")
 
 # The fields of TSN's VideoData that C3D's does not have.
 _OF_SEGMENTS = frozenset({"num_segments", "modality", "name_pattern", "grayscale", "encoded"})
@@ -34,11 +37,14 @@ def data(*names: str) -> Callable[[Callable[[Message], Shapes]], Callable[[Messa
 
 def told(m: Message, given: Mapping[str, Shape]) -> Sequence[Shape | None]:
     """The shapes of an input layer's tops as its file has them, None where unknown; where the user
-    gives one top's shape, the others share its batch, but for those of an Input."""
+    gives one top's shape, the others share its batch, but for those of an Input, and labels of
+    pixels the image's size."""
     tops, kind = m.all("top"), m.text("type")
     if kind not in DATA:
         return [None] * len(tops)
     shapes = DATA[kind](m)
+    if kind in _PIXEL_LABELS and tops and tops[0] in given:
+        return _beside(m, given[tops[0]])
     batches = [given[top][0] for top in tops if given.get(top)]
     if kind == "Input" or not batches:
         return shapes
@@ -59,7 +65,7 @@ def _spread(shapes: list[tuple[int, ...]], count: int) -> Shapes:
 
 
 def _with_labels(m: Message, image: tuple[int, ...] | None, batch: int) -> Shapes:
-    labels: Shapes = [(batch,) if batch else None] * (len(m.all("top")) - 1)
+    labels: list[Shape | None] = [(batch,) if batch else None] * (len(m.all("top")) - 1)
     return [image, *labels]
 
 
@@ -90,6 +96,30 @@ def image_shapes(m: Message) -> Shapes:
     batch, channels = p.whole("batch_size"), 3 if p.flag("is_color") else 1
     image = _cropped(m, batch, channels, (p.whole("new_height"), p.whole("new_width")))
     return _with_labels(m, image, batch)
+
+
+@data(*_PIXEL_LABELS)
+def labelled_pixel_shapes(m: Message) -> Shapes:
+    """Images as of an ImageData layer, and what `_beside` tells of the other tops
+    (dense_image_data_layer.cpp of SegNet, image_seg_data_layer.cpp of DeepLab,
+    image_labelmap_data_layer.cpp of HED)."""
+    is_dense = m.text("type") == "DenseImageData"
+    p = m.sub("dense_image_data_param" if is_dense else "image_data_param")
+    batch, channels = p.whole("batch_size"), 3 if p.flag("is_color") else 1
+    crop = p if is_dense else m.sub("transform_param")
+    sizes = ((at.whole(f"{of}_height"), at.whole(f"{of}_width"))
+             for at, of in ((crop, "crop"), (p, "new")))  # fmt: skip
+    size = next((size for size in sizes if all(size)), (0, 0))
+    return _beside(m, _cropped(m, batch, channels, size))
+
+
+def _beside(m: Message, image: Shape | None) -> Shapes:
+    """The shapes of the tops of a layer that labels pixels: of the image, of a label for each of
+    its pixels, and of each image's height and width."""
+    if not image or len(image) != 4:
+        return [image, *(None for _ in m.all("top")[1:])]
+    batch, _, *size = image
+    return [image, (batch, 1, *size), (batch, 1, 1, 2)][: len(m.all("top"))]
 
 
 @data("WindowData")

@@ -30,7 +30,7 @@ LAYERS: Mapping[str, str] = {
     "TransformationParameter": """
         scale 1 float = 1; mirror 2 bool = false; crop_size 3 uint = 0; mean_file 4 string;
         mean_value 5 float*; force_color 6 bool = false; force_gray 7 bool = false; crop_h 11 uint;
-        crop_w 12 uint; resize_param ResizeParameter*""",
+        crop_w 12 uint; resize_param ResizeParameter*; crop_height uint; crop_width uint""",
     "ResizeParameter": """
         prob float = 1; resize_mode <WARP=1 FIT_SMALL_SIZE=2 FIT_LARGE_SIZE_AND_PAD=3>?;
         height uint; width uint; interp_mode <LINEAR=1 AREA=2 NEAREST=3 CUBIC=4 LANCZOS4=5>?*;
@@ -83,7 +83,11 @@ LAYERS: Mapping[str, str] = {
         crop_size 5 uint = 0; mirror 6 bool = false; rand_skip 7 uint = 0; shuffle 8 bool = false;
         new_height 9 uint = 0; new_width 10 uint = 0; is_color 11 bool = true;
         root_folder 12 string; new_length uint = 1; use_image any; use_temporal_jitter any;
-        show_data any; sampling_rate any""",
+        show_data any; sampling_rate any; label_type any""",
+    "DenseImageDataParameter": """
+        source 1 string; batch_size 2 uint; rand_skip 3 uint; shuffle 4 bool; new_height 5 uint;
+        new_width 6 uint; is_color 7 bool = true; mean_file 8 string; root_folder 9 string;
+        mirror 10 bool; crop_width 11 uint; crop_height 12 uint; label_divide_factor any""",
     "InfogainLossParameter": "source 1 string; axis 2 int = 1",
     "InnerProductParameter": """
         num_output 1 uint; bias_term 2 bool = true; weight_filler 3 FillerParameter;

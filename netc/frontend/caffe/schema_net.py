@@ -78,6 +78,7 @@ NET: Mapping[str, str] = {
         psroi_pooling_param PSROIPoolingParameter; smooth_l1_loss_param SmoothL1LossParameter;
         proposal_param ProposalParameter; simpler_nms_param SimplerNMSParameter;
         convolution3d_param ConvolutionParameter; pooling3d_param PoolingParameter;
+        dense_image_data_param DenseImageDataParameter;
         video_data_param VideoDataParameter; reorg_param ReorgParameter;
         yolov3_detection_output_param Yolov3DetectionOutputParameter;
         yolo_detection_output_param YoloDetectionOutputParameter;

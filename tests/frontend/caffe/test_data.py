@@ -87,3 +87,43 @@ def test_the_tops_of_an_input_layer_have_sizes_of_their_own() -> None:
     layer { name: "c" type: "Concat" bottom: "a" bottom: "b" top: "y" }"""
     error = refused(read, text, shapes={"a": (2, 3)})
     assert "f32[4,5]" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("kind", "param", "fields", "transform", "image"),
+    [
+        ("DenseImageData", "dense_image_data_param", "new_height: 4 new_width: 6", "", "3,4,6"),
+        ("DenseImageData", "dense_image_data_param",
+         "new_height: 9 new_width: 9 crop_height: 4 crop_width: 6 is_color: false", "", "1,4,6"),
+        ("DenseImageData", "dense_image_data_param", "crop_height: 4 crop_width: 6",
+         "crop_size: 5", "3,5,5"),
+        ("ImageSegData", "image_data_param", "label_type: PIXEL", "crop_size: 5", "3,5,5"),
+        ("ImageSegData", "image_data_param", "new_height: 9 new_width: 9 is_color: false",
+         "crop_height: 4 crop_width: 6", "1,4,6"),
+        ("ImageLabelmapData", "image_data_param", "new_height: 4 new_width: 6", "", "3,4,6"),
+        ("ImageLabelmapData", "image_data_param", "shuffle: true", "crop_size: 5", "3,5,5"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_pixels_with_labels(
+    kind: str, param: str, fields: str, transform: str, image: str, count: int
+) -> None:
+    rest = f'{param} {{ source: "x" batch_size: 3 {fields} }} transform_param {{ {transform} }}'
+    sizes = image.partition(",")[2]
+    types = [f"f32[N,{image}]", f"f32[N,1,{sizes}]", "f32[N,1,1,2]"][:count]
+    assert fed(kind, rest, *("data", "labels", "data_dim")[:count]) == types
+
+
+@pytest.mark.parametrize("kind", ["DenseImageData", "ImageSegData", "ImageLabelmapData"])
+def test_labels_of_pixels_have_the_size_that_is_given_for_the_image(kind: str) -> None:
+    param = "dense_image_data_param" if kind == "DenseImageData" else "image_data_param"
+    rest = f'{param} {{ source: "x" batch_size: 3 }}'
+    types = fed(kind, rest, "data", "labels", shapes={"data": (2, 3, 4, 6)})
+    assert types == ["f32[N,3,4,6]", "f32[N,1,4,6]"]
+    assert "'data' has no shape in the file" in str(refused(fed, kind, rest, "data", "labels"))
+
+
+def test_a_layer_of_labelled_pixels_without_tops_is_nothing() -> None:
+    text = 'layer { name: "d" type: "ImageSegData" }\n' + DATA
+    graph = read(text, shapes={"data": (2, 3, 6, 6)})
+    assert len(graph.inputs) == 2
