@@ -30,6 +30,9 @@ from netc.ir.graph import Value
 def prior_box(c: Layer) -> Value:
     """SSD's default boxes for each cell of the first bottom, and their variances."""
     p = c.param("prior_box_param")
+    for field in ("fixed_size", "fixed_ratio", "density"):
+        if field in p:
+            raise c.unsupported(f"{field} makes FaceBoxes' denser boxes", "SSD's are")
     smallest, largest = tuple(p.all("min_size")), tuple(p.all("max_size"))
     c.check(len(smallest) > 0 and min(smallest) > 0, "min_size must be above 0", p, "min_size")
     c.check(

@@ -151,7 +151,7 @@ LAYERS: Mapping[str, str] = {
         min_size 1 float*; max_size 2 float*; aspect_ratio 3 float*; flip 4 bool = true;
         clip 5 bool = false; variance 6 float*; img_size 7 uint; img_h 8 uint; img_w 9 uint;
         step 10 float; step_h 11 float; step_w 12 float; offset 13 float = 0.5; width float*;
-        height float*""",
+        height float*; fixed_size float*; fixed_ratio float*; density float*""",
     "DetectionOutputParameter": f"""
         num_classes 1 uint; share_location 2 bool = true; background_label_id 3 int = 0;
         nms_param 4 NonMaximumSuppressionParameter; save_output_param 5 SaveOutputParameter;

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import netc
-from netc.errors import GraphError
+from netc.errors import GraphError, UnsupportedError
 from netc.ir.interpret import interpret
 
 from .files import INPUT, dims, packed, read, v2
@@ -240,4 +240,12 @@ def test_interp_to_the_size_of_another_bottom(size: tuple[int, int], crop: int) 
 def test_interp_with_the_wrong_bottoms(fields: str, more: str, says: str) -> None:
     text = inputs("like", 2, 3) + one("Interp", f"interp_param {{ {fields} }}", more)
     with pytest.raises(GraphError, match=says):
+        run(text)
+
+
+@pytest.mark.parametrize("fields", ["fixed_size: 32", "fixed_ratio: 1", "density: 4"])
+def test_the_denser_boxes_of_faceboxes_are_refused(fields: str) -> None:
+    text = inputs("image", 1, 3, 64, 64)
+    text += one("PriorBox", f"prior_box_param {{ min_size: 8 {fields} }}", 'bottom: "image"')
+    with pytest.raises(UnsupportedError, match="makes FaceBoxes' denser boxes"):
         run(text)
