@@ -341,8 +341,7 @@ class Placer:
     def with_halo(self, v: Value, node: Node) -> Operand:
         """A copy with the widest halo any reader wants; all of them share it."""
         if v not in self.haloed:
-            source = self.at[v]
-            self.haloed[v] = self.copy(source, node, self._halo(v))
+            self.haloed[v] = self.copy(self.at[v], node, self._halo(v))
         return self.haloed[v]
 
     def dense(self, operand: Operand, node: Node) -> Operand:

@@ -13,6 +13,7 @@ from netc.codegen.operand import Operand
 from netc.codegen.places import exact_values
 from netc.ir.dims import Dim
 from netc.ir.graph import Graph, Node, Value
+from netc.ir.op import Op
 from netc.ir.ops.convolution import Conv
 from netc.ir.ops.devices import Copy
 from netc.ir.ops.fused import Fused
@@ -20,6 +21,7 @@ from netc.ir.ops.shape import Concat, Slice
 from netc.ir.ops.sources import Const, Input, Param
 from netc.ir.types import DType, Layout, TensorType
 
+# Whose kernels pass on what they read, however it is stored.
 _PASSED_ON = POINTWISE | Concat | Copy | Slice | Input | Param | Const
 
 
@@ -62,9 +64,10 @@ def short_maps(graph: Graph, is_low: Callable[[Node], bool]) -> frozenset[Value]
     whole = set(exact_values(graph))
     for node in reversed(graph.nodes):
         blocks = [v for v in node.inputs if _is_blocks(v)]
-        if not (is_low(node) and _reads_short(node)):
+        work = _work(node)
+        if not (is_low(node) and READS_SHORT.issuperset(work)):
             whole.update(blocks)
-        if _computes(node):
+        if work:
             read.update(blocks)
             continue
         read.update(() if read.isdisjoint(node.results) else blocks)
@@ -81,13 +84,7 @@ def _is_blocks(v: Value) -> bool:
     return v.type.layout is Layout.C8 and v.type.dtype is DType.F32
 
 
-def _reads_short(node: Node) -> bool:
-    """Whether a kernel reads what is stored as bfloat16."""
+def _work(node: Node) -> list[type[Op]]:
+    """What a kernel does beside formulas, and copies, of its operands."""
     inner = node.op.body.nodes if isinstance(node.op, Fused) else ()
-    return all(isinstance(n.op, _PASSED_ON) or type(n.op) in READS_SHORT for n in inner)
-
-
-def _computes(node: Node) -> bool:
-    """Whether a kernel does more than a formula, or a copy, of its operands."""
-    inner = node.op.body.nodes if isinstance(node.op, Fused) else ()
-    return any(not isinstance(n.op, _PASSED_ON) for n in inner)
+    return [type(n.op) for n in inner if not isinstance(n.op, _PASSED_ON)]

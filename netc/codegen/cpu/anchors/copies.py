@@ -76,7 +76,7 @@ class _Pieces:
         return map_blocked(self.ctx, formula, accesses, outs, over, sizes[1])
 
 
-@rule(Copy, short=True)
+@rule(Copy)
 def lower_copy(ctx: Lowering, k: Kernel) -> Call:
     """The source as it is."""
     pieces = _Pieces(ctx, k)
@@ -95,7 +95,7 @@ def lower_transpose(ctx: Lowering, k: Kernel) -> Call:
     return pieces.put(moved, pieces.shape)
 
 
-@rule(Concat, short=True)
+@rule(Concat)
 def lower_concat(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     """One copy per operand."""
     assert k.anchor is not None
@@ -110,7 +110,7 @@ def lower_concat(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     return tuple(calls)
 
 
-@rule(Slice, short=True)
+@rule(Slice)
 def lower_slice(ctx: Lowering, k: Kernel) -> Call:
     """The source from an element of the axis on."""
     assert k.anchor is not None

@@ -34,7 +34,7 @@ from netc.ir.graph import Node
 from netc.ir.plan import BufferArg, WeightArg
 from netc.ir.types import TensorType
 
-ELEMENT, ITEM = SHORT, 2  # bytes
+ITEM = 2  # bytes
 _FLOAT = 4  # bytes
 _LANES = 16  # that are rounded at once
 _PIECE = 4096  # elements of a row that are a unit of work
@@ -80,7 +80,7 @@ def rounded(ctx: Lowering, x: Operand, channels: int, halo: tuple[int, ...]) -> 
 
 def _rounded_blocks(ctx: Lowering, x: Operand, halo: tuple[int, ...]) -> Rounded:
     """Channel blocks."""
-    made = blocks_in(x, halo, ELEMENT)
+    made = blocks_in(x, halo, SHORT)
     source, sizes = whole_blocks(ctx, x, halo)
     size = ITEM * made.sizes[0] * made.strides[0]
     return Rounded(made, (_rounded(ctx, source, BufferArg(SCRATCH, 0), sizes),), size)
@@ -107,7 +107,7 @@ def whole_blocks(ctx: Lowering, x: Operand, halo: tuple[int, ...]) -> tuple[Acce
 
 def _rounded_planes(ctx: Lowering, x: Operand, channels: int, halo: tuple[int, ...]) -> Rounded:
     """Row-major maps as [N, groups · ⌈channels / 2⌉, H, W, 2]; an odd last one has zeros beside."""
-    made, size = planes_in(x, channels, halo, ELEMENT)
+    made, size = planes_in(x, channels, halo, SHORT)
     args = Args()
     args.access(whole_planes(ctx, x))
     put_planes(args, made, channels)
@@ -217,7 +217,7 @@ def rounded_rows(ctx: Lowering, type: TensorType, rows: Access, at: Dim = 0) -> 
     """Rows one behind the other, each filled up with zeros to a multiple of eight."""
     *outer, last = type.shape
     wide = (*outer, ceil_div(last, BLOCK) * BLOCK)
-    made = Operand(type, SCRATCH, at, row_major(wide), element=ELEMENT)
+    made = Operand(type, SCRATCH, at, row_major(wide), element=SHORT)
     call = _rounded(ctx, rows, BufferArg(SCRATCH, at), type.shape)
     return Rounded(made, (call,), ITEM * product(wide))
 

@@ -27,13 +27,13 @@ from netc.codegen.cpu.anchors.matrices import (
     pixels_together,
     taps_of,
 )
-from netc.codegen.cpu.anchors.pairs import ELEMENT, ITEM, are_pairs
+from netc.codegen.cpu.anchors.pairs import ITEM, are_pairs
 from netc.codegen.cpu.anchors.results import Lane, Results, Row, Writer, lanes_of
 from netc.codegen.cpu.anchors.units import units
 from netc.codegen.cpu.emit import Function, Val, vec
 from netc.codegen.cpu.gemm import Epilogue
 from netc.codegen.cpu.lowering import Lowering
-from netc.codegen.cpu.stored import read, size_of, write
+from netc.codegen.cpu.stored import SHORT, read, size_of, write
 from netc.codegen.operand import BLOCK, SCRATCH, Call, Cost, Kernel, Operand, in_one_memory
 from netc.ir.dims import Dim, ceil_div, least, most
 from netc.ir.filtering import GATHER, PLANES, SEEN, SPREAD, TILE, tiles_of, usual_sizes
@@ -93,7 +93,7 @@ class Planes:
         row = self.tiles[1] * BLOCK
         image = PLANES * self.groups * self.apart
         strides = (image, self.tiles[0] * row, row, BLOCK)
-        element = ELEMENT if self.pairs else ""
+        element = SHORT if self.pairs else ""
         return Operand(type, SCRATCH, self.offset, strides, element=element)
 
     def put_into(self, args: Args) -> None:
@@ -251,7 +251,7 @@ def _emit_spread(f: Function, element: str, pairs: bool) -> None:
                 tile = [[read(f, f.gep(r, c), part.count, element) for c in columns] for r in lines]
                 values = both_ways(f, tile, _spread_line)
                 for place, value in zip(places, values, strict=True):
-                    write(f, value, f.gep(place, item * part.first), ELEMENT if pairs else "")
+                    write(f, value, f.gep(place, item * part.first), SHORT if pairs else "")
     f.ret()
 
 
