@@ -34,6 +34,12 @@ def workers() -> list[threading.Thread]:
     return [t for t in threading.enumerate() if t.name.startswith("netc worker")]
 
 
+@pytest.fixture(autouse=True)
+def no_workers_of_other_tests() -> None:
+    """A pool only grows, and which tests ran before in this process is chance."""
+    WORKERS.close()
+
+
 # ---------------------------------------------------------------------------- many callers
 
 
@@ -59,7 +65,6 @@ def test_sixteen_callers_a_thousand_times(threads: int) -> None:
 
 
 def test_several_executables_share_the_workers() -> None:
-    WORKERS.close()  # those of other tests
     made = [make_executable(make_plan(sleep=i), threads=2) for i in range(4)]
     x = feed(3)
 
@@ -94,7 +99,6 @@ def test_one_thread_starts_no_worker() -> None:
 
 def test_where_no_thread_starts_one_does_the_work() -> None:
     exe, x = make_executable(threads=2), feed(3)
-    WORKERS.close()
     with faults.armed("pool.start", faults.raising(RuntimeError("can't start new thread"))):
         np.testing.assert_array_equal(exe(x)["out"], reference(**x))
     np.testing.assert_array_equal(exe(x)["out"], reference(**x))
