@@ -51,9 +51,9 @@ class _Kind:
         self._offsets = sizes[columns.offsets[mine]]
         self._none = np.zeros(plan.made_base + 1, np.int64)
         tables = (self.bases >= plan.table_base) & (self.bases < plan.symbol_base)
-        self._used = np.unique(self.bases[tables])
-        used = (columns.tables[i] for i in (self._used - plan.table_base).tolist())
+        self._used = sorted(set(self.bases[tables].tolist()))  # np.unique would import numpy.ma
         numbers = sizes.tolist()
+        used = (columns.tables[base - plan.table_base] for base in self._used)
         self.tables = [_parts(table, numbers) for table in used]
 
     def place(self, starts: Iterator[int]) -> None:

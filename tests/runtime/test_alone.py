@@ -14,7 +14,8 @@ from .handmade import feed, make_artifact, reference
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKED = (
     "llvmlite lark networkx triton protobuf google scipy click rich PIL msgspec platformdirs h5py "
-    "lmdb netc.codegen netc.passes netc.frontend netc.ir.op netc.ir.graph netc.ir.ops netc.compiler"
+    "lmdb numpy.ma netc.codegen netc.passes netc.frontend netc.ir.op netc.ir.graph netc.ir.ops "
+    "netc.compiler"
 )
 
 ALONE = """
