@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,6 +20,7 @@ from netc.runtime import host
 from netc.runtime.artifact import HOSTS, ArtifactFile
 
 if TYPE_CHECKING:
+    from netc.compiler import Lowered, Options
     from netc.ir.plan import Plan
     from netc.passes.partition.placement import Placement
 
@@ -171,14 +172,18 @@ def _precision(file: ArtifactFile, graph: Graph) -> str:
     return f"{said.get('precision', 'high')}{more}"
 
 
-def kernel_rows(order: Sequence[Node]) -> list[Row]:
-    """Per kernel: name, what is in it, device."""
+def kernel_rows(lowered: Lowered, options: Options) -> tuple[tuple[str, ...], list[Row]]:
+    """Columns, and a row for each kernel; its precision where any but the usual is asked for."""
+    said = options.named != {type(options).precision}
     rows: list[Row] = []
-    for node in order:
+    for node in lowered.order:
         if isinstance(node.op, Input | Param | Const):
             continue
-        rows.append((node.name, _does(node), node.device or "cpu:0"))
-    return rows
+        precision = lowered.precisions.get(node.name, options.precision)
+        row = (node.name, _does(node), node.device or "cpu:0", precision)
+        rows.append(row if said else row[:-1])
+    columns = ("kernel", "does", "on", "precision")
+    return (columns if said else columns[:-1]), rows
 
 
 def placement_rows(placement: Placement) -> list[Row]:

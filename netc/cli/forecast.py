@@ -58,7 +58,8 @@ def show_measured(lowered: Lowered, options: Options, machine: Machine | None) -
     from netc.runtime.session import executable
 
     runs = api.gpu_options(None)
-    options = choices.for_gpus(lowered.graph, options, None, runs.gpu)
+    if options.archs:  # not those that are compiled for when nothing is said, but what is here
+        options = replace(options, archs=choices.archs_of(None, runs.gpu))
     with progress(f"compiling {clean(lowered.graph.name)}") as step:
         exe = executable(finish(lowered, options), gpu=runs)
         step("measuring this machine")

@@ -23,14 +23,15 @@ NUMBERS = 5  # of the columns, the last ones
 _MANY = 3  # ops named of a kernel that many steps run
 
 _TARGET = click.option("--target", default="cpu", help="cpu, cuda or cpu,cuda.")
+_PRECISION = click.option(
+    "--precision",
+    multiple=True,
+    metavar="[LAYER=]NAME",
+    help="exact, high, low, int8, on GPUs medium, fp16; of a layer conv1=low. Repeatable.",
+)
 _COMPILE = (
     click.option("--arch", help="GPU architectures: sm_80,sm_90,ptx where not given; or native."),
-    click.option(
-        "--precision",
-        multiple=True,
-        metavar="[LAYER=]NAME",
-        help="exact, high, low, int8, on GPUs medium, fp16; of a layer conv1=low. Repeatable.",
-    ),
+    _PRECISION,
     click.option("--cache/--no-cache", default=True, help="Keep compiled GPU kernels."),
 )
 _RUN = (
@@ -42,6 +43,11 @@ _RUN = (
 def target_option(command: F) -> F:
     """What a net is compiled for."""
     return _TARGET(command)
+
+
+def precision_option(command: F) -> F:
+    """How exactly its products are computed."""
+    return _PRECISION(command)
 
 
 def compile_options(command: F) -> F:

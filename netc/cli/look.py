@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from netc.cli.gpus import show_kernels, target_option
+from netc.cli.gpus import chosen, for_gpus, precision_option, show_kernels, target_option
 from netc.cli.hosts import host_options, named_hosts
 from netc.cli.options import (
     EXISTING,
@@ -70,6 +70,7 @@ def _refuse(given: Mapping[str, Any]) -> None:
 @click.option("--measure", is_flag=True, help="Also run it: predicted and measured times.")
 @click.option("--trace", "trace_to", type=WRITTEN, help="Write the predicted run for Perfetto.")
 @target_option
+@precision_option
 @place_options
 @source_options
 @prepare_options
@@ -79,15 +80,15 @@ def explain_command(
     measure: bool,
     trace_to: Path | None,
     target: str,
+    precision: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Show where each kernel of SOURCE runs, what was fused into it, and why not more.
 
-    With --machine or --trace a run is predicted, on devices that need not be here. With --measure
-    the net runs on random inputs, and what each step took stands beside the prediction; without a
-    table this machine is probed first.
+    With --machine or --trace a run is predicted, on devices that need not be here, as if products
+    were of float32. With --measure the net runs on random inputs, and what each step took stands
+    beside the prediction; without a table this machine is probed first.
     """
-    from netc import api
     from netc.cli.facts import kernel_rows, placement_rows
     from netc.cli.sources import is_model, read_source
     from netc.compiler import lower
@@ -97,21 +98,21 @@ def explain_command(
         raise UsageError("a compiled model has no journal", help="explain the net it was made from")
     spare_inputs(trace_to)
     places = Places.taken(options)
-    wanted = api.compile_options(True, "native", None, places.devices, target, places.sharding)
+    wanted = chosen(True, (), places, target, arch=None, precision=precision, cache=True)
     made = places.arranged(read_source(source, options), wanted)
-    graph, why = made.graph, made.placement
-    if measure and on_hosts(graph, made.options.devices[:1]):
+    graph, why, wanted = made.graph, made.placement, for_gpus(made.graph, made.options, None)
+    if measure and on_hosts(graph, wanted.devices[:1]):
         help = "compile it, and netc time shows what each part takes"
         raise UsageError("--measure runs on this host, and the net is on others", help=help)
     if why is not None:
         said = f"{places.strategy}: predicted {why.seconds * 1e3:.3f} ms a run"
         table(("node", "on", "why"), placement_rows(why), title=said)
     with progress(f"lowering {clean(graph.name)}"):
-        lowered = lower(graph, made.options)
+        lowered = lower(graph, wanted)
     for note in lowered.graph.notes:
         say(f"note: {clean(note)}")
-    kernels = kernel_rows(lowered.order)
-    table(("kernel", "does", "on"), kernels)
+    columns, kernels = kernel_rows(lowered, wanted)
+    table(columns, kernels)
     refusals = lowered.context.refusals
     if refusals:
         rows = [(r.node, r.pass_name, r.reason) for r in refusals]
@@ -125,11 +126,11 @@ def explain_command(
     if places.machine is not None or trace_to is not None:
         from netc.cli.forecast import show_forecast
 
-        show_forecast(lowered, made.options, places.machine, trace_to)
+        show_forecast(lowered, wanted, places.machine, trace_to)
     if measure:
         from netc.cli.forecast import show_measured
 
-        show_measured(lowered, made.options, places.machine)
+        show_measured(lowered, wanted, places.machine)
 
 
 @click.command("draw")

@@ -113,6 +113,16 @@ def test_explain(netc: Invoke) -> None:
     text = netc("explain", "small.net", "--rules").output
     assert "conv + " in text
     assert "relu" in text
+    assert "precision" not in text
+
+
+def test_explain_says_how_exactly(netc: Invoke) -> None:
+    said = netc("explain", "small.net", "--precision", "low,conv=exact").stdout
+    rows = [words for line in said.splitlines() if "cpu:0" in (words := line.split())]
+    assert {row[-1] for row in rows} == {"low", "exact"}
+    assert all((row[-1] == "exact") == ("conv" in row) for row in rows)
+    said = netc("explain", "small.net", "--precision", "medium", code=2).output
+    assert "precision medium is for GPUs" in said
 
 
 def test_dump_before_and_after_a_pass(netc: Invoke) -> None:

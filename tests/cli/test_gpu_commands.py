@@ -201,6 +201,8 @@ def test_stops_of_a_compilation(netc: Invoke, tiny: Path) -> None:
 
 def test_explain(netc: Invoke, tiny: Path) -> None:
     assert "cuda:0" in netc("explain", tiny, "--target", "cuda").output
+    shown = netc("explain", tiny, "--target", "cuda", "--precision", "medium").output
+    assert re.search(r"cuda:0 +medium", shown)
     shown = netc("explain", tiny, "--devices", "cpu:0,cuda:0", "--place", "p=cuda:0").output
     assert "cuda:0" in shown
     assert "cpu:0" in shown
