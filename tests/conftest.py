@@ -7,12 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.drawn import begin_anew
+
 
 def shared_or_none() -> Path | None:
     """The folder with Caffe's goldens and real nets: NETC_SHARED, or `shared` beside the repo."""
     default = Path(__file__).resolve().parents[2] / "shared"
     folder = Path(os.environ.get("NETC_SHARED", default))
     return folder if (folder / "caffe").is_dir() else None
+
+
+@pytest.fixture(autouse=True)
+def same_numbers_in_any_order() -> None:
+    """What a test draws does not depend on which tests ran before."""
+    begin_anew()
 
 
 @pytest.fixture(scope="session")

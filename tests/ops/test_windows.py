@@ -15,8 +15,7 @@ from netc.errors import GraphError
 from netc.ir.dims import evaluate, sym
 from netc.ir.op import REGISTRY, Array
 from netc.ir.ops.windows import pool_size
-
-RNG = np.random.default_rng(0)
+from tests.drawn import RNG
 
 
 def conv_by_hand(x: Array, w: Array, s: Any, p: Any, d: Any, groups: int) -> Array:

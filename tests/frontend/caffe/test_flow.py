@@ -11,11 +11,10 @@ import netc
 from netc.errors import GraphError, UnsupportedError
 from netc.ir.graph import Graph
 from netc.ir.interpret import interpret
+from tests.drawn import RNG
 
 from .files import read, refused
 from .test_layers import Array, inputs
-
-RNG = np.random.default_rng(5)
 
 
 def layer(kind: str, rest: str = "", bottoms: str = "a", tops: str = "y") -> str:
@@ -24,8 +23,8 @@ def layer(kind: str, rest: str = "", bottoms: str = "a", tops: str = "y") -> str
     return f'layer {{ name: "l" type: "{kind}" {" ".join(ends)} {rest} }}\n'
 
 
-def images(*shape: int) -> Array:
-    return RNG.normal(size=shape).astype(np.float32)
+def images(*shape: int, rng: np.random.Generator = RNG) -> Array:
+    return rng.normal(size=shape).astype(np.float32)
 
 
 def both(text: str, feed: dict[str, Array], near: float = 1e-5, **options: Any) -> dict[str, Array]:

@@ -46,8 +46,11 @@ layer { name: "full" type: "Resample" bottom: "flow" top: "full"
   resample_param { type: NEAREST width: 20 height: 16 } }
 """
 SIZE = (8, 10)
-FEED = {name: images(1, 3, *SIZE) for name in ("img0", "img1")}
-MEAN, CONV, FLOW = images(1, 3, 1, 1), images(6, 3, 3, 3), images(2, 25, 3, 3)
+OWN = np.random.default_rng(5)
+FEED = {name: images(1, 3, *SIZE, rng=OWN) for name in ("img0", "img1")}
+MEAN, CONV, FLOW = (
+    images(*shape, rng=OWN) for shape in ((1, 3, 1, 1), (6, 3, 3, 3), (2, 25, 3, 3))
+)
 
 
 def net() -> Graph:

@@ -10,9 +10,10 @@ import pytest
 import netc
 from netc.errors import GraphError, UnsupportedError
 from netc.ir.interpret import interpret
+from tests.drawn import RNG
 
 from .files import INPUT, dims, packed, read, v2
-from .test_layers import RNG, Array, X, inputs, one, run
+from .test_layers import Array, X, inputs, one, run
 
 
 def pooled_with_padding(

@@ -13,9 +13,10 @@ from netc.errors import NetcError
 from netc.frontend.net.elaborate import parse_net
 from netc.frontend.net.write import write_net
 from netc.ir.interpret import interpret
+from tests.drawn import RNG
 
 from .files import INPUT, dims, packed, read, v2
-from .test_layers import RNG, Array, X, inputs, one, run
+from .test_layers import Array, X, inputs, one, run
 
 SILENCE = 'layer { name: "s" type: "Silence" bottom: "data" }\n'
 

@@ -19,9 +19,9 @@ from netc.ir.op import REGISTRY
 from netc.ir.text import parse, show
 
 from .files import INPUT, read
-from .test_layers import RNG, inputs, run
+from .test_layers import inputs, run
 
-X = RNG.normal(size=(2, 4, 8, 8)).astype(np.float32)
+X = np.random.default_rng(1).normal(size=(2, 4, 8, 8)).astype(np.float32)
 ROIS = np.array([[1, 0, 0, 60, 60], [0, 17, 5, 40, 63], [0, 9, 9, 8, 8]], np.float32)
 ROI = "roi_pooling_param { pooled_h: 2 pooled_w: 3 spatial_scale: 0.125 }"
 PS = "psroi_pooling_param { output_dim: 1 group_size: 2 spatial_scale: 0.125 }"
