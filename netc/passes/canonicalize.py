@@ -7,7 +7,7 @@ from typing import Any, ClassVar, cast
 
 from netc.errors import GraphError
 from netc.ir.dims import Dim
-from netc.ir.graph import Graph, Node, Stage, Value
+from netc.ir.graph import Builder, Graph, Node, Stage, Value
 from netc.ir.op import Op
 from netc.ir.ops.convolution import Conv, ConvTranspose, Fc, Windowed
 from netc.ir.ops.elementwise import Affine, Pow
@@ -78,7 +78,7 @@ def explicit_reshape(rw: Rewriter, node: Node) -> Value | None:
 
 
 def reshaped(
-    rw: Rewriter, x: Value, shape: tuple[Dim, ...], unless: Op | None = None
+    rw: Builder, x: Value, shape: tuple[Dim, ...], unless: Op | None = None
 ) -> Value | None:
     """x in another shape, its one symbolic or unequal size inferred; None for equal to `unless`.
 

@@ -15,6 +15,7 @@ from netc.passes.fold_norms import FoldNorms
 from netc.passes.fold_params import FoldParams
 from netc.passes.fuse import Accepts, Fuse
 from netc.passes.layout import AssignLayout
+from netc.passes.lift_rows import LiftRows
 from netc.passes.merge_siblings import MergeSiblings
 from netc.passes.place import Place
 from netc.passes.pull_strides import PullStrides
@@ -30,6 +31,7 @@ INFERENCE: tuple[Pass, ...] = (
     FoldNorms(),
     Simplify(),
     Cse(),
+    LiftRows(),
     PullStrides(),
     FoldParams(),
     MergeSiblings(),
