@@ -12,8 +12,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from netc.ir.dims import product
+from netc.ir.dims import Dim, product
 from netc.ir.graph import Graph, Node, Stage, Value
+from netc.ir.ops.convolution import Conv
 from netc.ir.ops.elementwise import (
     Abs,
     Add,
@@ -328,10 +329,50 @@ def _adjacent(rw: Rewriter, first: Value, second: Value, axis: int) -> Value | N
     return None
 
 
+@rule(Conv)
+def taps_on_padding(rw: Rewriter, node: Node) -> Value | None:
+    """conv(x, w) = conv(x, the taps of w that meet x somewhere), of x no larger than its padding.
+
+    A tap that meets only padding gives zeros, whatever its weights.
+    """
+    x, w, *bias = node.inputs
+    op = node.op
+    assert isinstance(op, Conv)
+    if rw.readers(w) > 1 or not rw.fixed(w):
+        return None
+    kernel = w.type.sizes({})[2:]
+    sizes = zip(x.type.shape[2:], node.out.type.shape[2:], kernel, strict=True)
+    windows = zip(*op.window(len(kernel)), strict=True)
+    cuts = [_taps(*size, *window) for size, window in zip(sizes, windows, strict=True)]
+    for axis, (start, stop, _) in enumerate(cuts, 2):
+        if stop - start < w.type.shape[axis]:
+            w = rw.slice(w, axis=axis, start=start, stop=stop)
+    if w == node.inputs[1]:
+        return None
+    return rw(replace(op, pad=tuple(pad for _, _, pad in cuts)), x, w, *bias).out
+
+
+def _taps(
+    size: Dim, made: Dim, kernel: int, stride: int, pad: int, dilation: int
+) -> tuple[int, int, int]:
+    """The first tap that meets some of this many elements, the end of such taps, and their pad."""
+    if not isinstance(size, int) or not isinstance(made, int) or not pad:
+        return 0, kernel, pad
+    starts = [i * stride - pad for i in range(made)]
+    met = [t for t in range(kernel) if any(0 <= i + t * dilation < size for i in starts)]
+    if not met:
+        return 0, kernel, pad
+    start, stop = met[0], met[-1] + 1
+    left = pad - start * dilation
+    extent = (stop - start - 1) * dilation + 1
+    same = left >= 0 and (size + 2 * left - extent) // stride + 1 == made
+    return (start, stop, left) if same else (0, kernel, pad)
+
+
 RULES: tuple[Rule, ...] = (
     join_affines, constant_operand, join_fixed, scale_of_scale, relu_of, clip_of, same_twice,
     abs_of, constant_slope, reshape_of_reshape, transpose_of_transpose, turned_factor,
-    fixed_factor, slice_of, concat_of,
+    fixed_factor, slice_of, concat_of, taps_on_padding,
 )  # fmt: skip
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
-from netc.ir.graph import Graph
+from netc.ir.graph import Builder, Graph
 from netc.ir.interpret import interpret
+from netc.ir.types import f32
 from netc.passes.base import Context
 from netc.passes.simplify import Simplify
-from tests.passes.rule import graph, run, unchanged
+from tests.passes.rule import check, graph, run, unchanged
 
 SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, -1e-40, 3e38, -3e38, 5.0, -2.5, 7.0])
 
@@ -180,3 +183,47 @@ graph @g(input %x: f32[2,6,3,5]) {{
 def test_moves(lines: str, after: list[str]) -> None:
     g, _ = run(Simplify(), graph(MOVES.format(lines)))
     assert ops(g) == after
+
+
+def test_taps_that_meet_only_padding_are_cut() -> None:
+    check(
+        Simplify(),
+        """
+        graph @g(input %x: f32[N,4,1,2], param %w: f32[8,4,3,7], param %b: f32[8]) {
+          %y = conv(%x, %w, %b, stride=(2, 1), pad=(1, 3), dilation=(1, 1)) : f32[N,8,1,2]
+          return %y
+        }""",
+        """
+        graph @g(input %x: f32[N,4,1,2], param %w: f32[8,4,3,7], param %b: f32[8]) {
+          %slice = slice(%w, axis=2, start=1, stop=2) : f32[8,4,1,7]
+          %slice_1 = slice(%slice, axis=3, start=2, stop=5) : f32[8,4,1,3]
+          %y = conv(%x, %slice_1, %b, stride=(2, 1), pad=(0, 1), dilation=(1, 1)) : f32[N,8,1,2]
+          return %y
+        }""",
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "conv(%x, %w, stride=(1, 1), pad=(1, 1), dilation=(1, 1)) : f32[2,8,2,2]",  # all meet
+        "conv(%x, %v, stride=(1, 1), pad=(2, 2), dilation=(4, 4)) : f32[2,8,2,2]",  # none does
+        "conv(%x, %w, stride=(3, 3), pad=(2, 2), dilation=(1, 1)) : f32[2,8,2,2]",  # another size
+    ],
+)
+def test_taps_that_stay(line: str) -> None:
+    params = "param %v: f32[8,4,2,2], param %w: f32[8,4,3,3]"
+    text = f"graph @g(input %x: f32[2,4,2,2], {params}) {{\n%y = {line}\nreturn %y\n}}"
+    unchanged(Simplify(), text)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.data())
+def test_random_taps(data: st.DataObject) -> None:
+    size, kernel = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 7))
+    stride, pad, dilation = (data.draw(st.integers(least, 4)) for least in (1, 0, 1))
+    assume(size + 2 * pad >= dilation * (kernel - 1) + 1)
+    b = Builder()
+    x, w = b.input("x", f32[2, 3, size]), b.param("w", f32[4, 3, kernel])
+    y = b.conv(x, w, stride=(stride,), pad=(pad,), dilation=(dilation,))
+    run(Simplify(), b.graph("g", {"y": y}))
