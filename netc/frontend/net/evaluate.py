@@ -12,7 +12,15 @@ from netc.frontend.net import arithmetic, ast
 from netc.frontend.net.formula import Formula
 from netc.frontend.net.maker import Maker
 from netc.frontend.net.scope import Broken, Library, Scope, SilentError, filled
-from netc.frontend.net.words import ArgumentError, call, initializer, near, show, words
+from netc.frontend.net.words import (
+    ELSEWHERE,
+    ArgumentError,
+    call,
+    initializer,
+    near,
+    show,
+    words,
+)
 from netc.ir.device import Device
 from netc.ir.dims import Expr
 from netc.ir.graph import MAX_NODES, Value
@@ -229,7 +237,9 @@ class Expressions(ABC):
         word = words().get(name)
         if word is None:
             known = [*self.library.ops, *self.library.blocks, *words(), *KINDS]
-            raise GraphError(f"there is no op or block `{clean(e.word)}`", help=near(name, known))
+            here = ELSEWHERE.get(e.word)
+            help = f"here it is `{here}`" if here else near(name, known)
+            raise GraphError(f"there is no op or block `{clean(e.word)}`", help=help)
         explicit, owner = keywords.pop("name", None), keywords.pop("params", None)
         if owner is not None and not word.owns:
             raise ArgumentError(f"{word.name} has no parameters to share", f"{word}", "params")

@@ -156,6 +156,34 @@ def _of_layer(make: Callable[..., Any]) -> Word:
     return Word(name, tuple(tensors), False, tuple(slots), make, doc, owns)
 
 
+# What other frameworks call an op, and how it is written here.
+ELSEWHERE = {
+    "adaptive_avg_pool": "global_avg_pool",
+    "bmm": "matmul",
+    "cat": "concat",
+    "dense": "fc",
+    "einsum": "matmul",
+    "embedding": "embed",
+    "hard_tanh": "clip(low=-1, high=1)",
+    "interpolate": "resize_bilinear",
+    "leaky_relu": "relu(slope=0.01)",
+    "linear": "fc",
+    "log1p": "log(x + 1)",
+    "mean": "reduce_mean",
+    "permute": "transpose",
+    "relu6": "clip(low=0, high=6)",
+    "rsqrt": "pow(exponent=-0.5)",
+    "silu": "swish",
+    "square": "pow(exponent=2)",
+    "squeeze": "reshape",
+    "sum": "reduce_sum",
+    "topk": "argmax(top_k=)",
+    "unsqueeze": "reshape",
+    "upsample": "resize_nearest",
+    "view": "reshape",
+}
+
+
 def near(name: str, known: Sequence[str]) -> str:
     """`did you mean …?`, or nothing."""
     found = difflib.get_close_matches(name, known, 3, 0.6)

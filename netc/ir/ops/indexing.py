@@ -33,7 +33,7 @@ def whole(index: Array, size: int) -> tuple[Array, Array]:
 class Gather(Op, name="gather"):
     """Items of x along the axis, picked by an index tensor that takes the axis' place.
 
-    Indices are floats holding integers (rounded towards 0); one out of range gives NaN. The first
+    Indices are integers, or floats (rounded towards 0); one out of range gives NaN. The first
     `batch` axes of the index are those of x: each item has picks of its own.
     """
 

@@ -1,4 +1,4 @@
-"""Pooling, with Caffe's window rules (pooling_layer.cpp)."""
+"""Pooling, with Caffe's window rules (pooling_layer.cpp): a stride that is not given is 1."""
 
 from __future__ import annotations
 

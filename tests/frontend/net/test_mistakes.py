@@ -8,6 +8,7 @@ import pytest
 
 from netc.errors import NetcError
 from netc.frontend.net.elaborate import parse_net
+from netc.frontend.net.words import ELSEWHERE, words
 
 TABLE = Path(__file__).with_name("mistakes.txt").read_text("utf-8")
 CASES = [tuple(case.split("\n" + "-" * 80 + "\n")) for case in TABLE.split("\n" + "=" * 80 + "\n")]
@@ -55,3 +56,9 @@ def test_all_mistakes_of_grammar_are_told_at_once() -> None:
     with pytest.raises(NetcError) as e:
         parse_net(text, "t.net")
     assert [d.span.line for d in e.value.diagnostics] == [3, 4, 6, 8, 9], str(e.value)
+
+
+@pytest.mark.parametrize(("there", "here"), ELSEWHERE.items())
+def test_what_other_frameworks_call_an_op_is_one_here(there: str, here: str) -> None:
+    assert there not in words()
+    assert here.partition("(")[0] in words()
