@@ -59,7 +59,7 @@ class _Lifting:
         inputs = tuple(self.new[v] for v in node.inputs)
         with self._build.at(node.loc), self._build.on(node.device):
             image = self._lifted(node, inputs)
-            shape = node.out.type.shape
+            shape = node.types[0].shape
             row = None if image is None else self._reshaped(image, shape, f"{node.name}.row")
         if image is None or row is None:
             now = node if inputs == node.inputs else replace(node, inputs=inputs)
