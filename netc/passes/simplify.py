@@ -358,8 +358,9 @@ def _taps(
     """The first tap that meets some of this many elements, the end of such taps, and their pad."""
     if not isinstance(size, int) or not isinstance(made, int) or not pad:
         return 0, kernel, pad
-    starts = [i * stride - pad for i in range(made)]
-    met = [t for t in range(kernel) if any(0 <= i + t * dilation < size for i in starts)]
+    # The first window, if any, whose tap t is not before the first element, and the tap's place.
+    first = [(t, max(0, -((t * dilation - pad) // stride))) for t in range(kernel)]
+    met = [t for t, i in first if i < made and i * stride - pad + t * dilation < size]
     if not met:
         return 0, kernel, pad
     start, stop = met[0], met[-1] + 1

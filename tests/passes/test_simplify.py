@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -11,7 +13,7 @@ from netc.ir.graph import Builder, Graph
 from netc.ir.interpret import interpret
 from netc.ir.types import f32
 from netc.passes.base import Context
-from netc.passes.simplify import Simplify
+from netc.passes.simplify import Simplify, _taps
 from tests.passes.rule import check, graph, run, unchanged
 
 SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, -1e-40, 3e38, -3e38, 5.0, -2.5, 7.0])
@@ -215,6 +217,25 @@ def test_taps_that_stay(line: str) -> None:
     params = "param %v: f32[8,4,2,2], param %w: f32[8,4,3,3]"
     text = f"graph @g(input %x: f32[2,4,2,2], {params}) {{\n%y = {line}\nreturn %y\n}}"
     unchanged(Simplify(), text)
+
+
+def test_long_signals_are_not_walked_along() -> None:
+    b = Builder()
+    y = b.conv(b.input("x", f32[1, 1, 1 << 30]), b.param("w", f32[1, 1, 3]), pad=(1,))
+    before = b.graph("g", {"y": y})
+    assert Simplify().run(before, Context()) is before
+
+
+def test_taps_are_those_of_every_window() -> None:
+    """By the formula as by looking at each window."""
+    for size, kernel, stride, pad, dilation in product(*(range(1, 5),) * 5):
+        if (room := size + 2 * pad - dilation * (kernel - 1) - 1) < 0:
+            continue
+        starts = [i * stride - pad for i in range(room // stride + 1)]
+        met = [t for t in range(kernel) if any(0 <= i + t * dilation < size for i in starts)]
+        start, stop, left = _taps(size, len(starts), kernel, stride, pad, dilation)
+        assert (start, stop) in ((0, kernel), (met[0], met[-1] + 1) if met else (0, kernel))
+        assert left == pad - start * dilation
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
