@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netc.cli.drawn import drawn, sizes_where
+from netc.cli.drawn import drawn
 from netc.ir.graph import Graph
 from netc.ir.interpret import interpret
+from netc.ir.solve import sizes_where
 from netc.passes.base import Context, Pass, run_passes
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -40,7 +41,7 @@ def seeded_feed(graph: Graph, seed: int, size: int = 2) -> dict[str, NDArray[Any
     `size`, and 32 for height and width.
     """
     inputs = {node.name: node.types[0] for node in graph.inputs}
-    sizes = sizes_where(inputs.values(), lambda axis: 32 if axis > 1 else size)
+    sizes = sizes_where(inputs.values(), lambda axis, _: 32 if axis > 1 else size)
     sizes |= graph.usual
     return drawn(inputs, sizes, seed, 256)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from netc.errors import UsageError, clean
-from netc.ir.dims import IMAGE, MAX_DIM, symbols
+from netc.ir.dims import IMAGE, MAX_DIM
+from netc.ir.solve import sizes_where
 from netc.ir.types import TensorType
 
 
@@ -17,7 +18,7 @@ def usual_sizes(
     types: Iterable[TensorType], batch: int, usual: Mapping[str, int]
 ) -> dict[str, int]:
     """A size for every symbol: that of the file the net comes from, the batch, or an image's."""
-    return sizes_where(types, lambda axis: IMAGE if axis else batch) | dict(usual)
+    return sizes_where(types, lambda axis, _: IMAGE if axis else batch) | dict(usual)
 
 
 def noted_sizes(notes: Mapping[str, Any]) -> dict[str, int]:
@@ -25,16 +26,6 @@ def noted_sizes(notes: Mapping[str, Any]) -> dict[str, int]:
     said = notes.get("usual")
     pairs = said.items() if isinstance(said, dict) else ()
     return {name: n for name, n in pairs if isinstance(n, int) and 0 <= n <= MAX_DIM}
-
-
-def sizes_where(types: Iterable[TensorType], at: Callable[[int], int]) -> dict[str, int]:
-    """A size for every symbol, by the first axis at which it stands."""
-    sizes: dict[str, int] = {}
-    for type in types:
-        for axis, dim in enumerate(type.shape):
-            for name in symbols(dim):
-                sizes.setdefault(name, at(axis))
-    return sizes
 
 
 def drawn(

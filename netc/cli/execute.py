@@ -9,7 +9,15 @@ import click
 
 from netc.cli.gpus import run_options
 from netc.cli.hosts import host_options, named_hosts
-from netc.cli.options import EXISTING, WRITTEN, SecondsType, spare_inputs, threads_option
+from netc.cli.options import (
+    EXISTING,
+    WRITTEN,
+    SecondsType,
+    ShapeType,
+    many,
+    spare_inputs,
+    threads_option,
+)
 from netc.cli.show import milliseconds, outputs, progress, say, table
 from netc.errors import clean
 
@@ -108,12 +116,14 @@ def run_command(
 @click.command("time")
 @click.argument("model", type=EXISTING)
 @click.option("--batch", type=click.IntRange(1, 1 << 20), help="Size of the batch; 1 if open.")
+@many("--shape", type=ShapeType(), help="The shape of an input; may be repeated.")
 @click.option("--per-op/--whole", default=True, help="Also a row for every step.")
 @click.option("--seconds", type=SecondsType(0.01, 3600), default=1.0, help="How long.")
 @_loading
 def time_command(
     model: Path,
     batch: int | None,
+    shape: tuple[tuple[str, tuple[int | str, ...]], ...],
     per_op: bool,
     seconds: float,
     threads: int | None,
@@ -127,12 +137,12 @@ def time_command(
     Kernels on a GPU are timed alone, by its own clock.
     """
     from netc import api
-    from netc.cli.timing import batch_of, gpu_said, measure, random_feed, step_rows
+    from netc.cli.timing import batch_of, gpu_said, measure, random_feed, sizes_said, step_rows
 
     with progress(f"loading {clean(model.name)}"):
         exe = api.load(model, threads, trust, sha256, hosts=named_hosts(hosts), **gpu)
     batch = batch_of(exe, batch)
-    feed = random_feed(exe, batch)
+    feed = random_feed(exe, batch, shape)
     with progress("timing") as step:
         taken = measure(exe, feed, seconds)
         step("timing the steps")
@@ -144,7 +154,7 @@ def time_command(
     speed = work / median / 1e9
     rate = f", {speed:.1f} GFLOP/s" if speed >= 0.05 else ""
     say(
-        f"{clean(model.name)}: batch {batch}, {exe.threads} threads, {exe.level}: "
+        f"{clean(model.name)}: {sizes_said(exe, feed, batch)}, {exe.threads} threads, {exe.level}: "
         f"median {milliseconds(median)} ms, best {milliseconds(min(taken))} ms "
         f"of {len(taken)} runs{rate}{on_gpu}"
     )

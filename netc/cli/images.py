@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netc.errors import InputError, clean
+from netc.ir.dims import parse_dim
+from netc.ir.solve import line_of
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -43,13 +45,21 @@ def _decode(path: Path, mode: str, height: int | str, width: int | str) -> NDArr
     from PIL import Image
 
     image = upright(path, mode)
-    wanted = (
-        width if isinstance(width, int) else image.width,
-        height if isinstance(height, int) else image.height,
-    )
+    wanted = _side(width, image.width), _side(height, image.height)
     if wanted != image.size:
         image = image.resize(wanted, Image.Resampling.BILINEAR)
     return np.asarray(image)
+
+
+def _side(wanted: int | str, own: int) -> int:
+    """The fixed side of an input, or the image's own one; of multiples the nearest."""
+    if isinstance(wanted, int):
+        return wanted
+    line = line_of(parse_dim(wanted))
+    if line is None:
+        return own
+    times = max(line.solve_near(1), round((own - line.rest) / line.factor))
+    return line.factor * times + line.rest
 
 
 def upright(path: Path, mode: str) -> PIL.Image.Image:

@@ -110,8 +110,11 @@ def _same(a: Path, b: Path) -> bool:
     return False
 
 
+_SIZE = r"\d{1,10}|(\d{1,10}\*)?[A-Za-z_]\w*"
+
+
 class ShapeType(ParamType):
-    """`data=1,3,224,224`, with a symbol for a size left open: `data=N,3,H,W`."""
+    """`data=1,3,224,224`; `data=N,3,H,32*W` leaves sizes open, the width a multiple of 32."""
 
     name = "BLOB=N,C,H,W"
 
@@ -123,7 +126,7 @@ class ShapeType(ParamType):
             return value
         name, equals, sizes = str(value).rpartition("=")
         words = [w.strip() for w in re.split(r"[,x×]" if "," not in sizes else ",", sizes)]
-        if not (name and equals and all(re.fullmatch(r"\d{1,10}|[A-Za-z_]\w*", w) for w in words)):
+        if not (name and equals and all(re.fullmatch(_SIZE, w) for w in words)):
             self.fail(f"{clean(value)!r} is not a shape such as data=1,3,224,224", param, ctx)
         return name, tuple(int(w) if w.isdigit() else w for w in words)
 
@@ -180,7 +183,8 @@ class SizeType(ParamType):
         return int(m[1]), int(m[2] or m[1])
 
 
-def _many(*names: str, **more: Any) -> Callable[[F], F]:
+def many(*names: str, **more: Any) -> Callable[[F], F]:
+    """An option that may be repeated."""
     return click.option(*names, multiple=True, **more)
 
 
@@ -193,9 +197,9 @@ _SOURCE = (
         help="Which layers a Caffe net has; with train, dropout drops.",
     ),
     click.option("--level", type=int, default=0, help="Caffe's NetState level."),
-    _many("--stage", help="Caffe's NetState stage; may be repeated."),
-    _many("--shape", type=ShapeType(), help="The shape of an input; may be repeated."),
-    _many("--output", help="A value to give, inside the net or not; may be repeated."),
+    many("--stage", help="Caffe's NetState stage; may be repeated."),
+    many("--shape", type=ShapeType(), help="The shape of an input; may be repeated."),
+    many("--output", help="A value to give, inside the net or not; may be repeated."),
     click.option("--net", help="Which net of a .net file that has several."),
     click.option("--strict", is_flag=True, help="Weights that do not match are errors."),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from netc.cli.drawn import drawn, noted_sizes, usual_sizes
 from netc.cli.show import milliseconds
-from netc.errors import UsageError
+from netc.errors import UsageError, clean
+from netc.frontend.shapes import given_shapes
+from netc.ir.solve import solved
 from netc.runtime.device_run import GpuExecutable
 from netc.runtime.session import Executable
 from netc.runtime.trace import StepTime, timed
@@ -37,11 +39,33 @@ def batch_of(exe: Executable, asked: int | None) -> int:
     return asked or 1
 
 
-def random_feed(exe: Executable, batch: int, seed: int = 0) -> dict[str, NDArray[Any]]:
-    """Normal floats, or bytes, in the shapes of the inputs."""
+def random_feed(
+    exe: Executable, batch: int, shapes: Sequence[tuple[str, tuple[int | str, ...]]] = ()
+) -> dict[str, NDArray[Any]]:
+    """Normal floats, or bytes, in the shapes of the inputs, some of which may be given."""
     inputs = {port.name: port.type for port in exe.plan.inputs}
     sizes = usual_sizes(inputs.values(), batch, noted_sizes(exe.model.notes))
-    return drawn(inputs, sizes, seed, 128)
+    given = given_shapes(dict(shapes))
+    for name in given:
+        if name not in inputs:
+            known = ", ".join(map(clean, inputs))
+            raise UsageError(f"the model has no input {clean(name)!r}", help=known)
+    types = [inputs[name] for name in given]
+    sizes |= {s: n for s, n in solved(types, given.values()).items() if isinstance(n, int)}
+    for name, shape in given.items():
+        if inputs[name].sizes(sizes) != shape:
+            asked = ",".join(map(str, shape))
+            raise UsageError(f"input {clean(name)} is {inputs[name]}: it is never [{asked}]")
+    return drawn(inputs, sizes, 0, 128)
+
+
+def sizes_said(exe: Executable, feed: Arrays, batch: int) -> str:
+    """The batch in words, and the shapes that the net leaves open otherwise."""
+    shapes = {name: spec.shape for name, spec in exe.inputs.items()}
+    free = (n for n, shape in shapes.items() if any(isinstance(d, str) for d in shape[1:]))
+    said = [f"{clean(n)} [{','.join(map(str, feed[n].shape))}]" for n in free]
+    batches = (feed[n].shape[0] for n, shape in shapes.items() if isinstance((*shape, 0)[0], str))
+    return ", ".join([f"batch {next(batches, batch)}", *said])
 
 
 def measure(exe: Executable, feed: Arrays, seconds: float) -> list[float]:

@@ -11,6 +11,7 @@ from netc.ir.graph import Graph, Node, Value
 from netc.ir.ops.fused import Fused
 from netc.ir.ops.shape import Flatten, Reshape
 from netc.ir.ops.sources import Const, Input, Param
+from netc.ir.solve import sizes_where
 from netc.ir.types import Layout, TensorType
 
 LANES = 8  # channels of a C8 block
@@ -79,8 +80,9 @@ def cost_on(node: Node, kind: str) -> Cost:
 
 def default_sizes(graph: Graph, sizes: Mapping[str, int] | None = None) -> dict[str, int]:
     """A size for every symbol: as given, else usual, else IMAGE for H and W and 1 for the rest."""
-    names = frozenset().union(*(n.types[0].symbols for n in graph.inputs))
-    assumed = {s: IMAGE if s in ("H", "W") else 1 for s in sorted(names)}
+    types = [n.types[0] for n in graph.inputs]
+    assumed = dict.fromkeys(sorted(frozenset().union(*(t.symbols for t in types))), 1)
+    assumed |= sizes_where(types, lambda _, name: IMAGE if name in ("H", "W") else 1)
     return assumed | dict(graph.usual) | dict(sizes or {})
 
 

@@ -47,7 +47,7 @@ class Call:
 
     def __str__(self) -> str:
         if self.kind == "floordiv":
-            return f"({self.a})//{self.b}" if isinstance(self.b, int) else f"({self.a})//({self.b})"
+            return f"{_factor(self.a)}//{_factor(self.b)}"
         return f"{self.kind}({self.a},{self.b})"
 
 
@@ -151,10 +151,10 @@ class Expr:
     def _text(self) -> str:
         parts = []
         for atoms, c in self.terms:
+            factors = [str(abs(c))] if abs(c) != 1 or not atoms else []
             # A division binds to the left: behind a `*` it needs brackets.
-            factors = [f"({a})" if i and _divides(a) else str(a) for i, a in enumerate(atoms)]
-            if abs(c) != 1 or not factors:
-                factors.append(str(abs(c)))
+            factors += [f"({a})" if (factors or i) and _divides(a) else str(a)
+                        for i, a in enumerate(atoms)]  # fmt: skip
             parts.append(("-" if c < 0 else "+") + "*".join(factors))
         text = "".join(parts)
         return text[1:] if text[0] == "+" else "0" + text
@@ -166,6 +166,12 @@ class Expr:
 
 
 Dim: TypeAlias = int | Expr
+
+
+def _factor(d: Dim) -> str:
+    """A size as text to divide or divide by."""
+    text = str(d)
+    return text if text.isidentifier() or text.isdigit() else f"({text})"
 
 
 def _key(atoms: Iterable[Atom]) -> Monomial:

@@ -17,6 +17,7 @@ from netc.ir.device import Device
 from netc.ir.op import REGISTRY, Array, Op, typed
 from netc.ir.ops.sources import Const, Initializer, Input, Param
 from netc.ir.shards import Shard
+from netc.ir.solve import rounding
 from netc.ir.types import TensorType
 
 MAX_NODES = 100_000
@@ -208,7 +209,8 @@ class Builder:
         if d.span != NOWHERE:
             return e
         given = ", ".join(f"{clean(v.name)}: {v.type}" for v in inputs)
-        return GraphError(Diagnostic(f"{op.name}({given}): {d.message}", self.loc, d.help))
+        help = d.help or rounding(size for v in inputs for size in v.type.shape)
+        return GraphError(Diagnostic(f"{op.name}({given}): {d.message}", self.loc, help))
 
     def unique(self, name: str) -> str:
         """`name`, or `name_1`, `name_2`, … where it is taken."""

@@ -9,12 +9,12 @@ import numpy as np
 
 from netc.errors import InputError, ResourceError, clean
 from netc.ir.attributes import bound
-from netc.ir.dims import symbols
 from netc.ir.graph import Graph, Node, Value
 from netc.ir.op import Array, as_tuple
 from netc.ir.ops.fused import Fused
 from netc.ir.ops.shape import Reshape
 from netc.ir.ops.sources import Const, Param
+from netc.ir.solve import solved
 from netc.ir.types import DType, TensorType
 
 SEED = 0  # of the initializers of parameters without weights
@@ -27,10 +27,13 @@ def interpret(
 
     Raises InputError where the feed does not fit the graph's inputs.
     """
-    sizes: dict[str, int] = {}
-    given = {
-        n.results[0]: _convert(_checked(n, feed, sizes), n.types[0], dtype) for n in graph.inputs
-    }
+    arrays = [_fed(n, feed) for n in graph.inputs]
+    types = [n.types[0] for n in graph.inputs]
+    sizes = {s: int(n) for s, n in solved(types, [x.shape for x in arrays]).items()}
+    given: dict[Value, Array] = {}
+    for n, x in zip(graph.inputs, arrays, strict=True):
+        _check(n, x, sizes)
+        given[n.results[0]] = _convert(x, n.types[0], dtype)
     weights = initial_weights(graph, seed)
     for node in graph.params:
         given[node.results[0]] = np.asarray(weights[node.name], dtype)
@@ -113,18 +116,16 @@ def _convert(x: Array, type: TensorType, dtype: Any) -> Array:
     return x.astype(dtype) if type.dtype is DType.F32 else x.astype(type.dtype.numpy)
 
 
-def _checked(node: Node, feed: Mapping[str, Any], sizes: dict[str, int]) -> Array:
-    """The array fed to an input, its symbols bound into `sizes`."""
-    name, type = node.name, node.types[0]
-    if name not in feed:
-        raise InputError(f"input {clean(name)!r} is missing; it is {type}")
-    x = np.asarray(feed[name])
-    fits = x.ndim == type.rank
-    for d, n in zip(type.shape, x.shape, strict=False):
-        if isinstance(d, int):
-            fits &= d == n
-        elif len(symbols(d)) == 1 and str(d) in symbols(d):
-            fits &= sizes.setdefault(str(d), n) == n
-    if not fits:
-        raise InputError(f"input {clean(name)!r} is {type}, but the array given is {x.shape}")
-    return x
+def _fed(node: Node, feed: Mapping[str, Any]) -> Array:
+    """The array fed to an input."""
+    if node.name not in feed:
+        raise InputError(f"input {clean(node.name)!r} is missing; it is {node.types[0]}")
+    return np.asarray(feed[node.name])
+
+
+def _check(node: Node, x: Array, sizes: Mapping[str, int]) -> None:
+    """Refuse an array that is not what the input is."""
+    type = node.types[0]
+    if not type.symbols <= sizes.keys() or x.shape != type.sizes(sizes):
+        what = f"input {clean(node.name)!r} is {type}"
+        raise InputError(f"{what}, but the array given is {x.shape}")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from netc.errors import GraphError, InputError, ResourceError, clean
 from netc.ir.dims import Dim, Expr, evaluate, symbols
 from netc.ir.plan import Plan, Port
+from netc.ir.solve import line_of, solved
 from netc.ir.types import DType, TensorType
 from netc.runtime.limits import DEFAULT
 from netc.runtime.memory import require_memory
@@ -170,19 +171,19 @@ def _unfit(port: Port, array: Array, help: str) -> InputError:
 
 def match_sizes(plan: Plan, arrays: Sequence[Array]) -> dict[str, int]:
     """What every symbol stands for, given the inputs' shapes. Raises InputError."""
-    known: dict[str, int] = {}
-    source: dict[str, str] = {}
     for port, array in zip(plan.inputs, arrays, strict=True):
         _check_rank_and_size(port, array)
-        for want, got in zip(port.type.shape, array.shape, strict=True):
-            name = str(want)
-            if isinstance(want, Expr) and name in symbols(want) and name not in known:
-                known[name], source[name] = got, clean(port.name)
+    shapes = [array.shape for array in arrays]
+    known = {s: int(n) for s, n in solved([p.type for p in plan.inputs], shapes).items()}
     for port, array in zip(plan.inputs, arrays, strict=True):
         for want, got in zip(port.type.shape, array.shape, strict=True):
-            if isinstance(want, Expr) and value_of(want, known) != got:
-                told = ", ".join(f"{s} is {known[s]} by {source[s]}" for s in sorted(symbols(want)))
-                raise _unfit(port, array, f"{want} is not {got}: {told}")
+            if isinstance(want, Expr):
+                line = line_of(want)
+                if line and line.symbol not in known:
+                    raise _unfit(port, array, f"{want} is never {got}")
+                if value_of(want, known) != got:
+                    told = _said(plan, shapes, known, sorted(symbols(want)))
+                    raise _unfit(port, array, f"{want} is not {got}: {told}")
     for condition in plan.conditions:
         value = value_of(condition.size, known)
         if value < condition.minimum:
@@ -190,6 +191,17 @@ def match_sizes(plan: Plan, arrays: Sequence[Array]) -> dict[str, int]:
                 f"{condition.why}: {condition.size} is {value}, at least {condition.minimum} fits"
             )
     return known
+
+
+def _said(
+    plan: Plan, shapes: Sequence[Sequence[int]], known: Mapping[str, int], names: Sequence[str]
+) -> str:
+    """What symbols are, and by which inputs."""
+    by: dict[str, str] = {}
+    for port, shape in zip(plan.inputs, shapes, strict=True):
+        for name in solved([port.type], [shape]):
+            by.setdefault(name, clean(port.name))
+    return ", ".join(f"{name} is {known[name]} by {by[name]}" for name in names)
 
 
 def value_of(size: Dim, known: Mapping[str, int]) -> int:

@@ -278,3 +278,21 @@ def test_time_says_the_batch_that_a_net_fixes(folder: Path, netc: Invoke) -> Non
     netc("compile", "two.net", "-o", "two.bin")
     assert "batch 2" in netc("time", "two.bin", "--seconds", "0.01").output
     assert "batch is 2" in netc("time", "two.bin", "--batch", "3", code=2).output
+
+
+def test_time_takes_shapes_and_says_those_left_open(folder: Path, netc: Invoke) -> None:
+    (folder / "open.net").write_text("net open(x: f32[N, 3, 32*H, W]) -> y { y = relu(x) }")
+    netc("compile", "open.net", "-o", "open.bin")
+    timed = ["time", "open.bin", "--seconds", "0.01", "--whole"]
+    assert "batch 1, x [1,3,224,224], " in netc(*timed).output
+    assert "batch 2, x [2,3,64,9], " in netc(*timed, "--shape", "x=2,3,64,9").output
+    assert "it is never [1,3,33,9]" in netc(*timed, "--shape", "x=1,3,33,9", code=2).output
+    assert "no input 'y'" in netc(*timed, "--shape", "y=1,3,32,9", code=2).output
+
+
+def test_a_shape_may_be_a_multiple(folder: Path, netc: Invoke) -> None:
+    (folder / "open.net").write_text("net open(x: f32[N, 3, H, W]) -> y { y = relu(x) }")
+    netc("compile", "open.net", "-o", "open.bin", "--shape", "x=1,3,32*H,32*W")
+    assert "f32[1,3,32*H,32*W]" in netc("inspect", "open.bin").output
+    wrong = netc("compile", "open.net", "-o", "open.bin", "--shape", "x=1,3,H*,W", code=2)
+    assert "not a shape such as" in wrong.output

@@ -51,3 +51,22 @@ def test_pixels_that_are_no_bytes(tmp_path: Path, pixels: np.ndarray, message: s
     with pytest.raises(InputError, match=message) as caught:
         read_image(tmp_path / "x.tif", ("N", 1, 8, 8), "input data")
     assert "give it as .npy" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("side", "own", "got"),
+    [
+        ("32*H", 47, 32),
+        ("32*H", 49, 64),
+        ("32*H", 3, 32),
+        ("2*H-5", 1, 1),
+        ("4*H+1", 8, 9),
+        ("H", 47, 47),
+        (8, 47, 8),
+    ],
+)
+def test_an_image_has_the_nearest_size_that_fits(
+    tmp_path: Path, side: int | str, own: int, got: int
+) -> None:
+    Image.new("L", (own, own)).save(tmp_path / "x.png")
+    assert read_image(tmp_path / "x.png", ("N", 1, side, side), "input").shape == (1, got, got)

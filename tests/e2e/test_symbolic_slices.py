@@ -44,7 +44,7 @@ def test_any_batch(optimize: bool) -> None:
 def test_text_and_types() -> None:
     g = halves()
     text = show(g)
-    assert "start=<(N)//2>" in text
+    assert "start=<N//2>" in text
     assert show(parse(text, weights=g.weights)) == text
     assert str(g.outputs["y"].type) == "f32[N,8,6,6]"
 

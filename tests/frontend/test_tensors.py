@@ -49,7 +49,7 @@ def returned(build: Callable[[Tensor], Any]) -> pytest.ExceptionInfo[NetcError]:
     ("build", "message"),
     [
         (lambda n: n > 3, "N > 3 is not known when compiling"),
-        (lambda n: 2 * n <= n, "N*2 <= N is not known when compiling"),
+        (lambda n: 2 * n <= n, "2*N <= N is not known when compiling"),
         (lambda n: n / 2, "N / 2 may not come out even"),
         (lambda n: n * 0.5, "a size meets 0.5, which is no whole number"),
         (lambda n: range(n), "the size N is not known here"),

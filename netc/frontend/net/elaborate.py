@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -28,11 +29,12 @@ from netc.frontend.net.imports import Loader
 from netc.frontend.net.parse import parse
 from netc.frontend.net.scope import Broken, Library, Scope, SilentError, bind
 from netc.frontend.net.words import ArgumentError, near, show
-from netc.frontend.shapes import given_shapes
+from netc.frontend.shapes import chosen, given_shapes
 from netc.ir.device import Device
-from netc.ir.dims import Expr, sym
+from netc.ir.dims import sym
 from netc.ir.graph import Graph, Value
 from netc.ir.shards import Shard
+from netc.ir.solve import solved
 from netc.ir.types import DType, TensorType
 
 MAX_REPORTED = 20
@@ -102,8 +104,7 @@ class Elaborator(Expressions):
             self._statement(let, self.globals)
         net = self._choose(wanted)
         scope = Scope(self.globals)
-        for port in net.ports:
-            self._port(port, scope)
+        self._inputs(net.ports, scope)
         ports = {p.name for p in net.ports}
         for name in (given for given in self.shapes if given not in ports):
             self.report(GraphError(f"the net has no input `{clean(name)}` to shape", net.span))
@@ -149,17 +150,30 @@ class Elaborator(Expressions):
         called = f"block `{clean(name)}` is called at {at}"
         return replace(d, help=f"{d.help}\n        {called}" if d.help else called)
 
-    def _port(self, port: ast.Port, scope: Scope) -> None:
+    def _inputs(self, ports: Sequence[ast.Port], scope: Scope) -> None:
+        """Every input in the shape that was asked for, and what the sizes in it then are."""
+        types: dict[str, TensorType] = {}
+        for port in ports:
+            with self._bound(port.name, scope), located(port.type.span):
+                types[port.name] = self._port_type(port, scope)
+        asked = [name for name in types if name in self.shapes]
+        sizes = solved([types[name] for name in asked], [self.shapes[name] for name in asked])
+        for name, size in sizes.items():
+            scope[name] = size
+        for port in (p for p in ports if p.name in types):
+            with self._bound(port.name, scope), located(port.span), self.maker.b.at(port.span):
+                type = chosen(port.name, types[port.name], sizes, self.shapes.get(port.name))
+                scope[port.name] = self.maker.b.input(port.name, type)
+
+    @contextmanager
+    def _bound(self, name: str, scope: Scope) -> Iterator[None]:
+        """What goes wrong is noted, and the name is then broken."""
         try:
-            with located(port.type.span):
-                type_ = self._port_type(port, scope)
-            with self.maker.b.at(port.span):
-                scope[port.name] = self.maker.b.input(port.name, type_)
-        except SilentError:
-            scope[port.name] = Broken()
-        except NetcError as e:
-            scope[port.name] = Broken()
-            self.report(e)
+            yield
+        except (NetcError, SilentError) as e:
+            scope[name] = Broken()
+            if isinstance(e, NetcError):
+                self.report(e)
 
     def _port_type(self, port: ast.Port, scope: Scope) -> TensorType:
         """`f32[N, 3, 227, 227]`, where names not bound yet are symbols."""
@@ -171,27 +185,10 @@ class Elaborator(Expressions):
         if not isinstance(e, ast.Index) or not isinstance(base, DType):
             help = "such as `data: f32[N, 3, 224, 224]`"
             raise GraphError("an input has an element type and a shape", port.type.span, help)
-        for item in e.items:
-            if isinstance(item, ast.Name) and item.id not in scope:
-                with located(item.span):
-                    scope[item.id] = sym(item.id)
-        declared = self.type(base, [self.eval(item, scope) for item in e.items])
-        return self._shaped(port, declared)
-
-    def _shaped(self, port: ast.Port, declared: TensorType) -> TensorType:
-        """The declared type, or with the shape that was asked for."""
-        if port.name not in self.shapes:
-            return declared
-        shape = self.shapes[port.name]
-        if len(shape) != declared.rank:
-            message = f"`{clean(port.name)}` is {declared}; the shape given is {show(shape)}"
-            raise GraphError(message, port.span)
-        for d, n in zip(declared.shape, shape, strict=True):
-            if not isinstance(d, Expr) and d != n:
-                help = "only symbolic sizes can be chosen"
-                message = f"`{clean(port.name)}` is {declared}; the shape given is {show(shape)}"
-                raise GraphError(message, port.span, help)
-        return declared.with_shape(shape)
+        for name in (name for item in e.items for name in _sizes_in(item) if name.id not in scope):
+            with located(name.span):
+                scope[name.id] = sym(name.id)
+        return self.type(base, [self.eval(item, scope) for item in e.items])
 
     def _output(self, name: ast.Name, scope: Scope) -> Any:
         value = scope.find(name.id)
@@ -355,6 +352,16 @@ class Elaborator(Expressions):
             path = maker.free_scope(otherwise)
         taken.add(path)
         return path
+
+
+def _sizes_in(e: ast.Expr) -> Iterator[ast.Name]:
+    """The names in a size of a type: `4 * H`."""
+    match e:
+        case ast.Name():
+            yield e
+        case ast.Chain(operands=parts) | ast.Call(args=parts):
+            for part in parts:
+                yield from _sizes_in(part)
 
 
 def _break(s: ast.Statement, scope: Scope) -> None:

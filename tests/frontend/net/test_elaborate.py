@@ -103,7 +103,7 @@ def test_repeat_let_and_arithmetic() -> None:
         %a1 = affine(%x, scale=2.0) : f32[N,8]
         %a2 = affine(%a1, scale=2.0, shift=-0.5) : f32[N,8]
         %a3 = affine(%a2, scale=2.0, shift=-1.0) : f32[N,8]
-        %y = reshape(%a3, shape=(<N*2>, 4, -1)) : f32[N*2,4,1]
+        %y = reshape(%a3, shape=(<2*N>, 4, -1)) : f32[2*N,4,1]
         return %y
         """,
     )
@@ -358,7 +358,7 @@ def test_sizes_of_tensors() -> None:
         """,
         """
         %depthwise/conv = conv(%x, %depthwise/conv.w, groups=6) : f32[N,6,H-2,W-2]
-        %y = reshape(%depthwise/conv, shape=(<N>, 6, <H*W+4-H*2-W*2>)) : f32[N,6,H*W+4-H*2-W*2]
+        %y = reshape(%depthwise/conv, shape=(<N>, 6, <H*W+4-2*H-2*W>)) : f32[N,6,H*W+4-2*H-2*W]
         return %y
         """.replace("depthwise", "x_1"),
     )
