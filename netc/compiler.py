@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from netc.errors import GraphError, UnsupportedError, clean
 from netc.ir.conditions import check_symbols
+from netc.ir.cost import bytes_of
 from netc.ir.device import Device
 from netc.ir.dims import evaluate
 from netc.ir.graph import Graph, Node, Stage
@@ -339,7 +340,7 @@ def check_net(graph: Graph) -> None:
 
 def _check_size(graph: Graph) -> None:
     """Refuse a net whose parameters could not be held, before any memory is taken."""
-    sizes = {n.name: 4 * evaluate(n.types[0].count, {}) for n in graph.params}
+    sizes = {n.name: evaluate(bytes_of(n.types[0]), {}) for n in graph.params}
     if sum(sizes.values()) > MAX_WEIGHTS:
         biggest = max(sizes, key=lambda name: sizes[name])
         raise GraphError(

@@ -6,6 +6,7 @@ numbers, and its notes are options that are checked like a user's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -121,8 +122,13 @@ def _unpacked(file: ArtifactFile, graph: Graph) -> Mapping[str, Array]:
         if not isinstance(entry, list) or len(entry) < 2 or not isinstance(entry[0], int):
             raise ArtifactError(f"the file does not say where parameter {clean(node.name)} is")
         at, packing, shape = entry[0], entry[1:], node.types[0].sizes({})
+        dtype = node.types[0].dtype.numpy
         size = 4 * packed_count(packing, shape)
+        if dtype != np.float32:
+            packing, size = ["raw"], dtype.itemsize * math.prod(shape)
         if at < 0 or at + size > len(whole):
             raise ArtifactError(f"parameter {clean(node.name)} is outside the weights")
-        out[node.name] = unpack(whole[at : at + size].view(np.float32), packing, shape)
+        out[node.name] = unpack(whole[at : at + size].view(dtype), packing, shape).astype(
+            dtype, copy=False
+        )
     return out

@@ -77,7 +77,7 @@ class WeightStore:
         alike = self._rounded[id(param), rounding(packing)] if packing else 0
         if packing and not viewed and alike >= self._read[id(param)]:
             return at, packing
-        return self.add(np.asarray(param, np.float32)).offset, _AS_IT_IS
+        return self.add(param).offset, _AS_IT_IS
 
     def zeros(self, size: int) -> WeightArg:
         """The address of this many bytes of zeros that nobody shares: counters, for instance."""

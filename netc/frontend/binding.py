@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netc.errors import Span, WeightsError, clean
+from netc.errors import GraphError, Span, WeightsError, clean
 from netc.frontend.files import named_bytes
 from netc.frontend.npz import is_zip
 from netc.frontend.safetensors import is_safetensors
+from netc.ir.types import DType
 
 _FOREIGN = {  # how a file that is no weights begins -> what it is
     b"\x93NUMPY": "one NumPy array without a name",
@@ -62,10 +63,12 @@ def numbers(value: Any, name: str) -> NDArray[Any]:
     return array
 
 
-def fitted(array: NDArray[Any], shape: Sequence[int], name: str) -> NDArray[np.float32]:
-    """`array` as float32 of this shape, which may differ in axes of size 1 only.
+def fitted(
+    array: NDArray[Any], shape: Sequence[int], name: str, dtype: DType = DType.F32
+) -> NDArray[Any]:
+    """`array` as elements of this shape, which may differ in axes of size 1 only.
 
-    So the legacy bias 1×1×1×N fits [N], and [C] fits [C,1,1]. What already is aligned float32
+    So the legacy bias 1×1×1×N fits [N], and [C] fits [C,1,1]. What already is as it must be
     is not copied.
     """
     if [d for d in array.shape if d != 1] != [d for d in shape if d != 1]:
@@ -73,9 +76,21 @@ def fitted(array: NDArray[Any], shape: Sequence[int], name: str) -> NDArray[np.f
         raise WeightsError(f"{clean(name)} is {wanted} in the net, {found} in the weights")
     try:
         with np.errstate(over="raise"):
-            return np.require(array, np.float32, ["C", "A"]).reshape(tuple(shape))
+            made = array if dtype is DType.F32 else exact(array, dtype)
+            return np.require(made, dtype.numpy, ["C", "A"]).reshape(tuple(shape))
     except FloatingPointError:
         raise WeightsError(f"{clean(name)} has numbers beyond float32") from None
+    except GraphError as e:
+        raise WeightsError(f"{clean(name)}: {e.diagnostics[0].message}") from None
+
+
+def exact(array: NDArray[Any], dtype: DType) -> NDArray[Any]:
+    """Numbers as integers of a type. Raises GraphError for one that is none."""
+    parts = array[array != np.floor(array)][:1] if array.dtype.kind == "f" else array[:0]
+    ends = (array.min(), array.max()) if array.size else ()
+    for value in (*parts.ravel(), *ends):
+        dtype.element(value.item())
+    return array.astype(dtype.numpy)
 
 
 def _shown(shape: Sequence[int]) -> str:

@@ -7,20 +7,14 @@ a type; the words it calls are those of the language, with the same arguments an
 from __future__ import annotations
 
 import inspect
-import linecache
-import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ContextDecorator, contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
-from pathlib import Path
-from traceback import walk_tb
 from typing import Annotated, Any, TypeAlias, cast, get_origin
 
-import numpy as np
-
-from netc.errors import NOWHERE, Diagnostic, GraphError, NetcError, Source, Span, UsageError, clean
+from netc.errors import GraphError, Span, UsageError, WeightsError, clean
+from netc.frontend import arrays
+from netc.frontend.callers import at_caller, at_line, caller, definition
 from netc.frontend.net import arithmetic
 from netc.frontend.net.fill import Source as Weights
 from netc.frontend.net.fill import filled
@@ -50,7 +44,6 @@ Devices: TypeAlias = str | Sequence[str]
 _MAKER: ContextVar[Maker | None] = ContextVar("netc.maker", default=None)
 Where: TypeAlias = tuple[Device | None, tuple[Shard, ...]]
 _AROUND: ContextVar[tuple[Where, ...]] = ContextVar("netc.around", default=((None, ()),))
-_OURS = tuple(str(f) + os.sep for f in (Path(__file__).parent.parent, Path(np.__file__).parent))
 _RENAMED = {"max": "maximum", "min": "minimum"}
 
 
@@ -120,7 +113,7 @@ class Tensor:
     def __format__(self, how: str) -> str:
         if how:
             help = "such as {x}, {x.type} or {x.name}"
-            raise UsageError(f"a tensor has no {{x:{clean(how)}}}", _caller(), help)
+            raise UsageError(f"a tensor has no {{x:{clean(how)}}}", caller(), help)
         return str(self)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *given: Any, **more: Any) -> Tensor:
@@ -132,12 +125,12 @@ class Tensor:
             return _join(_UFUNCS[name], *given)
         fits = method == "__call__" and name in words()
         help = f"such as netc.{name}({', '.join('xy'[: ufunc.nin])})" if fits else ""
-        raise UsageError(f"a tensor has no np.{clean(name)}", _caller(), help)
+        raise UsageError(f"a tensor has no np.{clean(name)}", caller(), help)
 
 
 def _refusing(sign: str, call: str) -> Callable[..., Any]:
     def refuse(*_: Any, **__: Any) -> Any:
-        raise UsageError(f"a tensor has no {sign}", _caller(), f"such as {call}")
+        raise UsageError(f"a tensor has no {sign}", caller(), f"such as {call}")
 
     return refuse
 
@@ -191,13 +184,13 @@ def net(function: Callable[..., Any]) -> Graph:
     if inspect.iscoroutinefunction(function):
         help = "a net is described by an ordinary `def`"
         message = f"`{clean(function.__name__)}` is `async`"
-        raise UsageError(message, _definition(function), help)
+        raise UsageError(message, definition(function), help)
     maker = Maker()
     token = _MAKER.set(maker)
     try:
         given = function(**dict(_inputs(function, maker)))
     except GraphError as e:
-        raise _at_line(e, function) from None
+        raise at_line(e, function) from None
     finally:
         _MAKER.reset(token)
     return maker.b.graph(function.__name__, _outputs(given, function, maker))
@@ -211,15 +204,15 @@ def _inputs(function: Callable[..., Any], maker: Maker) -> Iterator[tuple[str, T
             message = (
                 f"`{clean(str(p))}` of `{clean(function.__name__)}` has no name to be given by"
             )
-            raise UsageError(message, _definition(function), "an input is an ordinary parameter")
+            raise UsageError(message, definition(function), "an input is an ordinary parameter")
         if isinstance(type_, TensorType):
-            with maker.b.at(_definition(function)):
+            with maker.b.at(definition(function)):
                 yield p.name, Tensor(maker.b.input(p.name, type_), maker)
         elif p.default is p.empty:
             quoted = " without quotes" if isinstance(type_, str) else ""
             help = f'such as `{p.name}: netc.f32["N", 3, 224, 224]`{quoted}'
             message = f"input `{clean(p.name)}` of `{clean(function.__name__)}` has no type"
-            raise UsageError(message, _definition(function), help)
+            raise UsageError(message, definition(function), help)
 
 
 def _type(hint: Any) -> Any:
@@ -234,7 +227,7 @@ def _annotations(function: Callable[..., Any]) -> Mapping[str, Any]:
         return inspect.get_annotations(function, eval_str=True)
     except Exception as e:
         message = f"the annotations of `{clean(function.__name__)}` do not evaluate: {clean(e)}"
-        raise UsageError(message, _definition(function)) from None
+        raise UsageError(message, definition(function)) from None
 
 
 def _outputs(given: Any, function: Callable[..., Any], maker: Maker) -> dict[str, Value]:
@@ -243,8 +236,8 @@ def _outputs(given: Any, function: Callable[..., Any], maker: Maker) -> dict[str
         given = {t.name: t for t in several}
     if wrong := _no_outputs(given):
         help = 'return a tensor, several, or `{"prob": x}`'
-        raise UsageError(f"`{clean(function.__name__)}` {wrong}", _definition(function), help)
-    place = _definition(function)
+        raise UsageError(f"`{clean(function.__name__)}` {wrong}", definition(function), help)
+    place = definition(function)
     return {name: _own(t, maker, place).value for name, t in given.items()}
 
 
@@ -270,7 +263,7 @@ def _is_name(name: Any) -> bool:
 
 def device(name: str) -> AbstractContextManager[None]:
     """Nodes made within run on this device: `with netc.device("cuda:1"):`."""
-    return _Within(device=Device.parse(name, _caller()))
+    return _Within(device=Device.parse(name, caller()))
 
 
 def replicate(devices: Devices) -> AbstractContextManager[None]:
@@ -289,13 +282,13 @@ def pipeline(devices: Devices, micro_batches: int | None = None) -> AbstractCont
 
 
 def _shared(way: str, devices: Devices, **more: Any) -> AbstractContextManager[None]:
-    at = _caller()
+    at = caller()
     names = devices.split(",") if isinstance(devices, str) else devices
     try:
         named = tuple(Device.parse(name.strip()) for name in names)
         shard = Shard(cast(Way, way), named, **more)
     except GraphError as e:
-        raise _at_caller(e) from None
+        raise at_caller(e) from None
     except (TypeError, AttributeError):
         help = 'such as `["cpu:0", "cpu:1"]`'
         raise UsageError(f"{way} is over devices by their names", at, help) from None
@@ -321,10 +314,10 @@ class _Within(ContextDecorator, AbstractContextManager[None]):
         try:
             shards = shards if self._shard is None else within(shards, self._shard)
         except GraphError as e:
-            raise _at_caller(e) from None
+            raise at_caller(e) from None
         if why := contradiction(shards, device):
             help = "take the placement away, or the sharding"
-            raise GraphError(f"what is here is placed on {device}, but {why}", _caller(), help)
+            raise GraphError(f"what is here is placed on {device}, but {why}", caller(), help)
         return device, shards
 
 
@@ -354,7 +347,7 @@ def word(name: str) -> Callable[..., Any]:
     def apply(*args: Any, name: str | None = None, params: Any = None, **keywords: Any) -> Any:
         for what, given in (("name", name), ("params", params)):
             if not (_is_name(given) or isinstance(given, Tensor | None)):
-                raise UsageError(f"`{what}` takes a text, not {clean(repr(given))}", _caller())
+                raise UsageError(f"`{what}` takes a text, not {clean(repr(given))}", caller())
         return _apply(word.name, args, keywords, name, params)
 
     return _as_function(name, word, apply)
@@ -378,7 +371,7 @@ def _initializer(kind: str) -> Callable[..., Any]:
         try:
             return initializer(kind, args, keywords)
         except GraphError as e:
-            raise _at_caller(e) from None
+            raise at_caller(e) from None
 
     return make
 
@@ -387,7 +380,7 @@ def _maker() -> Maker:
     maker = _MAKER.get()
     if maker is None:
         help = "put the calls into a function decorated with `@netc.net`"
-        raise UsageError("no net is being built here", _caller(), help)
+        raise UsageError("no net is being built here", caller(), help)
     return maker
 
 
@@ -401,7 +394,7 @@ def _placed(maker: Maker) -> Iterator[None]:
 def _apply(
     word: str, args: tuple[Any, ...], keywords: dict[str, Any], name: str | None, params: Any
 ) -> Any:
-    maker, at = _maker(), _caller()
+    maker, at = _maker(), caller()
     found = _table()[word]
     plain = {k: _plain(v, maker) for k, v in keywords.items()}
     try:
@@ -410,36 +403,40 @@ def _apply(
         path = maker.free(word) if name is None else maker.explicit(name)
         owner = _own(params, maker, at).name if isinstance(params, Tensor) else params or ""
         with maker.b.at(at), _placed(maker):
-            out = call(found, maker.site(path, owner), [_plain(a, maker) for a in args], plain)
+            site = maker.site(path, owner)
+            given = arrays.placed(found, site, [_plain(a, maker) for a in args], plain)
+            out = call(found, site, *given)
     except GraphError as e:
-        raise _at_caller(e) from None
+        raise at_caller(e) from None
     made = tuple(Tensor(v, maker) for v in (out if isinstance(out, tuple) else (out,)))
     return made if isinstance(out, tuple) else made[0]
 
 
 def _join(sign: str, a: Any, b: Any) -> Tensor:
-    maker, at = _maker(), _caller()
+    maker, at = _maker(), caller()
     a, b = _plain(a, maker), _plain(b, maker)
     try:
         with maker.b.at(at), _placed(maker):
             site = maker.site(maker.free(arithmetic.node_word(sign, a, b)))
+            a, b = arrays.joined(site, a), arrays.joined(site, b)
             return Tensor(arithmetic.tensors(site, sign, a, b), maker)
     except GraphError as e:
-        raise _at_caller(e) from None
+        raise at_caller(e) from None
 
 
 def _plain(x: Any, maker: Maker) -> Any:
     """What the words take: values, tuples, and Python's own numbers."""
     match x:
         case Tensor():
-            return _own(x, maker, _caller()).value
+            return _own(x, maker, caller()).value
         case tuple() | list():
             return tuple(_plain(item, maker) for item in x)
         case bool() | int() | float() | str() | None:
             return x
-    if hasattr(x, "tolist") and not isinstance(x, Value):  # NumPy scalars and arrays
-        return _plain(x.tolist(), maker)
-    return x
+    try:
+        return arrays.plain(x)
+    except WeightsError as e:
+        raise at_caller(e) from None
 
 
 def _own(x: Tensor, maker: Maker, place: Span) -> Tensor:
@@ -447,46 +444,3 @@ def _own(x: Tensor, maker: Maker, place: Span) -> Tensor:
     if x.maker is not maker:
         raise UsageError(f"the tensor {clean(x.name)} belongs to another net", place)
     return x
-
-
-def _at_caller(e: NetcError) -> NetcError:
-    return _at(e, _caller())
-
-
-def _at(e: NetcError, place: Span) -> NetcError:
-    """The error with a place, where it has none."""
-    d = e.diagnostics[0]
-    return e if d.span != NOWHERE else GraphError(Diagnostic(d.message, place, d.help))
-
-
-def _at_line(e: NetcError, function: Callable[..., Any]) -> NetcError:
-    """The error at the line of the net that raised it, such as `x.shape[0] > 3`."""
-    ran = [(f.f_code.co_filename, line) for f, line in walk_tb(e.__traceback__)]
-    theirs = [_span(*place) for place in ran if not place[0].startswith(_OURS)]
-    return _at(e, theirs[-1] if theirs else _definition(function))
-
-
-def _caller() -> Span:
-    """The line outside this package that is being run."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OURS):
-        frame = frame.f_back
-    return _span(frame.f_code.co_filename, frame.f_lineno)
-
-
-def _definition(function: Callable[..., Any]) -> Span:
-    code = inspect.unwrap(function).__code__
-    return _span(code.co_filename, code.co_firstlineno)
-
-
-@lru_cache(maxsize=32)
-def _source(path: str) -> Source:
-    """A Python file; its folders do not belong into a model."""
-    return Source(Path(path).name, "".join(linecache.getlines(path)))
-
-
-def _span(path: str, line: int) -> Span:
-    source = _source(path)
-    text = linecache.getline(path, line)
-    column = len(text) - len(text.lstrip()) + 1 if text.strip() else 1
-    return Span(source.name, line, column, source)

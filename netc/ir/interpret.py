@@ -36,7 +36,7 @@ def interpret(
         given[n.results[0]] = _convert(x, n.types[0], dtype)
     weights = initial_weights(graph, seed)
     for node in graph.params:
-        given[node.results[0]] = np.asarray(weights[node.name], dtype)
+        given[node.results[0]] = _convert(weights[node.name], node.types[0], dtype)
     return run(graph, given, sizes, dtype)
 
 
@@ -108,12 +108,14 @@ def initial_weights(graph: Graph, seed: int = SEED) -> dict[str, Array]:
             continue
         shape = node.types[0].sizes({})
         rng = np.random.default_rng([seed, zlib.crc32(node.name.encode())])
-        out[node.name] = node.op.init.draw(shape, rng)
+        with np.errstate(invalid="ignore"):
+            drawn = node.op.init.draw(shape, rng).astype(node.types[0].dtype.numpy, copy=False)
+        out[node.name] = drawn
     return out
 
 
 def _convert(x: Array, type: TensorType, dtype: Any) -> Array:
-    return x.astype(dtype) if type.dtype is DType.F32 else x.astype(type.dtype.numpy)
+    return x.astype(dtype if type.dtype is DType.F32 else type.dtype.numpy, copy=False)
 
 
 def _fed(node: Node, feed: Mapping[str, Any]) -> Array:

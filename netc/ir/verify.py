@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from netc.errors import NOWHERE, Diagnostic, GraphError, VerifyError, clean
 from netc.ir.attributes import misfit
 from netc.ir.dims import MAX_DIM
@@ -115,7 +113,7 @@ def _weights(graph: Graph) -> Iterator[Diagnostic]:
         node = params.get(name)
         if node is None:
             yield Diagnostic(f"@{clean(graph.name)} has weights for {clean(name)!r}, no parameter")
-        elif array.dtype != np.float32 or array.shape != node.types[0].shape:
+        elif (array.dtype, array.shape) != (node.types[0].dtype.numpy, node.types[0].shape):
             yield _said(node, f"is {node.types[0]}; its weights are {array.dtype} {array.shape}")
     for name in graph.updates:
         if name not in params:

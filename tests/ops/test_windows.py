@@ -178,8 +178,8 @@ def test_a_symbolic_reshape_divides_exactly() -> None:
 
     reshape = REGISTRY["reshape"]
     x = f32["N", 8, "H", "W"]
-    assert str(reshape(shape=(0, -1)).infer(x)) == "f32[N,H*W*8]"
+    assert str(reshape(shape=(0, -1)).infer(x)) == "f32[N,8*H*W]"
     assert str(reshape(shape=(-1, 8)).infer(x)) == "f32[H*N*W,8]"
-    assert str(reshape(shape=(0, 4, -1, sym("H"))).infer(x)) == "f32[N,4,W*2,H]"
+    assert str(reshape(shape=(0, 4, -1, sym("H"))).infer(x)) == "f32[N,4,2*W,H]"
     with pytest.raises(GraphError, match="do not divide by 3"):
         reshape(shape=(-1, 3)).infer(x)

@@ -116,8 +116,8 @@ class Expressions(ABC):
         out = []
         for item in items:
             value = self.eval(item, scope)
-            if isinstance(value, tuple):
-                raise GraphError("a list within a list", item.span)
+            if isinstance(value, tuple) and any(isinstance(v, Value) for v in value):
+                raise GraphError("several tensors within a list", item.span)
             out.append(value)
         return tuple(out)
 

@@ -40,7 +40,8 @@ def filled(
             continue
         try:
             array = numbers(given[name], name)
-            arrays[name] = frozen(fitted(array, node.types[0].sizes({}), name))
+            type = node.types[0]
+            arrays[name] = frozen(fitted(array, type.sizes({}), name, type.dtype))
         except WeightsError as e:
             wrong.append(replace(e.diagnostics[0], span=node.loc))
     if wrong:

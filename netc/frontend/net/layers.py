@@ -18,7 +18,7 @@ from netc.ir.graph import Value
 from netc.ir.op import REGISTRY
 from netc.ir.ops.sources import Initializer
 from netc.ir.ops.windows import Ints, axis_of, not_negative
-from netc.ir.types import TensorType
+from netc.ir.types import DType, TensorType
 
 ZERO = Initializer("constant", 0.0)
 ONE = Initializer("constant", 1.0)
@@ -263,6 +263,11 @@ def param(site: Site, type: TensorType, init: Initializer = XAVIER) -> Value:
     return site.maker.param(site.name, type, init)
 
 
+def tensor(site: Site, values: Any, type: DType | None = None) -> Value:
+    """Numbers in lists within lists, or an array of NumPy, as a constant tensor; lists are f32."""
+    return site.constant(values, type, part="")
+
+
 def _value(x: Any) -> Value:
     assert isinstance(x, Value)
     return x
@@ -281,6 +286,7 @@ LAYERS: tuple[Callable[..., Any], ...] = (
     dropout,
     split,
     param,
+    tensor,
     rnn,
     lstm,
 )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from netc.errors import GraphError, clean
+from netc.frontend.net.constants import ARRAYS, array_of
 from netc.ir.device import Device
 from netc.ir.dims import Dim
 from netc.ir.graph import Builder, Value, frozen
@@ -16,9 +17,7 @@ from netc.ir.op import Op, require
 from netc.ir.ops.sources import Const, Initializer
 from netc.ir.scalar import broadcast
 from netc.ir.shards import Shard, contradiction, within
-from netc.ir.types import TensorType, f32
-
-ARRAYS = "an array is a parameter, such as param(f32[3, 4]), and its numbers are among the weights"
+from netc.ir.types import DType, TensorType, f32
 
 
 class Maker:
@@ -144,6 +143,12 @@ class Site:
             raise GraphError(f"`{owner}.{part}` is {shared.type}; {type} is needed here")
         return shared
 
+    def constant(self, values: Any, dtype: DType | None = None, part: str = "c") -> Value:
+        """Numbers as a tensor: a parameter whose values are known."""
+        array, found = array_of(values, dtype)
+        name = f"{self.name}.{part}" if part else self.name
+        return self.maker.param(name, found[array.shape], Initializer(), array)
+
     def operands(self, xs: Sequence[Any]) -> list[Value]:
         """Tensors as they are; numbers as constants; lists as one number per channel."""
         met = [x.type.shape for x in xs if isinstance(x, Value)]
@@ -167,7 +172,5 @@ class Site:
             said = f"[{shape}] with {channels} channel{'s' * (channels != 1)}"
             help = "a list holds one number per channel; a number alone stands for all"
             raise GraphError(f"a list of {len(numbers)} meets a tensor {said}", help=help)
-        with np.errstate(over="ignore"):  # infinity beyond the largest float32
-            array = np.array([real(n) for n in numbers]).astype(np.float32)
-        array = array.reshape(-1, *(1 for _ in met[2:]))
-        return self.maker.param(f"{self.name}.c", f32[array.shape], Initializer(), array)
+        array = np.array([real(n) for n in numbers]).reshape(-1, *(1 for _ in met[2:]))
+        return self.constant(array, DType.F32)

@@ -16,7 +16,8 @@ from functools import cache
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from netc.errors import GraphError, clean
-from netc.frontend.net.maker import ARRAYS, Site
+from netc.frontend.net.constants import ARRAYS
+from netc.frontend.net.maker import Site
 from netc.ir.dims import Expr
 from netc.ir.graph import Value
 from netc.ir.op import REGISTRY, Op
