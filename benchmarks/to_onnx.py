@@ -243,6 +243,16 @@ def _formula(out: _Writer, node: Node) -> None:
     out.add("Identity", [op.scalar(*(S(scalars, x) for x in out.inputs(node))).h], node)
 
 
+_FUNCTIONS = {
+    "neg": "Neg",
+    "exp": "Exp",
+    "sqrt": "Sqrt",
+    "erf": "Erf",
+    "sin": "Sin",
+    "cos": "Cos",
+}
+
+
 class _Scalars:
     """Formulas read as ONNX nodes; handles are names."""
 
@@ -255,7 +265,7 @@ class _Scalars:
 
     def unary(self, fn: str, a: str) -> str:
         """One of scalar.UNARY that ONNX has."""
-        return self.out.add({"neg": "Neg", "exp": "Exp", "sqrt": "Sqrt", "erf": "Erf"}[fn], [a])
+        return self.out.add(_FUNCTIONS[fn], [a])
 
     def binary(self, fn: str, a: str, b: str) -> str:
         """One of the arithmetic of scalar.BINARY."""
@@ -294,6 +304,8 @@ for _ours, _theirs in {
     "minimum": "Min",
     "sigmoid": "Sigmoid",
     "tanh": "Tanh",
+    "sin": "Sin",
+    "cos": "Cos",
     "global_avg_pool": "GlobalAveragePool",
     "global_max_pool": "GlobalMaxPool",
 }.items():

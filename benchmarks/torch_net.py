@@ -172,7 +172,10 @@ def _prelu(net: _Net, node: Node, sizes: Sizes) -> Call:
     return lambda x, slope: F.prelu(x, slope.reshape(-1))
 
 
-@_writes("sigmoid", "tanh", "abs", "exp", "log", "sqrt", "floor", "softplus", "elu", "gelu")
+@_writes(
+    "sigmoid", "tanh", "abs", "exp", "log", "sqrt", "sin", "cos", "floor", "softplus", "elu",
+    "gelu",
+)  # fmt: skip
 def _unary(net: _Net, node: Node, sizes: Sizes) -> Call:
     if node.op.name == "elu":
         alpha = cast(Any, node.op).alpha

@@ -131,6 +131,10 @@ def _slope(fn: str, x: Tree, whole: Tree) -> Tree:
         case "erf":  # 2/√π · e^(−x²)
             square = Apply("neg", (Apply("*", (x, x)),))
             return Apply("*", (Number(2 / math.sqrt(math.pi)), Apply("exp", (square,))))
+        case "sin":
+            return Apply("cos", (x,))
+        case "cos":
+            return Apply("neg", (Apply("sin", (x,)),))
         case "sigmoid":
             return Apply("*", (whole, Apply("-", (_ONE, whole))))
         case "relu":

@@ -19,7 +19,21 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from netc.errors import GraphError, clean
-from netc.ir.scalar import COMPARE, S, erf, exp, log, maximum, minimum, power, select, tanh, unary
+from netc.ir.scalar import (
+    COMPARE,
+    S,
+    cos,
+    erf,
+    exp,
+    log,
+    maximum,
+    minimum,
+    power,
+    select,
+    sin,
+    tanh,
+    unary,
+)
 
 MAX_DEPTH, MAX_TERMS, MAX_TEXT = 50, 200, 10_000  # nesting, operators, characters
 
@@ -31,6 +45,8 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., S]]] = {
     "sqrt": (1, lambda x: unary("sqrt", x)),
     "tanh": (1, tanh),
     "erf": (1, erf),
+    "sin": (1, sin),
+    "cos": (1, cos),
     "sigmoid": (1, lambda x: 1.0 / (1.0 + exp(-x))),
     "abs": (1, lambda x: unary("abs", x)),
     "floor": (1, lambda x: unary("floor", x)),

@@ -21,7 +21,9 @@ from netc.ir.types import DType, TensorType
 if TYPE_CHECKING:
     from netc.ir.graph import Builder, Value
 
-UNARY = ("neg", "abs", "sqrt", "exp", "expm1", "log", "log1p", "tanh", "erf", "floor")
+UNARY = (
+    "neg", "abs", "sqrt", "exp", "expm1", "log", "log1p", "tanh", "erf", "sin", "cos", "floor",
+)  # fmt: skip
 BINARY = ("+", "-", "*", "/", "max", "min", "pow")
 COMPARE = ("<", "<=", ">", ">=", "==", "!=")
 
@@ -136,6 +138,16 @@ def tanh(x: S) -> S:
 def erf(x: S) -> S:
     """2/√π · ∫₀ˣ e^(−t²) dt, Gauss' error function."""
     return unary("erf", x)
+
+
+def sin(x: S) -> S:
+    """The sine of an angle in radians."""
+    return unary("sin", x)
+
+
+def cos(x: S) -> S:
+    """The cosine of an angle in radians."""
+    return unary("cos", x)
 
 
 def log(x: S) -> S:

@@ -61,6 +61,11 @@ def test_saturation_without_overflow() -> None:
     same(of("elu", x), [-1, 1000])
 
 
+def test_angles_without_end() -> None:
+    same(of("sin", [0.0, INF, -INF]), [0, NAN, NAN])
+    same(of("cos", [0.0, INF, -INF]), [1, NAN, NAN])
+
+
 def test_max_pool_keeps_nan_and_infinities() -> None:
     x = [[[[NAN, 1, -INF, -INF], [0, 2, -INF, -INF]]]]
     same(of("max_pool", x, kernel=(2, 2), stride=(2, 2)), [[[[NAN, -INF]]]])

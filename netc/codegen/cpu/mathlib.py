@@ -2,8 +2,8 @@
 
 Each is within 2 to 4 units in the last place of the true value, and right for NaN, infinities,
 zeros of either sign and denormals. Reductions and polynomials follow Cephes (Moshier), but those of
-`erf` were fitted by us; `power` works in float64. Scalars (one lane) run the same instructions and
-give the same bits.
+`erf` were fitted by us; `power` works in float64; `angles` reduces what `sin` and `cos` are given.
+Scalars (one lane) run the same instructions and give the same bits.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 import struct
 from collections.abc import Sequence
 
+from netc.codegen.cpu.angles import quarters
 from netc.codegen.cpu.emit import Function, Val, const_int, vec
 
 _ROUND = 12582912.0  # 1.5 · 2²³: adding it leaves the nearest integer in the low bits
@@ -27,6 +28,8 @@ _ERFC = (-1.855740702e-4, 2.939607948e-3, -2.180531994e-2, 1.030373722e-1, 6.382
          1.127040029, 3.537187586e-4)  # fmt: skip
 _TANH = (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1,
          -3.33332819422e-1)  # fmt: skip
+_SIN = (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
+_COS = (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2, -0.5, 1.0)
 
 
 def _horner(f: Function, x: Val, coefficients: Sequence[float]) -> Val:
@@ -159,6 +162,29 @@ def erf(f: Function, x: Val) -> Val:
     tail = _horner(f, at_most(f, size, f.f32(4.0, k)), _ERFC)  # −log erfc
     far = f.fsub(f.f32(1.0, k), exp(f, f.fneg(tail)))
     return f.select(f.fcmp("olt", size, f.f32(1.0, k)), near, copysign(f, far, x))
+
+
+def sin(f: Function, x: Val) -> Val:
+    """The sine of an angle in radians; NaN for infinities."""
+    n, r = quarters(f, f.intrinsic("llvm.fabs", x))
+    half = f.and_(f.lshr(_bits(f, x), const_int(30, n.type)), const_int(2, n.type))
+    return _wave(f, f.xor(n, half), r)  # below zero half a turn later
+
+
+def cos(f: Function, x: Val) -> Val:
+    """The cosine of an angle in radians, the sine a quarter turn later; NaN for infinities."""
+    n, r = quarters(f, f.intrinsic("llvm.fabs", x))
+    return _wave(f, f.add(n, const_int(1, n.type)), r)
+
+
+def _wave(f: Function, n: Val, r: Val) -> Val:
+    """sin(n · π/2 + r)."""
+    z = f.fmul(r, r)
+    sine = f.fma(f.fmul(r, z), _horner(f, z, _SIN), r)
+    odd = f.icmp("ne", f.and_(n, const_int(1, n.type)), const_int(0, n.type))
+    out = _bits(f, f.select(odd, _horner(f, z, _COS), sine))
+    below = f.shl(f.lshr(n, const_int(1, n.type)), const_int(31, n.type))
+    return f.cast("bitcast", f.xor(out, below), r.type)
 
 
 def copysign(f: Function, size: Val, sign: Val) -> Val:

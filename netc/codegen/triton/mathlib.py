@@ -2,8 +2,9 @@
 
 The same reductions and polynomials as the processor's (Cephes, Moshier; see
 `netc.codegen.cpu.mathlib`): Triton's own `exp` and `log` are approximations whose error grows with
-the argument. `tf32` rounds to 10 bits behind the point, to nearest even. A kernel text begins with
-those of them that it calls.
+the argument, and its `sin` and `cos` keep a table in local memory. `quarters` is the way of
+`netc.codegen.cpu.angles` beyond 2²⁰, here from 1 on, without a branch. `tf32` rounds to 10 bits
+behind the point, to nearest even. A kernel text begins with those of them that it calls.
 """
 
 from __future__ import annotations
@@ -124,6 +125,69 @@ def erf(x):
     far = 1.0 - exp(-t)
     return tl.where(size < 1.0, near, tl.where(x < 0.0, -far, far))
 """
+_WINDOW = """
+@triton.jit
+def window(first):
+    skip = (first & 64) != 0
+    w0 = tl.where(skip, 0x220A94FE, 0x00000051)
+    w1 = tl.where(skip, 0x13ABE8FA, 0x7CC1B727)
+    w2 = tl.where(skip, 0x9A6EE06D, 0x220A94FE)
+    w3 = tl.where(skip, 0xB14ACC9E, 0x13ABE8FA)
+    w4 = tl.where(skip, 0x21C820FF, 0x9A6EE06D)
+    skip = (first & 32) != 0
+    a = tl.where(skip, w1, w0).to(tl.int64) & 0xFFFFFFFF
+    b = tl.where(skip, w2, w1).to(tl.int64) & 0xFFFFFFFF
+    c = tl.where(skip, w3, w2).to(tl.int64) & 0xFFFFFFFF
+    d = tl.where(skip, w4, w3).to(tl.int64) & 0xFFFFFFFF
+    shift = (first & 31).to(tl.int64)
+    high = ((((a << 32) | b) << shift) >> 32) & 0xFFFFFFFF
+    middle = ((((b << 32) | c) << shift) >> 32) & 0xFFFFFFFF
+    low = ((((c << 32) | d) << shift) >> 32) & 0xFFFFFFFF
+    return high, middle, low
+"""
+_QUARTERS = """
+@triton.jit
+def quarters(size):
+    bits = size.to(tl.int32, bitcast=True)
+    high, middle, low = window((bits >> 23) - 127)
+    m = ((bits & 0x7FFFFF) | 0x800000).to(tl.int64)
+    total = ((m * high) << 32) + m * middle + ((m * low) >> 32)
+    nearest = (total + 0x2000000000000000) >> 62
+    angle = (total - (nearest << 62)).to(tl.float32)
+    far = tl.fma(angle, 3.4061216748705226e-19, angle * -9.478396428567739e-27) + (size - size)
+    turned = size > 0.7853981633974483
+    near = tl.where(turned, (size - 1.5707963705062866) + 4.371138828673793e-08, size)
+    n = tl.where(size < 1.0, turned.to(tl.int32), nearest.to(tl.int32))
+    return n, tl.where(size < 1.0, near, far)
+"""
+_WAVE = """
+@triton.jit
+def wave(n, r):
+    z = r * r
+    y = tl.full(r.shape, -1.9515295891e-4, tl.float32)
+    y = tl.fma(y, z, 8.3321608736e-3)
+    y = tl.fma(y, z, -1.6666654611e-1)
+    sine = tl.fma(r * z, y, r)
+    y = tl.full(r.shape, 2.443315711809948e-5, tl.float32)
+    y = tl.fma(y, z, -1.388731625493765e-3)
+    y = tl.fma(y, z, 4.166664568298827e-2)
+    y = tl.fma(y, z, -0.5)
+    cosine = tl.fma(y, z, 1.0)
+    bits = tl.where((n & 1) != 0, cosine, sine).to(tl.int32, bitcast=True)
+    return (bits ^ ((n >> 1) << 31)).to(tl.float32, bitcast=True)
+"""
+_SIN = """
+@triton.jit
+def sin(x):
+    n, r = quarters(tl.abs(x))
+    return wave(n ^ ((x.to(tl.int32, bitcast=True) >> 31) & 2), r)
+"""
+_COS = """
+@triton.jit
+def cos(x):
+    n, r = quarters(tl.abs(x))
+    return wave(n + 1, r)
+"""
 _POWER = """
 @triton.jit
 def power(x, y):
@@ -188,6 +252,11 @@ _FUNCTIONS = {  # in an order that has every function after those it calls
     "log1p": _LOG1P,
     "tanh": _TANH,
     "erf": _ERF,
+    "window": _WINDOW,
+    "quarters": _QUARTERS,
+    "wave": _WAVE,
+    "sin": _SIN,
+    "cos": _COS,
     "power": _POWER,
     "tf32": _TF32,
 }

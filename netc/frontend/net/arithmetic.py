@@ -155,6 +155,8 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "ceil": math.ceil,
     "round": round,
     "sqrt": math.sqrt,
+    "sin": math.sin,
+    "cos": math.cos,
 }
 
 

@@ -178,6 +178,7 @@ ELSEWHERE = {
     "square": "pow(exponent=2)",
     "squeeze": "reshape",
     "sum": "reduce_sum",
+    "tan": "sin(x) / cos(x)",
     "topk": "argmax(top_k=)",
     "unsqueeze": "reshape",
     "upsample": "resize_nearest",

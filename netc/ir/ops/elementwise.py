@@ -12,6 +12,7 @@ from netc.ir.ops.windows import not_negative
 from netc.ir.scalar import (
     Elementwise,
     S,
+    cos,
     erf,
     exp,
     log,
@@ -19,6 +20,7 @@ from netc.ir.scalar import (
     minimum,
     power,
     select,
+    sin,
     tanh,
     unary,
 )
@@ -162,6 +164,24 @@ class Sqrt(Elementwise, name="sqrt"):
         return unary("sqrt", x)
 
     samples = (case(_X, draw=("positive",)),)
+
+
+class Sin(Elementwise, name="sin"):
+    """The sine of x radians; NaN for infinities."""
+
+    def scalar(self, x: S) -> S:
+        return sin(x)
+
+    samples = (case(_X), case(f32[1, 17, 1, 3]))
+
+
+class Cos(Elementwise, name="cos"):
+    """The cosine of x radians; NaN for infinities."""
+
+    def scalar(self, x: S) -> S:
+        return cos(x)
+
+    samples = (case(_X), case(f32[1, 17, 1, 3]))
 
 
 class Floor(Elementwise, name="floor"):

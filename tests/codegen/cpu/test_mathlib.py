@@ -11,6 +11,7 @@ from netc.codegen.cpu.emit import Module, vec
 from netc.codegen.cpu.image import link
 from netc.codegen.cpu.target import LEVELS, compile_module, runnable
 from netc.runtime.code import load_image
+from tests.angles import angles, exact
 
 NAMES = list(LEVELS)
 LEVELS_HERE = [t.name for t in runnable() if not t.quads]
@@ -26,11 +27,11 @@ def sweep(low: float, high: float) -> np.ndarray:
     return np.concatenate([both, np.zeros(-len(both) % 16, np.float32)])
 
 
-def apply(level: str, make, *xs: np.ndarray) -> np.ndarray:
-    """The function over arrays whose length is a multiple of 16."""
+def apply(level: str, make, *xs: np.ndarray, lanes: int = 0) -> np.ndarray:
+    """The function over arrays whose length is a multiple of 16, a register or `lanes` at once."""
     module = Module(LEVELS[level])
     f = module.function("k0", ("ptr", "i64", "i64"))
-    lanes = module.target.lanes
+    lanes = lanes or module.target.lanes
     ports = [f.slot(f.args[0], i, "ptr") for i in range(len(xs) + 1)]
     with f.loop(0, f.slot(f.args[0], len(xs) + 1), lanes) as turn:
         loaded = [f.load(vec(lanes), f.gep(p, turn.index, 4)) for p in ports[:-1]]
@@ -65,6 +66,8 @@ UNARY = [
     (mathlib.log1p, np.log1p, (-1.5, 8), 4),
     (mathlib.tanh, np.tanh, (-10, 10), 3),
     (mathlib.erf, np.vectorize(math.erf), (-6, 6), 3),
+    (mathlib.sin, np.sin, (-100, 100), 3),
+    (mathlib.cos, np.cos, (-100, 100), 3),
 ]
 
 
@@ -75,6 +78,23 @@ def test_unary(level, make, exact, span, ulp):
     with np.errstate(all="ignore"):
         want = exact(x.astype(np.float64))
     assert worst_ulp(apply(level, make, x), want) <= ulp
+
+
+@pytest.mark.parametrize("level", LEVELS_HERE)
+@pytest.mark.parametrize("fn", ["sin", "cos"])
+def test_angles_of_any_size(level, fn):
+    x = angles()
+    got = apply(level, getattr(mathlib, fn), x)
+    exact(fn, x, got)
+    for lanes in (1, 4):
+        alone = apply(level, getattr(mathlib, fn), x, lanes=lanes)
+        np.testing.assert_array_equal(alone.view(np.uint32), got.view(np.uint32))
+
+
+@pytest.mark.parametrize("level", LEVELS_HERE)
+def test_the_sine_of_minus_zero_is_minus_zero(level):
+    x = np.array([0.0, -0.0] * 8, np.float32)
+    assert np.array_equal(np.signbit(apply(level, mathlib.sin, x)), np.signbit(x))
 
 
 @pytest.mark.parametrize("level", LEVELS_HERE)

@@ -202,11 +202,13 @@ def test_a_user_op_is_one_formula() -> None:
         op shrunk(x) = clip(x, low=-1, high=1) + expm(x)
         op expm(x) = -(-x)
         op over(x, least=-inf) = min(max(x, least), inf)
-        net n(x: f32[2], z: f32[2]) -> a, b, c, d {
+        op snake(x, a=1.0) = x + sin(a * x) * sin(a * x) / a - cos(0)
+        net n(x: f32[2], z: f32[2]) -> a, b, c, d, e {
           a = swish(x)
           b = swish(x, 1.5) |> leaky(z, slope=0.1)
           c = shrunk(b)
           d = over(x)
+          e = snake(x, 2)
         }
         """,
         """
@@ -215,7 +217,8 @@ def test_a_user_op_is_one_formula() -> None:
         %b = formula(%swish, %z, body="tanh(select(x0 > x1, x0, 0.1 * x0 - 0.5))") : f32[2]
         %c = formula(%b, body="min(max(x0, -1), 1) + -(-x0)") : f32[2]
         %d = formula(%x, body="min(max(x0, -inf), inf)") : f32[2]
-        return %a, %b, %c, %d
+        %e = formula(%x, body="x0 + sin(2 * x0) * sin(2 * x0) / 2 - 1") : f32[2]
+        return %a, %b, %c, %d, %e
         """,
     )
 
