@@ -220,7 +220,7 @@ class Elaborator(Expressions):
             raise
         except (NetcError, SilentError) as e:
             _break(s, scope)
-            if isinstance(s, ast.Return):
+            if isinstance(s, ast.Return) and self.open:
                 raise
             if isinstance(e, NetcError):
                 self.report(e)
