@@ -135,8 +135,9 @@ def _recover(e: UnexpectedInput) -> bool:
     skipped = [e.token] if isinstance(e, UnexpectedToken) else []
     for token, first_on_line in _tokens(lexer, skipped, state):
         depth += _opens(token)
+        begins = first_on_line and depth <= (token.type in _OPENING)
         closes_body = token.type == "RBRACE" and depth < 0
-        if not closes_body and (depth > (token.type in _OPENING) or not first_on_line):
+        if not (closes_body if token.type in _CLOSING else begins):
             continue
         try:
             parser.feed_token(token)
