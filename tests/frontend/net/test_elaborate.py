@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from netc.errors import Diagnostic, GraphError, UsageError, WeightsError
+from netc.errors import Diagnostic, GraphError, WeightsError
 from netc.frontend.net.elaborate import parse_net
 from netc.ir.graph import Graph
 from netc.ir.interpret import interpret
@@ -385,34 +385,6 @@ def test_dropout_is_for_training() -> None:
     wanted = ["input", "dropout", "relu"]
     assert [n.op.name for n in read(text, phase="train").nodes] == wanted
     assert [n.op.name for n in read(text.replace("0.25", "0.25, always=true")).nodes] == wanted
-
-
-def test_shapes_can_be_chosen() -> None:
-    text = "net n(x: f32[N, 3, H, W]) -> y { y = x |> conv(4, 3) |> fc(5) }"
-    g = read(text, shapes={"x": (2, 3, 9, 8)})
-    assert str(g.outputs["y"].type) == "f32[2,5]"
-    for wrong in ({"x": (2, 4, 9, 8)}, {"x": (2, 3)}, {"z": (2,)}):
-        with pytest.raises(ValueError, match="shape"):
-            read(text, shapes=wrong)
-
-
-def test_a_shape_may_hold_names_of_sizes() -> None:
-    text = "net n(x: f32[N, 3, H, W]) -> y { y = x |> conv(4, 3) |> relu }"
-    g = read(text, shapes={"x": ["M", np.int64(3), "M", 12]})
-    assert str(g.inputs[0].types[0]) == "f32[M,3,M,12]"
-    with pytest.raises(GraphError, match="the shape given is"):
-        read(text, shapes={"x": ("M", "C", 9, 8)})
-
-
-WRONG_SHAPES = [(1.0, 3), (None, 3), (True, 3), (-1, 3), ("-1", 3), ("a b", 3), 5, "N,3", None]
-
-
-@pytest.mark.parametrize("shape", WRONG_SHAPES)
-def test_what_is_no_shape(shape: object) -> None:
-    with pytest.raises(UsageError, match="is not a shape for 'x'"):
-        read("net n(x: f32[N, 3]) -> y { y = relu(x) }", shapes={"x": shape})
-    with pytest.raises(UsageError, match="shapes is a mapping"):
-        read("net n(x: f32[N, 3]) -> y { y = relu(x) }", shapes=[shape])
 
 
 def test_one_of_several_nets() -> None:
