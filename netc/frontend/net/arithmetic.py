@@ -1,4 +1,4 @@
-"""`+ - * / // %` and comparisons: on numbers, on sizes, and on tensors."""
+"""`+ - * / // %`: on numbers, on sizes, and on tensors."""
 
 from __future__ import annotations
 
@@ -23,12 +23,6 @@ _NUMBERS: Mapping[str, Callable[[Any, Any], Any]] = {
     "*": operator.mul,
     "//": operator.floordiv,
     "%": operator.mod,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "==": operator.eq,
-    "!=": operator.ne,
 }
 _TENSORS = {"+": "add", "-": "sub", "*": "mul", "/": "div"}
 # With a number c on the right, as one affine op: scale · x + shift.
@@ -51,8 +45,6 @@ def is_number(x: Any) -> bool:
 
 def constants(sign: str, a: Any, b: Any) -> Any:
     """`a sign b` for numbers and sizes."""
-    if sign in ("==", "!=") and type(a) is type(b) and isinstance(a, str | bool):
-        return _NUMBERS[sign](a, b)
     for x in (a, b):
         if not is_number(x) and not isinstance(x, Expr):
             raise GraphError(f"`{sign}` joins numbers and tensors, not {show(x)}")

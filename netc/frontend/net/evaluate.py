@@ -12,6 +12,7 @@ from netc.frontend.net import arithmetic, ast
 from netc.frontend.net.formula import Formula
 from netc.frontend.net.maker import Maker
 from netc.frontend.net.scope import Broken, Library, Scope, SilentError, filled
+from netc.frontend.net.truth import compared
 from netc.frontend.net.words import (
     ELSEWHERE,
     ArgumentError,
@@ -26,6 +27,7 @@ from netc.ir.dims import Expr
 from netc.ir.graph import MAX_NODES, Value
 from netc.ir.ops.formula import Formula as FormulaOp
 from netc.ir.ops.sources import KINDS
+from netc.ir.scalar import COMPARE
 from netc.ir.types import DType, TensorType
 
 MAX_STEPS = 1_000_000  # expressions evaluated for one net
@@ -173,6 +175,9 @@ class Expressions(ABC):
         for i, (sign, operand) in enumerate(zip(e.operators, e.operands[1:], strict=True)):
             x = self.eval(operand, scope)
             self.step(e.span)
+            if sign in COMPARE:
+                out = compared(sign, out, x)
+                continue
             if not isinstance(out, Value) and not isinstance(x, Value):
                 out = arithmetic.constants(sign, out, x)
                 continue

@@ -13,10 +13,11 @@ from typing import Any, get_type_hints
 from netc.errors import NOWHERE, Diagnostic, GraphError, Span, clean
 from netc.frontend.net import arithmetic, ast
 from netc.frontend.net.scope import BUILT_IN, bind
+from netc.frontend.net.truth import compared
 from netc.frontend.net.words import coerce, near
 from netc.ir.formula import ATOM, FUNCTIONS, LEVEL, parse, show
 from netc.ir.op import REGISTRY
-from netc.ir.scalar import Elementwise, S
+from netc.ir.scalar import COMPARE, Elementwise, S
 
 MAX_LENGTH = 4000  # of a formula's text
 _MAX_DEPTH = 150  # of brackets, through all ops that call each other
@@ -168,7 +169,8 @@ class Formula:
         if isinstance(a, Mask) or isinstance(b, Mask):
             raise GraphError("a comparison belongs into `select(condition, x, y)`")
         if not isinstance(a, S) and not isinstance(b, S):
-            return arithmetic.constants(sign, a, b)
+            join = compared if sign in COMPARE else arithmetic.constants
+            return join(sign, a, b)
         if sign in ("//", "%"):
             raise GraphError(f"`{sign}` is for sizes", help="`floor(x / y)`")
         left, right = self._scalar(a), self._scalar(b)

@@ -17,10 +17,10 @@ from lark import Token
 from netc.errors import Diagnostic, GraphError, Source, Span, clean
 from netc.frontend.net import ast
 from netc.ir.device import Device
+from netc.ir.scalar import COMPARE
 from netc.ir.shards import BY, By, Way
 
-COMPARE = frozenset(("<", "<=", ">", ">=", "==", "!="))
-_LEVELS = (COMPARE, frozenset("+-"), frozenset(("*", "/", "//", "%")))
+_LEVELS = (frozenset(COMPARE), frozenset("+-"), frozenset(("*", "/", "//", "%")))
 _ESCAPE = re.compile(r"\\(u\{[0-9a-fA-F]{1,6}\}|.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "`": "`"}
 _MAX_DIGITS = 18  # of an integer: it then fits 64 bits
