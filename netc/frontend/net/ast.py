@@ -81,8 +81,15 @@ class Negate(_Located):
 
 
 @dataclass(frozen=True)
+class Not(_Located):
+    """`not x`."""
+
+    operand: Expr
+
+
+@dataclass(frozen=True)
 class Chain(_Located):
-    """Operands of one precedence, joined from the left: `a * b / c`."""
+    """Operands of one precedence, joined from the left: `a * b / c`, `a and b`."""
 
     operators: tuple[str, ...]
     operands: tuple[Expr, ...]
@@ -112,7 +119,7 @@ class Pipe(_Located):
     stages: tuple[Stage, ...]
 
 
-Expr: TypeAlias = Name | Number | Text | Items | Call | Index | Negate | Chain | Placed | Pipe
+Expr: TypeAlias = Name | Number | Text | Items | Call | Index | Negate | Not | Chain | Placed | Pipe
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from netc.frontend.net import arithmetic, ast
 from netc.frontend.net.formula import Formula
 from netc.frontend.net.maker import Maker
 from netc.frontend.net.scope import Broken, Library, Scope, SilentError, filled
-from netc.frontend.net.truth import compared
+from netc.frontend.net.truth import LOGIC, compared, truth
 from netc.frontend.net.words import (
     ELSEWHERE,
     ArgumentError,
@@ -94,6 +94,8 @@ class Expressions(ABC):
                 return self._index(e, scope)
             case ast.Negate(operand):
                 return self._negate(e, self.eval(operand, scope), hint)
+            case ast.Not(operand):
+                return not self._truth("not", operand, scope)
             case ast.Placed(value, device):
                 return self._placed(value, device, scope, hint)
 
@@ -169,7 +171,23 @@ class Expressions(ABC):
                 value = self._call(stage.call, first, scope, hint if last else "", device)
         return value
 
+    def _truth(self, word: str, e: ast.Expr, scope: Scope) -> bool:
+        """The truth value that `word` takes."""
+        with located(e.span):
+            return truth(word, self.eval(e, scope))
+
+    def _logic(self, e: ast.Chain, scope: Scope) -> bool:
+        """`a and b`, `a or b`: nothing is evaluated behind what decides."""
+        word = e.operators[0]
+        decides = word == "or"
+        for operand in e.operands:
+            if self._truth(word, operand, scope) is decides:
+                return decides
+        return not decides
+
     def _chain(self, e: ast.Chain, scope: Scope, hint: str) -> Any:
+        if e.operators[0] in LOGIC:
+            return self._logic(e, scope)
         out = self.eval(e.operands[0], scope)
         last = len(e.operators) - 1
         for i, (sign, operand) in enumerate(zip(e.operators, e.operands[1:], strict=True)):

@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 from netc.errors import NOWHERE, Diagnostic, GraphError, Span, clean
 from netc.frontend.net import arithmetic, ast
 from netc.frontend.net.scope import BUILT_IN, bind
-from netc.frontend.net.truth import compared
+from netc.frontend.net.truth import LOGIC, compared
 from netc.frontend.net.words import coerce, near
 from netc.ir.formula import ATOM, FUNCTIONS, LEVEL, parse, show
 from netc.ir.op import REGISTRY
@@ -142,6 +142,10 @@ class Formula:
             case ast.Negate(operand):
                 x = self._read(operand, names)
                 return -x
+            case ast.Not():
+                raise _no_logic("not")
+            case ast.Chain((word, *_)) if word in LOGIC:
+                raise _no_logic(word)
             case ast.Chain(operators, operands):
                 out = self._read(operands[0], names)
                 for sign, operand in zip(operators, operands[1:], strict=True):
@@ -242,3 +246,14 @@ class Formula:
                 raise GraphError(f"`{name}` of `{cls.name}` takes a number")
             attributes[name] = coerce(value, hints[name], 1)
         return cls(**attributes).scalar(*(self._scalar(a) for a in args[:arity]))
+
+
+_WITHOUT = {
+    "and": "`select(a, select(b, x, y), y)`",
+    "or": "`select(a, x, select(b, x, y))`",
+    "not": "`select(a, y, x)`",
+}
+
+
+def _no_logic(word: str) -> GraphError:
+    return GraphError(f"a formula has no `{word}`", help=f"{_WITHOUT[word]} does without")

@@ -42,7 +42,7 @@ def leaves(e: Any, hint: str = "k") -> Iterator[Leaf]:
         case ast.Chain(_, operands) | ast.Items(operands):
             for o in operands:
                 yield from leaves(o, hint)
-        case ast.Placed(value) | ast.Negate(value):
+        case ast.Placed(value) | ast.Negate(value) | ast.Not(value):
             yield from leaves(value, hint)
         case ast.Index(base, items):
             yield from leaves(base)
@@ -98,6 +98,8 @@ def _fill(e: Any, values: Iterator[ast.Expr]) -> Any:
             return ast.Placed(_fill(value, values), device)
         case ast.Negate(operand):
             return ast.Negate(_fill(operand, values))
+        case ast.Not(operand):
+            return ast.Not(_fill(operand, values))
         case ast.Index(base, items):
             head = _fill(base, values)
             return ast.Index(head, tuple([_fill(i, values) for i in items]))

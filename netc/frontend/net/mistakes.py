@@ -9,7 +9,9 @@ from lark import UnexpectedInput, UnexpectedToken
 from netc.errors import Diagnostic, Source, Span, clean
 from netc.frontend.net.tree import begins_line
 
-KEYWORDS = frozenset(("net", "block", "op", "let", "import", "repeat", "as", "on", "return"))
+KEYWORDS = frozenset(
+    ("net", "block", "op", "let", "import", "repeat", "as", "on", "return", "and", "or", "not")
+)
 _SHOWN = {
     "ARROW": "`->`",
     "EQUAL": "`=`",
@@ -22,6 +24,8 @@ _SHOWN = {
     "LBRACE": "`{`",
     "RBRACE": "`}`",
     "BINARY": "an operator",
+    "AND": "an operator",
+    "OR": "an operator",
     "STRING": 'a text in `"…"`',
     "AT": "`@`",
     "AS": "`as`",
@@ -31,7 +35,7 @@ _SHOWN = {
 _GROUPS = (
     ("IMPORT", "`net`, `block`, `op`, `let`, `import`", ("NET", "BLOCK", "OP", "LET")),
     ("REPEAT", "a statement", ("NAME", "QUOTED", "LET", "ON", "SHARDED", "RETURN")),
-    ("NUMBER", "a value", ("NAME", "QUOTED", "STRING", "LPAR", "LSQB", "MINUS")),
+    ("NUMBER", "a value", ("NAME", "QUOTED", "STRING", "LPAR", "LSQB", "MINUS", "NOT")),
     ("DEVICE", "a device such as `cuda:0`", ("NAME",)),
     ("QUOTED", "a name", ("NAME",)),
 )
@@ -39,6 +43,9 @@ _SHARDINGS = "such as `replicate over cpu:0, cpu:1 {`, `split channels over …`
 _CHARACTERS = {
     "'": 'texts are written with double quotes: `"…"`',
     ";": "no sign ends a statement",
+    "&": "`a and b` joins truth values",
+    "|": "`a or b` joins truth values",
+    "!": "`not a` is the other truth value",
 }
 
 

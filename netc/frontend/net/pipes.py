@@ -30,7 +30,7 @@ def names_in(e: Any) -> Iterator[str]:
         case ast.Chain(_, operands) | ast.Items(operands):
             for o in operands:
                 yield from names_in(o)
-        case ast.Placed(value) | ast.Negate(value):
+        case ast.Placed(value) | ast.Negate(value) | ast.Not(value):
             yield from names_in(value)
         case ast.Index(base, items):
             for i in (base, *items):

@@ -8,6 +8,7 @@ from typing import Any
 
 from netc.frontend.net import ast
 from netc.frontend.net.mistakes import KEYWORDS
+from netc.ir.scalar import COMPARE
 
 _PLAIN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _ESCAPES = {"\n": r"\n", "\t": r"\t", "\r": r"\r", "\\": r"\\"}
@@ -124,7 +125,7 @@ def expr(e: ast.Expr) -> str:
 
 def _atom(e: ast.Expr) -> str:
     """An expression as an operand of something tighter."""
-    loose = isinstance(e, ast.Chain | ast.Pipe | ast.Placed)
+    loose = isinstance(e, ast.Not | ast.Chain | ast.Pipe | ast.Placed)
     return f"({expr(e)})" if loose else expr(e)
 
 
@@ -152,14 +153,16 @@ def _chain(e: ast.Chain) -> str:
     return "".join(parts)
 
 
-_PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "//": 2, "%": 2}
+_LEVELS = (("or",), ("and",), ("not",), COMPARE, ("+", "-"), ("*", "/", "//", "%"))
+_PRECEDENCE = {word: level for level, words in enumerate(_LEVELS) for word in words}
 
 
 def _operand(e: ast.Expr, operator: str) -> str:
-    if not isinstance(e, ast.Chain):
+    """An operand of `operator`, in brackets where its own does not join first."""
+    if not isinstance(e, ast.Chain | ast.Not):
         return _atom(e)
-    tighter = _PRECEDENCE.get(e.operators[0], 0) > _PRECEDENCE.get(operator, 0)
-    return expr(e) if tighter else f"({expr(e)})"
+    own = "not" if isinstance(e, ast.Not) else e.operators[0]
+    return expr(e) if _PRECEDENCE[own] > _PRECEDENCE[operator] else f"({expr(e)})"
 
 
 def _negate(e: ast.Negate) -> str:
@@ -193,6 +196,7 @@ _EXPRS: dict[type[Any], Callable[[Any], str]] = {
     ast.Call: _call,
     ast.Index: _index,
     ast.Negate: _negate,
+    ast.Not: lambda e: f"not {_operand(e.operand, 'not')}",
     ast.Chain: _chain,
     ast.Placed: _placed,
     ast.Pipe: _pipe,

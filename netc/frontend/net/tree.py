@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from itertools import pairwise
+from itertools import dropwhile, pairwise
 from typing import Any, TypeAlias, cast
 
 from lark import Token
@@ -20,7 +20,9 @@ from netc.ir.device import Device
 from netc.ir.scalar import COMPARE
 from netc.ir.shards import BY, By, Way
 
-_LEVELS = (frozenset(COMPARE), frozenset("+-"), frozenset(("*", "/", "//", "%")))
+_LEVELS = tuple(map(frozenset, (("or",), ("and",), COMPARE, "+-", ("*", "/", "//", "%"))))
+_NOT = 2  # the level before which `not` joins
+_JOINTS = frozenset(("BINARY", "MINUS", "AND", "OR"))
 _ESCAPE = re.compile(r"\\(u\{[0-9a-fA-F]{1,6}\}|.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "`": "`"}
 _MAX_DIGITS = 18  # of an integer: it then fits 64 bits
@@ -291,7 +293,8 @@ class Tree:
             call = ast.Call(call.id, (), (), span=call.span)
         if len(parts) == 1 and isinstance(call, ast.Call):
             return ast.Stage(call, device)
-        span = self.span(parts[1]) if len(parts) > 1 else call.span
+        signs = [p for p in parts if isinstance(p, Token)]
+        span = self.span(signs[0]) if signs else call.span
         help = "`|>` joins last: write `(x |> relu) + y`" if len(parts) > 1 else ""
         self.wrong("after `|>` comes an op or a block", span, help or "such as `x |> relu`")
         return None
@@ -309,13 +312,25 @@ class Tree:
     def _join(self, parts: Children, level: int) -> ast.Expr:
         if len(parts) == 1:
             return _as_expr(parts[0])
+        if _is_not(parts[0]) and level >= _NOT:
+            return self._not(parts, level)
         groups, operators = _split(parts, _LEVELS[level])
         operands = tuple(self._join(g, level + 1) for g in groups)
         if not operators:
             return operands[0]
-        if level == 0 and len(operators) > 1:
+        if level == _NOT and len(operators) > 1:
             self.wrong("two comparisons in a row", self.span(operators[1]), "use brackets")
         return ast.Chain(tuple(map(str, operators)), operands, span=self.span(operators[0]))
+
+    def _not(self, parts: Children, level: int) -> ast.Expr:
+        first, *rest = parts
+        if level > _NOT:
+            help = "`not` joins after comparisons: `not a == b`, `a == (not b)`"
+            self.wrong("`not` stands within what joins first", self.span(first), help)
+        elif _is_not(rest[0]):
+            self.wrong("two `not` in a row", self.span(rest[0]), "use brackets")
+        rest = list(dropwhile(_is_not, rest))
+        return ast.Not(self._join(rest, level), span=self.span(first))
 
     def _doc(self, token: Token) -> str:
         return self._unescape(token, inspect.cleandoc(token[3:-3]))
@@ -348,12 +363,16 @@ def _as_expr(x: Any) -> ast.Expr:
     return expr
 
 
+def _is_not(part: Any) -> bool:
+    return isinstance(part, Token) and part.type == "NOT"
+
+
 def _split(parts: Children, operators: frozenset[str]) -> tuple[list[Children], list[Token]]:
     """The runs of parts between the given operators, and those operators."""
     groups: list[Children] = [[]]
     joints: list[Token] = []
     for p in parts:
-        if isinstance(p, Token) and p.type in ("BINARY", "MINUS") and p in operators:
+        if isinstance(p, Token) and p.type in _JOINTS and p in operators:
             joints.append(p)
             groups.append([])
         else:

@@ -1,4 +1,4 @@
-"""Truth values: what comparisons of constants give."""
+"""Truth values: what comparisons of constants give, and `and or not` take."""
 
 from __future__ import annotations
 
@@ -19,7 +19,21 @@ _ORDER: Mapping[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+LOGIC = ("and", "or")
 _BY_ELEMENT = "`select(x > 0, a, b)` within an `op` chooses by element"
+
+
+def truth(word: str, x: Any) -> bool:
+    """The truth value that `word` takes."""
+    if isinstance(x, bool):
+        return x
+    if isinstance(x, Value):
+        help = f"`x != none` asks whether a tensor is given; {_BY_ELEMENT}"
+    elif _is_size(x):
+        help = "`n != 0` asks whether a number is other than zero"
+    else:
+        help = "a comparison gives one, such as `x != none`"
+    raise GraphError(f"`{word}` takes a truth value, not {show(x)}", help=help)
 
 
 def compared(sign: str, a: Any, b: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Comparisons of constants."""
+"""Comparisons of constants, and `and or not`."""
 
 from __future__ import annotations
 
@@ -98,3 +98,45 @@ def test_sizes_that_are_given_compare() -> None:
     for batch in (2, 3):
         g = parse_net(text, "t.net", shapes={"x": (batch, 4)}, warn=lambda d: None)
         assert len(g.params) == batch - 1
+
+
+@pytest.mark.parametrize("a", [False, True])
+@pytest.mark.parametrize("b", [False, True])
+@pytest.mark.parametrize("c", [False, True])
+@pytest.mark.parametrize(
+    "expr",
+    [
+        "a and b and c",
+        "a or b or c",
+        "a or b and c",
+        "a and b or c",
+        "(a or b) and c",
+        "not a and b",
+        "not a or not b and not c",
+        "not (a and b) == c",
+        "a == b and b != c",
+        "not (not a)",
+    ],
+)
+def test_logic_joins_as_in_python(expr: str, a: bool, b: bool, c: bool) -> None:
+    said = {"a": str(a).lower(), "b": str(b).lower(), "c": str(c).lower()}
+    text = "".join(said.get(letter, letter) for letter in expr.replace("and", "&"))
+    assert value(text.replace("&", "and")) is eval(expr, {}, {"a": a, "b": b, "c": c})
+
+
+@pytest.mark.parametrize(
+    ("expr", "wanted"),
+    [
+        ("false and nope", False),
+        ("true or nope == 3", True),
+        ("x != none or x", True),
+        ("1 == 1 and (false and N == 3 or true)", True),
+    ],
+)
+def test_what_does_not_matter_is_not_looked_at(expr: str, wanted: bool) -> None:
+    assert value(expr) is wanted
+
+
+def test_words_of_logic_are_names_in_backquotes_and_within_longer_names() -> None:
+    text = "net n(`or`: f32[2], x.not: f32[2]) -> `and` { `and` = `or` + x.not  not_ = `and` }"
+    assert list(parse_net(text).outputs) == ["and"]

@@ -18,7 +18,8 @@ def _hidden(s: st.SearchStrategy, name: str) -> st.SearchStrategy:
 
 
 WORDS = ("x", "conv", "a.b", "net", "repeat", "as", "N", "ß", "漢字", "a b", "`", '"', "\\", "1x1",
-         "replicate", "over", "split", "channels", "pipeline", "by", "micro_batches")  # fmt: skip
+         "replicate", "over", "split", "channels", "pipeline", "by", "micro_batches",
+         "and", "or", "not")  # fmt: skip
 _any = st.characters(exclude_categories=("Cs",))
 _names = st.one_of(st.sampled_from(WORDS), st.text(_any, min_size=1, max_size=6))
 names = _hidden(_names, "names")
@@ -46,7 +47,8 @@ def _calls(e: st.SearchStrategy) -> st.SearchStrategy:
 
 @st.composite
 def _chains(draw: st.DrawFn, e: st.SearchStrategy) -> ast.Chain:
-    level = draw(st.sampled_from((("<", "<=", "==", "!="), ("+", "-"), ("*", "/", "//", "%"))))
+    levels = (("or",), ("and",), ("<", "<=", "==", "!="), ("+", "-"), ("*", "/", "//", "%"))
+    level = draw(st.sampled_from(levels))
     count = 1 if "<" in level else draw(st.integers(1, 3))
     operators = tuple(draw(st.sampled_from(level)) for _ in range(count))
     return ast.Chain(operators, tuple(draw(e) for _ in range(count + 1)))
@@ -63,6 +65,7 @@ def _larger(e: st.SearchStrategy) -> st.SearchStrategy:
         _calls(e),
         st.builds(ast.Index, _index_bases(e), _tuple(e)),
         st.builds(ast.Negate, e.filter(lambda x: not isinstance(x, ast.Number | ast.Negate))),
+        st.builds(ast.Not, e),
         _chains(e),
         st.builds(ast.Placed, e, devices),
         st.builds(ast.Pipe, e, _tuple(stages, 1)),
