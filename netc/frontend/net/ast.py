@@ -139,6 +139,22 @@ class Bind(_Located):
 
 
 @dataclass(frozen=True)
+class Branch(_Located):
+    """`if stride > 1 { … }`, of an `If`."""
+
+    condition: Expr
+    body: tuple[Statement, ...]
+
+
+@dataclass(frozen=True)
+class If(_Located):
+    """`if … { … } else if … { … } else { … }`: flat, however many branches there are."""
+
+    branches: tuple[Branch, ...]
+    otherwise: tuple[Statement, ...] = ()
+
+
+@dataclass(frozen=True)
 class Repeat(_Located):
     """`repeat 3 as i { … }`; i counts from 0 and is empty when not named."""
 
@@ -176,7 +192,34 @@ class Return(_Located):
     values: tuple[Expr, ...]
 
 
-Statement: TypeAlias = Let | Bind | Repeat | On | Sharded | Return
+Statement: TypeAlias = Let | Bind | If | Repeat | On | Sharded | Return
+
+
+def bodies(s: Statement) -> tuple[tuple[Statement, ...], ...]:
+    """What stands between the braces of a statement."""
+    match s:
+        case If(branches, otherwise):
+            return (*(b.body for b in branches), otherwise)
+        case Repeat(body=body) | On(body=body) | Sharded(body=body):
+            return (body,)
+    return ()
+
+
+def bound(s: Statement) -> tuple[tuple[str, Span], ...]:
+    """The names that a statement itself binds, and where; not those within its braces."""
+    match s:
+        case Let(name):
+            return ((name, s.span),)
+        case Bind(targets):
+            return tuple([(t.id, t.span) for t in targets])
+    return ()
+
+
+def returns(s: Statement) -> bool:
+    """Whether a block may end with this statement."""
+    if isinstance(s, If):
+        return any(body and returns(body[-1]) for body in bodies(s))
+    return isinstance(s, Return)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from netc.frontend.net.evaluate import Expressions, argument_text, located
 from netc.frontend.net.fill import Warn, filled
 from netc.frontend.net.imports import Loader
 from netc.frontend.net.parse import parse
-from netc.frontend.net.scope import Broken, Library, Scope, SilentError, bind
+from netc.frontend.net.scope import Broken, Library, Scope, SilentError, bind, endless
 from netc.frontend.net.words import ArgumentError, near, show
 from netc.frontend.shapes import chosen, given_shapes
 from netc.ir.device import Device
@@ -191,24 +191,26 @@ class Elaborator(Expressions):
         return self.type(base, [self.eval(item, scope) for item in e.items])
 
     def _output(self, name: ast.Name, scope: Scope) -> Any:
-        value = scope.find(name.id)
+        value = scope.find(name.id, self)
         if isinstance(value, Value | Broken):
             return value
         given = [n for n, v in scope.own.items() if isinstance(v, Value)]
-        if value is None:
+        if value is self:
             message = f"the net gives `{clean(name.id)}`, but nothing in it has that name"
-            self.report(GraphError(message, name.span, near(name.id, given)))
+            help = scope.missed(name.id) or near(name.id, given)
+            self.report(GraphError(message, name.span, help))
         else:
             message = f"the net gives `{clean(name.id)}`, which is {show(value)}, not a tensor"
             self.report(GraphError(message, name.span))
         return None
 
     def _statements(self, body: Sequence[ast.Statement], scope: Scope) -> tuple[Any, ...]:
-        """Run statements in order; what the last `return` gives."""
-        returned: tuple[Any, ...] = ()
+        """Run statements in order, those of a block up to a `return`; what it gives."""
         for s in body:
             returned = self._statement(s, scope)
-        return returned
+            if returned and self.open:
+                return returned
+        return ()
 
     def _statement(self, s: ast.Statement, scope: Scope) -> tuple[Any, ...]:
         """Run one statement. A wrong one is noted, and what it binds is then broken."""
@@ -220,7 +222,7 @@ class Elaborator(Expressions):
             raise
         except (NetcError, SilentError) as e:
             _break(s, scope)
-            if isinstance(s, ast.Return) and self.open:
+            if ast.returns(s) and self.open:
                 raise
             if isinstance(e, NetcError):
                 self.report(e)
@@ -232,6 +234,8 @@ class Elaborator(Expressions):
                 scope[name] = self._constant(name, self.eval(value, scope))
             case ast.Bind(targets, value):
                 self._bind(s, targets, value, scope)
+            case ast.If():
+                return self._if(s, scope)
             case ast.Repeat():
                 self._repeat(s, scope)
             case ast.On(device, body):
@@ -275,6 +279,25 @@ class Elaborator(Expressions):
                     raise GraphError(f"one name for {len(v)} values", help=f"write `{name}, … = …`")
                 raise GraphError(f"`{name}` is {show(v)}, not a tensor", target.span, help)
             scope[target.id] = v
+
+    def _if(self, s: ast.If, scope: Scope) -> tuple[Any, ...]:
+        """Run the first branch whose condition holds; what it returns."""
+        holding = (b.body for b in s.branches if self.truth("if", b.condition, scope))
+        taken = next(holding, s.otherwise)
+        for body in ast.bodies(s):
+            self.step(s.span)
+            if body is not taken:
+                self._leave(body, scope)
+        return self._statements(taken, scope)
+
+    def _leave(self, body: Sequence[ast.Statement], scope: Scope) -> None:
+        """Note what the statements of a branch that is not taken would bind."""
+        for s in body:
+            self.step(s.span)
+            scope.untaken.update(ast.bound(s))
+            for inner in ast.bodies(s):
+                self.step(s.span)
+                self._leave(inner, scope)
 
     def _repeat(self, s: ast.Repeat, scope: Scope) -> None:
         count = self.eval(s.count, scope)
@@ -324,6 +347,9 @@ class Elaborator(Expressions):
         self.depth += _BLOCK_DEPTH
         try:
             returned = self._statements(block.body, scope)
+            if not returned and any(map(ast.returns, block.body[-1:])):
+                help = "in the branches of `if` that were taken there is none"
+                raise GraphError(endless(block), block.span, help)
         except SilentError:
             raise
         except ResourceError:
@@ -365,12 +391,8 @@ def _sizes_in(e: ast.Expr) -> Iterator[ast.Name]:
 
 
 def _break(s: ast.Statement, scope: Scope) -> None:
-    match s:
-        case ast.Let(name):
-            scope[name] = Broken()
-        case ast.Bind(targets):
-            for t in targets:
-                scope[t.id] = Broken()
-        case ast.Repeat(body=body) | ast.On(body=body) | ast.Sharded(body=body):
-            for inner in body:
-                _break(inner, scope)
+    for name, _ in ast.bound(s):
+        scope[name] = Broken()
+    for body in ast.bodies(s):
+        for inner in body:
+            _break(inner, scope)

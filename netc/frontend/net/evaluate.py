@@ -95,7 +95,7 @@ class Expressions(ABC):
             case ast.Negate(operand):
                 return self._negate(e, self.eval(operand, scope), hint)
             case ast.Not(operand):
-                return not self._truth("not", operand, scope)
+                return not self.truth("not", operand, scope)
             case ast.Placed(value, device):
                 return self._placed(value, device, scope, hint)
 
@@ -111,7 +111,7 @@ class Expressions(ABC):
         for full in (path, name):  # a parameter of a word: `conv1.w`
             if full in self.maker.params:
                 return self.maker.params[full]
-        help = near(name, [*scope.names(), *KINDS, *self.maker.params])
+        help = scope.missed(name) or near(name, [*scope.names(), *KINDS, *self.maker.params])
         if not help and name in words():
             help = f"`{clean(name)}` is an op: it is called as `{clean(name)}(…)`"
         raise GraphError(f"nothing is named `{clean(name)}` here", help=help)
@@ -171,7 +171,7 @@ class Expressions(ABC):
                 value = self._call(stage.call, first, scope, hint if last else "", device)
         return value
 
-    def _truth(self, word: str, e: ast.Expr, scope: Scope) -> bool:
+    def truth(self, word: str, e: ast.Expr, scope: Scope) -> bool:
         """The truth value that `word` takes."""
         with located(e.span):
             return truth(word, self.eval(e, scope))
@@ -181,7 +181,7 @@ class Expressions(ABC):
         word = e.operators[0]
         decides = word == "or"
         for operand in e.operands:
-            if self._truth(word, operand, scope) is decides:
+            if self.truth(word, operand, scope) is decides:
                 return decides
         return not decides
 

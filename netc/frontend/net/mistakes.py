@@ -7,11 +7,11 @@ from typing import Any
 from lark import UnexpectedInput, UnexpectedToken
 
 from netc.errors import Diagnostic, Source, Span, clean
+from netc.frontend.net import ast
 from netc.frontend.net.tree import begins_line
 
-KEYWORDS = frozenset(
-    ("net", "block", "op", "let", "import", "repeat", "as", "on", "return", "and", "or", "not")
-)
+_STATEMENTS = ("let", "if", "else", "repeat", "as", "on", "return")
+KEYWORDS = frozenset(("net", "block", "op", "import", *_STATEMENTS, "and", "or", "not"))
 _SHOWN = {
     "ARROW": "`->`",
     "EQUAL": "`=`",
@@ -34,7 +34,7 @@ _SHOWN = {
 # A group of terminals, what stands for all of them, and the terminal that shows it is meant.
 _GROUPS = (
     ("IMPORT", "`net`, `block`, `op`, `let`, `import`", ("NET", "BLOCK", "OP", "LET")),
-    ("REPEAT", "a statement", ("NAME", "QUOTED", "LET", "ON", "SHARDED", "RETURN")),
+    ("REPEAT", "a statement", ("NAME", "QUOTED", "LET", "IF", "ON", "SHARDED", "RETURN")),
     ("NUMBER", "a value", ("NAME", "QUOTED", "STRING", "LPAR", "LSQB", "MINUS", "NOT")),
     ("DEVICE", "a device such as `cuda:0`", ("NAME",)),
     ("QUOTED", "a name", ("NAME",)),
@@ -68,6 +68,12 @@ def diagnose(e: UnexpectedInput, source: Source) -> Diagnostic:
         return Diagnostic("unexpected `//`", span, "a comment begins with `#`")
     if e.token == "over":
         return Diagnostic("unexpected `over`", span, _SHARDINGS)
+    if _before(e) == ast.Name("elif"):
+        return Diagnostic(f"unexpected `{clean(e.token)}`", span, "`elif` is written `else if`")
+    if e.token == "=" and {"BINARY", "LBRACE"} <= _accepted(e):
+        return Diagnostic("unexpected `=`", span, "`==` compares")
+    if e.token == "else" and "LET" in _accepted(e):
+        return Diagnostic("unexpected `else`", span, "it stands behind `if … { … }`")
     if e.token in KEYWORDS and "NAME" in _accepted(e):
         message = f"`{e.token}` is a word of the language, not a name"
         return Diagnostic(message, span, f"in backquotes it is a name: `` `{e.token}` ``")
@@ -84,6 +90,13 @@ def bad_character(rest: str, span: Span) -> Diagnostic:
     if c == "`":
         return Diagnostic("the name is not closed on its line", span, "add a closing backquote")
     return Diagnostic(f"unexpected character `{clean(c)}`", span, _CHARACTERS.get(c, ""))
+
+
+def _before(e: UnexpectedToken) -> Any:
+    """What stands in front of the token that is wrong."""
+    parser: Any = e.interactive_parser
+    stack = parser.parser_state.value_stack
+    return stack[-1] if stack else None
 
 
 def _accepted(e: UnexpectedToken) -> set[str]:

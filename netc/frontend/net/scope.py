@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from netc.errors import Diagnostic, clean
+from netc.errors import Diagnostic, Span, clean
 from netc.frontend.net import ast
 from netc.frontend.net.words import ArgumentError, near
 from netc.ir.types import DType
@@ -35,6 +35,7 @@ class Scope:
 
     def __init__(self, parent: Scope | None = None) -> None:
         self.own: dict[str, Any] = {}
+        self.untaken: dict[str, Span] = {}  # names bound in branches that were not taken
         self.parent = parent
 
     def __setitem__(self, name: str, value: Any) -> None:
@@ -48,6 +49,12 @@ class Scope:
                 return scope.own[name]
             scope = scope.parent
         return BUILT_IN.get(name, default)
+
+    def missed(self, name: str) -> str:
+        """Why a name is not bound, where a branch that was not taken is why."""
+        if name not in self.untaken:
+            return ""
+        return f"it is bound in a branch of `if` that was not taken, at {self.untaken[name]}"
 
     def __contains__(self, name: str) -> bool:
         return self.find(name, self) is not self
@@ -93,11 +100,18 @@ class Library:
         table[item.name] = item
 
     def _check_returns(self, block: ast.Block) -> None:
-        *before, last = block.body or (None,)
-        if not isinstance(last, ast.Return):
-            message = f"block `{clean(block.name)}` does not end with `return`"
-            self.wrong.append(Diagnostic(message, block.span))
-        self._refuse_returns([s for s in before if s], "`return` ends a block", "")
+        if not block.body or not ast.returns(block.body[-1]):
+            self.wrong.append(Diagnostic(endless(block), block.span))
+        self._check_last(block.body)
+
+    def _check_last(self, body: Sequence[ast.Statement]) -> None:
+        """`return` is the last statement, of a block or of a branch that ends it."""
+        for i, s in enumerate(body):
+            if isinstance(s, ast.If):
+                for inner in ast.bodies(s):
+                    self._check_last(inner)
+            elif not isinstance(s, ast.Return) or i < len(body) - 1:
+                self._refuse_returns((s,), "`return` ends a block", "")
 
     def _check_no_return(self, body: Sequence[ast.Statement]) -> None:
         help = "what a net gives is named after `->`"
@@ -107,8 +121,13 @@ class Library:
         for s in body:
             if isinstance(s, ast.Return):
                 self.wrong.append(Diagnostic(message, s.span, help))
-            elif isinstance(s, ast.Repeat | ast.On | ast.Sharded):
-                self._refuse_returns(s.body, message, help)
+            for inner in ast.bodies(s):
+                self._refuse_returns(inner, message, help)
+
+
+def endless(block: ast.Block) -> str:
+    """What is wrong with a block that returns nothing."""
+    return f"block `{clean(block.name)}` does not end with `return`"
 
 
 Default = Callable[[ast.Parameter, Mapping[str, Any]], Any]  # given the parameters before it
@@ -157,7 +176,7 @@ def filled(text: ast.Text, scope: Scope) -> str:
         if isinstance(value, Broken):
             raise SilentError
         if isinstance(value, bool) or not isinstance(value, int | float | str):
-            help = "a brace by itself is written twice: `{{`"
+            help = scope.missed(m[1] or "") or "a brace by itself is written twice: `{{`"
             raise ArgumentError(f"`{clean(m[0])}` does not name a constant", help)
         return str(value)
 

@@ -90,8 +90,26 @@ def _params(params: tuple[ast.Parameter, ...]) -> str:
 def _body(body: Iterable[ast.Statement], doc: str = "", indent: str = "") -> Iterator[str]:
     if doc:
         yield _doc(doc, indent + "  ")
+    yield from _within(body, indent)
+    yield indent + "}"
+
+
+def _within(body: Iterable[ast.Statement], indent: str) -> Iterator[str]:
     for s in body:
         yield from _statement(s, indent + "  ")
+
+
+def _if(
+    branches: Iterable[ast.Branch], otherwise: tuple[ast.Statement, ...], indent: str
+) -> Iterator[str]:
+    before = ""
+    for b in branches:
+        yield f"{indent}{before}if {expr(b.condition)} {{"
+        yield from _within(b.body, indent)
+        before = "} else "
+    if otherwise:
+        yield f"{indent}{before}{{"
+        yield from _within(otherwise, indent)
     yield indent + "}"
 
 
@@ -103,6 +121,8 @@ def _statement(s: ast.Statement, indent: str) -> Iterator[str]:
             yield f"{indent}{_names(targets)} = {expr(value)}"
         case ast.Return(values):
             yield f"{indent}return {', '.join(map(expr, values))}"
+        case ast.If(branches, otherwise):
+            yield from _if(branches, otherwise, indent)
         case ast.Repeat(count, index, body):
             named = f" as {quote(index)}" if index else ""
             yield f"{indent}repeat {expr(count)}{named} {{"

@@ -122,6 +122,16 @@ class Tree:
         targets, value = c
         return ast.Bind(targets, value, span=targets[0].span)
 
+    def if_(self, c: Children) -> ast.If:
+        """`if a { … } else if b { … } else { … }`."""
+        branches = [b for b in c if isinstance(b, ast.Branch)]
+        return ast.If(tuple(branches), c[-1] or (), span=branches[0].span)
+
+    def branch(self, c: Children) -> ast.Branch:
+        """`if a { … }`."""
+        word, condition, body = c
+        return ast.Branch(condition, body, span=self.span(word))
+
     def repeat(self, c: Children) -> ast.Repeat:
         """`repeat 3 as i { … }`."""
         word, count, index, body = c

@@ -19,6 +19,8 @@ let k = 3
 op swish(x, beta=1.0) = select(x > 0, x * sigmoid(beta * x), -x) |> tanh
 block unit(x, out, stride=1, name="u") {
   y = conv(x, out, k, stride=stride, pad=k // 2, bias=false, init=gaussian(0, 0.01), name="")
+  if stride == 1 and not (out > 16 or x == none) { y = relu(y) } else if k > 3 { let k = 3 }
+  else { return y |> batch_norm(eps=0.001) |> scale |> swish(beta=2), tanh(y) }
   return y |> batch_norm(eps=0.001) |> scale |> swish(beta=2), y
 }
 net n(a: f32[N, 3, H, W], b: u8[2, 3, 8, 8]) -> y, z {
@@ -36,6 +38,7 @@ WORDS = re.findall(r"[\w.]+|\"[^\"\n]*\"|\|>|//|\S", " ".join(SEEDS))
 STRAY = (
     *"()[]{}=,@-`\"'\\#\0\n\u202e0",
     *("|>", "999999999999", "1e308", "-1", "inf", "none", "f32", "name", "params", "repeat", "net"),
+    *("if", "else", "else {", "not", "and", "or", "== none", "return x"),
 )
 
 

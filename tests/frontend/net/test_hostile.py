@@ -75,8 +75,15 @@ SIZES = "let a = N + H + W\n" + "\n".join("let a = a * (N + 2 * H + 3 * W)" for 
         (net("y = " + " + ".join(["x"] * 20_000)), "never"),
         (net("y = x" + " |> relu" * 20_000), "never"),
         (net("y = x" + "[0]" * 1000), "more than 8 indexes"),
+        (net("if true {" * 199 + "y = x" + "}" * 199), "never"),
+        (net("if true {" * 200 + "y = x" + "}" * 200), "nested more than 200"),
+        (net("y = x if 1 > 2 { z = x }" + " else if 1 > 2 { z = x }" * 20_000), "never"),
+        (net("y = x if" + " true and" * 20_000 + " true { }"), "never"),
+        (net("y = x if" + " not" * 20_000 + " true { }"), "two `not` in a row"),
+        (net("repeat 1000000 { if true { }" + " else if true { }" * 20_000 + "}"), "steps"),
+        (net("repeat 100000 { if false {" + "z = x " * 50_000 + "} }"), "steps"),
     ],
-    ids=range(31),
+    ids=range(38),
 )
 def test_it_ends_soon(text: str, why: str) -> None:
     if why != "never":

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from netc.errors import UnsupportedError
 from netc.frontend.caffe import from_caffe
 from netc.frontend.net.elaborate import parse_net
+from netc.frontend.net.mistakes import KEYWORDS
 from netc.frontend.net.template import templates
 from netc.frontend.net.write import write_net
 from netc.ir.device import Device
@@ -147,7 +148,7 @@ NAMES = ["relu_1", "x", "x_1", "true", "N", "constant", "f32", "a b", "conv1.w",
          '"', "\\", "\n", "net", "block", "12", "é", "", " ", "x0", "a", "a_1", "name"]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *sorted(KEYWORDS - {*NAMES})])
 def test_hostile_names(name: str) -> None:
     """Of a layer with parameters, of one without, of an output, of everything at once."""
     for layer, plain, out in ((name, "p", "o"), ("l", name, "o"), ("l", "p", name)):
@@ -159,6 +160,14 @@ def test_hostile_names(name: str) -> None:
             w = b.param(f"{layer}{'_' + str(i) if i else ''}.w", f32[4, 4, 1, 1])
             x = b.relu(b.conv(x, w, name=f"c{i}"), name=plain if not i else "")
         check(b.graph("g", {out: b.tanh(x)}))
+
+
+@pytest.mark.parametrize("name", sorted(KEYWORDS))
+def test_words_of_the_language_are_names_in_backquotes(name: str) -> None:
+    b = Builder()
+    x = b.input(name, f32["N", 3])
+    text = check(b.graph(name, {"y": b.tanh(b.relu(x, name=name))}))
+    assert f"(`{name}`: f32[N, 3])" in text
 
 
 def test_parameters_that_no_word_makes() -> None:

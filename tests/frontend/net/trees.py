@@ -19,7 +19,7 @@ def _hidden(s: st.SearchStrategy, name: str) -> st.SearchStrategy:
 
 WORDS = ("x", "conv", "a.b", "net", "repeat", "as", "N", "ß", "漢字", "a b", "`", '"', "\\", "1x1",
          "replicate", "over", "split", "channels", "pipeline", "by", "micro_batches",
-         "and", "or", "not")  # fmt: skip
+         "and", "or", "not", "if", "else")  # fmt: skip
 _any = st.characters(exclude_categories=("Cs",))
 _names = st.one_of(st.sampled_from(WORDS), st.text(_any, min_size=1, max_size=6))
 names = _hidden(_names, "names")
@@ -88,7 +88,9 @@ def _shardings(s: st.SearchStrategy) -> st.SearchStrategy:
 
 
 def _bodies(s: st.SearchStrategy) -> st.SearchStrategy:
+    branches = st.builds(ast.Branch, exprs, _tuple(s))
     return st.one_of(
+        st.builds(ast.If, _tuple(branches, 1), _tuple(s)),
         st.builds(ast.Repeat, exprs, st.one_of(st.just(""), names), _tuple(s)),
         st.builds(ast.On, devices, _tuple(s)),
         _shardings(s),
