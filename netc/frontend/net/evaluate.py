@@ -228,9 +228,11 @@ class Expressions(ABC):
             raise self._at_argument(error, e, len(first)) from None
 
     def _keyword(self, k: ast.Keyword, scope: Scope) -> Any:
-        """`params=conv1` names a layer, whatever else the name may stand for."""
+        """`params=conv1` names a layer, whatever number or text the name may stand for."""
         if k.name == "params" and isinstance(k.value, ast.Name):
-            bound = scope.find(k.value.id)
+            bound = scope.find(k.value.id, self)
+            if bound is None:
+                return None
             return bound.node.name if isinstance(bound, Value) else k.value.id
         return self.eval(k.value, scope)
 

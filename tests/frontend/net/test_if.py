@@ -104,6 +104,13 @@ def test_none_stands_for_what_an_op_is_not_given(given: str, names: list[str]) -
     assert [n.name for n in g.params] == names
 
 
+@pytest.mark.parametrize(("given", "layers"), [("", ["f", "y/fc"]), (", f", ["f"])])
+def test_a_layer_to_share_may_be_given_or_not(given: str, layers: list[str]) -> None:
+    block = "block unit(x, layer=none) { return fc(x, 4, params=layer) }\n"
+    g = read(block + f"net n(x: f32[N, 4]) -> y {{ f = fc(x, 4) y = unit(f{given}) }}")
+    assert [n.name for n in g.params] == [f"{name}.{p}" for name in layers for p in "wb"]
+
+
 RETURNS = """
 block unit(x, k) {
   if k == 1 { return relu(x) }
