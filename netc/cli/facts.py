@@ -87,6 +87,20 @@ def node_rows(graph: Graph, sizes: Mapping[str, int]) -> list[Row]:
     ]
 
 
+def param_rows(graph: Graph, stored: bool) -> list[Row]:
+    """Per parameter: name, type, the nodes that read it, and where its numbers come from.
+
+    All of a model are `stored` in it.
+    """
+    rows: list[Row] = []
+    for n in graph.params:
+        assert isinstance(n.op, Param)
+        readers = ", ".join(user.name for user in graph.uses[n.out] if user is not None)
+        drawn = "given" if n.name in graph.weights else f"drawn: {n.op.init.kind}"
+        rows.append((n.name, str(n.types[0]), readers, "stored" if stored else drawn))
+    return rows
+
+
 def model_lines(file: ArtifactFile, graph: Graph, sizes: Mapping[str, int]) -> list[str]:
     """What a compiled file holds: code, weights, memory of a run, whether its code is trusted.
 

@@ -27,12 +27,13 @@ from netc.errors import UsageError, clean
 @click.argument("source", type=EXISTING)
 @click.option("--batch", type=click.IntRange(1, 1 << 20), default=1, help="For FLOPs and memory.")
 @click.option("--ops", "each", is_flag=True, help="One line for every node, not for every op.")
+@click.option("--params", is_flag=True, help="One line for every parameter: name, shape, readers.")
 @place_options
 @source_options
 @prepare_options
-def inspect_command(source: Path, batch: int, each: bool, **options: Any) -> None:
+def inspect_command(source: Path, batch: int, each: bool, params: bool, **options: Any) -> None:
     """Show the inputs, outputs, ops, FLOPs, memory and devices of a net or a compiled model."""
-    from netc.cli.facts import model_lines, net_lines, node_rows, op_rows, sizes_for
+    from netc.cli.facts import model_lines, net_lines, node_rows, op_rows, param_rows, sizes_for
     from netc.cli.sources import is_model, read_source
 
     places = Places.taken(options)
@@ -49,9 +50,11 @@ def inspect_command(source: Path, batch: int, each: bool, **options: Any) -> Non
         if (image := file.gpu) is not None:
             steps = [s for info in file.levels for s in file.level(info.name).plan.steps]
             show_kernels(image, steps)
+    if params:
+        table(("parameter", "type", "read by", "numbers"), param_rows(graph, is_model(source)))
     if each:
         table(("node", "op", "shape", "device", "FLOP"), node_rows(graph, sizes), numbers=1)
-    else:
+    elif not params:
         table(("op", "count", "FLOP", "%"), op_rows(graph, sizes), numbers=3)
 
 

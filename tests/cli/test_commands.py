@@ -296,3 +296,16 @@ def test_a_shape_may_be_a_multiple(folder: Path, netc: Invoke) -> None:
     assert "f32[1,3,32*H,32*W]" in netc("inspect", "open.bin").output
     wrong = netc("compile", "open.net", "-o", "open.bin", "--shape", "x=1,3,H*,W", code=2)
     assert "not a shape such as" in wrong.output
+
+
+def test_inspect_lists_parameters(folder: Path, netc: Invoke) -> None:
+    (folder / "three.net").write_text(
+        'net three(x: f32[N, 3]) -> y { y = fc(x, 3, name="a")  y = fc(y, 3, params="a") }'
+    )
+    lines = [
+        " ".join(line.split())
+        for line in netc("inspect", "three.net", "--params").output.splitlines()
+    ]
+    assert "a.w f32[3,3] a, y drawn: xavier" in lines
+    netc("compile", "three.net", "-o", "three.bin")
+    assert "stored" in netc("inspect", "three.bin", "--params").output
