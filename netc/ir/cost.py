@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from netc.ir.dims import IMAGE, Dim, ceil_div, evaluate, product
+from netc.ir.dims import BATCH, IMAGE, Dim, ceil_div, evaluate, product
 from netc.ir.filtering import operations
 from netc.ir.graph import Graph, Node, Value
 from netc.ir.ops.fused import Fused
@@ -79,10 +79,9 @@ def cost_on(node: Node, kind: str) -> Cost:
 
 
 def default_sizes(graph: Graph, sizes: Mapping[str, int] | None = None) -> dict[str, int]:
-    """A size for every symbol: as given, else usual, else IMAGE for H and W and 1 for the rest."""
+    """A size for every symbol: as given, else usual, else one image of IMAGE by IMAGE."""
     types = [n.types[0] for n in graph.inputs]
-    assumed = dict.fromkeys(sorted(frozenset().union(*(t.symbols for t in types))), 1)
-    assumed |= sizes_where(types, lambda _, name: IMAGE if name in ("H", "W") else 1)
+    assumed = sizes_where(types, lambda axis, name: IMAGE if axis and name != BATCH else 1)
     return assumed | dict(graph.usual) | dict(sizes or {})
 
 

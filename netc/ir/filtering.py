@@ -7,6 +7,7 @@ Of a tile of 4×4 outputs 36 products are left of 144, for some sums before and 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from netc.ir.dims import IMAGE, Dim, ceil_div, evaluate
 from netc.ir.gemm_plan import BLOCK
@@ -41,9 +42,11 @@ def tiles_of(x: TensorType) -> tuple[Dim, Dim]:
     return ceil_div(height, TILE), ceil_div(width, TILE)
 
 
-def usual_sizes(type: TensorType, sizes: tuple[Dim, ...]) -> tuple[int, ...]:
-    """Sizes, where images that may have any are of 224 × 224."""
-    symbols = dict.fromkeys(type.symbols, IMAGE)
+def usual_sizes(
+    type: TensorType, sizes: tuple[Dim, ...], usual: Mapping[str, int] | None = None
+) -> tuple[int, ...]:
+    """Sizes, where images that may have any are of 224 × 224, or of their usual sizes."""
+    symbols = dict.fromkeys(type.symbols, IMAGE) | dict(usual or {})
     return tuple(evaluate(d, symbols) for d in sizes)
 
 

@@ -44,6 +44,8 @@ def test_default_sizes() -> None:
     g = parse("graph @n(input %x: f32[N,3,H,W]) {\n  return %x\n}")
     assert default_sizes(g) == {"N": 1, "H": 224, "W": 224}
     assert default_sizes(g, {"H": 32})["H"] == 32
+    g = parse("graph @n(input %x: f32[2*N,T,16*H]) {\n  return %x\n}")
+    assert default_sizes(g) == {"N": 1, "T": 224, "H": 14}
 
 
 def test_a_kernel_costs_what_its_body_does() -> None:

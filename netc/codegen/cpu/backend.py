@@ -20,6 +20,7 @@ from netc.codegen.operand import Call, Kernel, Packing
 from netc.codegen.precision import Precision
 from netc.codegen.steps import Work
 from netc.codegen.weight_store import WeightStore
+from netc.ir.cost import default_sizes
 from netc.ir.graph import Graph, Node
 from netc.ir.ops.fused import Fused
 from netc.ir.plan import Plan
@@ -78,6 +79,7 @@ def compile_graph(
     where an op has no kernel.
     """
     back_end = CpuBackEnd(target, store, precision_of)
+    back_end.ctx.usual = default_sizes(graph)
     back_end.home.short = short_maps(graph, back_end.ctx.is_low) if target.pairs else frozenset()
     plan = plan_graph(graph, order, {HOST: back_end, **(others or {})})
     plan = replace(plan, setup=back_end.ctx.setup.plan())

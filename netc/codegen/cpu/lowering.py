@@ -13,7 +13,7 @@ Shapes, strides and tables are arguments, never part of the key, so one image se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -104,6 +104,7 @@ class Lowering:
     store: WeightStore = field(default_factory=WeightStore)
     precision_of: Exactness = lambda node: Precision.HIGH
     setup: Setup = field(default_factory=Setup)
+    usual: Mapping[str, int] = field(default_factory=dict)  # what sizes known at run time may be
     _codes: dict[Hashable, str] = field(default_factory=dict)
 
     def is_exact(self, node: Node) -> bool:

@@ -15,6 +15,7 @@ from netc.codegen.triton.lowering import Lowering, check_reach
 from netc.codegen.triton.orders import row_major_values
 from netc.codegen.weight_store import WeightStore
 from netc.errors import clean
+from netc.ir.cost import default_sizes
 from netc.ir.gpu_code import KernelText
 from netc.ir.graph import Graph
 
@@ -41,6 +42,7 @@ class GpuBackEnd:
         what kernels read as it is would be found there, and the GPU would take them all.
         """
         self.ctx.by_rows = row_major_values(graph)
+        self.ctx.usual = default_sizes(graph)
         if not any(p.element for p in (self.ctx.precision, *self.ctx.by_node.values())):
             return
         self.ctx.exact = exact_values(graph)

@@ -60,6 +60,7 @@ class Lowering:
     precision: Precision = Precision.HIGH
     by_node: Mapping[str, Precision] = field(default_factory=dict)
     batches: tuple[int, ...] = (1, 16, 128)  # what an unknown batch counts as when tiles are ranked
+    usual: Mapping[str, int] = field(default_factory=dict)  # what other unknown sizes count as
     exact: frozenset[Value] = frozenset()  # that keep all digits in any precision
     by_rows: frozenset[Value] = frozenset()  # that lie row-major
     kernels: dict[str, KernelText] = field(default_factory=dict)

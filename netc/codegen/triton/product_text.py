@@ -62,7 +62,7 @@ class _Writer:
         named = frozenset().union(*(symbols(d) for d in open_))
         works = []
         for batch in self.ctx.batches if named else (1,):
-            sizes = {s: batch if s == BATCH else NOMINAL for s in named}
+            sizes = dict.fromkeys(named, NOMINAL) | dict(self.ctx.usual) | {BATCH: batch}
             rows, columns, many, depth = (evaluate(d, sizes) for d in open_)
             works.append(Work(max(1, rows), max(1, columns), depth, runs, max(1, many), item))
         return works

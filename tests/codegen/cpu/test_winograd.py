@@ -156,6 +156,14 @@ def test_large_images_are_cut_into_bands(monkeypatch: pytest.MonkeyPatch) -> Non
         assert steps(check(graph, drawn(3, 16, height, 14))) in (6, 9)
 
 
+def test_sizes_left_open_have_the_bands_of_usual_ones() -> None:
+    fixed = steps(netc.compile(conv(64, 64, "224,224")))
+    for size in ("H,W", "16*H,16*W", "H+100,2*W"):
+        assert steps(netc.compile(conv(64, 64, size))) == fixed
+    large = replace(conv(64, 64, "16*H,16*W"), usual={"H": 40, "W": 40})
+    assert steps(netc.compile(large)) >= steps(netc.compile(conv(64, 64, "640,640"))) > fixed
+
+
 @pytest.mark.parametrize("limit", [1 << 24, 1 << 18])
 def test_images_of_any_size(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     """Also those smaller than a tile, and those with fewer rows than there are bands."""

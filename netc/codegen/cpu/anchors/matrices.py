@@ -175,7 +175,7 @@ def _sizes(ctx: Lowering, m: Matrix, out: Operand) -> list[Arg]:
     """Slots INPUT to CHANNELS_OUTER."""
     per_image = product(m.outputs)
     panels = ceil_div(m.channels, PANEL)
-    nominal = dict.fromkeys(m.source.type.symbols | out.type.symbols, NOMINAL)
+    nominal = dict.fromkeys(m.source.type.symbols | out.type.symbols, NOMINAL) | dict(ctx.usual)
     nominal = {s: 1 if s == str(m.images) else n for s, n in nominal.items()}
     known = isinstance(m.n8, int) and isinstance(m.n1, int)
     blocking = plan_gemm(

@@ -13,7 +13,7 @@ inputs makes all its outputs NaN. Layers that are to be `exact` do without.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -151,7 +151,7 @@ def lower_winograd(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     groups, pairs = k.anchor.op.groups, are_pairs(ctx, k.node, shape[1])
     plain = ctx.packed(w, ("conv", groups))
     products = filters(ctx, plain, shape, groups, pairs)
-    bands = _bands(x, groups, shape[0] // groups, shape[1], pairs)
+    bands = _bands(ctx.usual, x, groups, shape[0] // groups, shape[1], pairs)
     size = bands[0].seen.size + bands[0].summed.size
     calls: list[Call] = []
     for band in bands:
@@ -161,10 +161,12 @@ def lower_winograd(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
     return in_one_memory(calls, size)
 
 
-def _bands(x: Operand, groups: int, outs: int, ins: int, pairs: bool) -> list[Band]:
+def _bands(
+    sizes: Mapping[str, int], x: Operand, groups: int, outs: int, ins: int, pairs: bool
+) -> list[Band]:
     """As many bands, all about alike, as the scratch memory asks for."""
     images, (down, across) = x.type.shape[0], tiles_of(x.type)
-    usual = usual_sizes(x.type, (down, across))
+    usual = usual_sizes(x.type, (down, across), sizes)
     size = PLANES * math.prod(usual) * groups * (_item(pairs) * ins + _FLOAT * outs)
     count = min(usual[0], -(-size // MOST_SCRATCH))
     each = ceil_div(down, count)
