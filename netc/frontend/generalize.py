@@ -1,21 +1,27 @@
 """From the sizes a file gives to the sizes a net can take: batch, and height and width.
 
 A net is built with fixed sizes first, which finds every mistake. Then it is built again with the
-batch as a symbol, and height and width too; the most general form in which every shape rule holds
-is kept, and what stood in the way of a more general one is noted.
+batch as a symbol, and height and width too, free or as multiples (`32*H`), which fit where a net
+halves its maps and enlarges them again. The most general form in which every shape rule holds is
+kept, and what stood in the way of a more general one is noted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
+from math import gcd
 
 from netc.errors import GraphError
 from netc.ir.dims import Dim, sym, symbols
 from netc.ir.graph import Graph
+from netc.ir.solve import line_of
 
 Shape = tuple[Dim, ...]
-Build = Callable[[Mapping[str, Shape]], Graph]
+Shapes = Mapping[str, Shape]
+Build = Callable[[Shapes], Graph]
+
+_MOST = 64  # what a net's maps are smaller by than its images, where it enlarges them again
 
 
 def generalized(
@@ -26,38 +32,63 @@ def generalized(
     `fixed` are the shapes it was built with. Height and width stay where the net itself
     brings images to one size (`resized`).
     """
-    reasons: list[str] = []
-    for what, shapes in _forms(fixed, resized):
-        try:
-            found = build(shapes)
-            notes = (*graph.notes, _sizes(fixed), *reasons)
-            return replace(found, notes=notes, usual=_usual(shapes, fixed))
-        except (GraphError, TypeError) as e:  # TypeError: a rule compared a symbol with a number
-            reasons.append(f"{what} fixed: {_reason(e)}")
-    return replace(graph, notes=(*graph.notes, *reasons))
+    reasons: dict[str, str] = {}
+    for what, forms in _forms(fixed, resized).items():
+        found: Graph | None = None
+        for shapes in forms:  # each more general than the one before
+            try:
+                made = build(shapes)
+            except (GraphError, TypeError) as e:  # TypeError: a symbol was compared with a number
+                reasons.setdefault(what, _reason(e))
+                break
+            found = replace(made, usual=_usual(shapes, fixed))
+        if found is not None:
+            return replace(found, notes=(*graph.notes, _sizes(fixed), *_said(what, reasons)))
+    return replace(graph, notes=(*graph.notes, *_said("", reasons)))
 
 
-def _forms(fixed: Mapping[str, Shape], resized: bool) -> list[tuple[str, Mapping[str, Shape]]]:
-    """Batch, height and width as symbols; the batch alone. Symbols that are given stay."""
+_FREE, _TIMES, _BATCH = "free", "multiples", "batch"
+
+
+def _said(form: str, reasons: Mapping[str, str]) -> Iterator[str]:
+    """Why a net has no more general form than this one."""
+    if form != _FREE and _FREE in reasons:
+        are = "multiples, not free" if form == _TIMES else "fixed"
+        yield f"height and width are {are}: {reasons[_FREE]}"
+    if not form and _BATCH in reasons:
+        yield f"the batch is fixed: {reasons[_BATCH]}"
+
+
+def _forms(fixed: Shapes, resized: bool) -> dict[str, list[Shapes]]:
+    """Batch, height and width as symbols; height and width as multiples; the batch alone.
+
+    Symbols that are given stay.
+    """
     first = next((s for s in fixed.values() if s), None)
     image = next((s[2:] for s in fixed.values() if len(s) == 4), None)
     if first is None:
-        return []
+        return {}
     taken = {name for s in fixed.values() for d in s for name in symbols(d)}
     batch = {name: _with_batch(s, first[0], taken) for name, s in fixed.items()}
     if image is None or resized:
-        return [("the batch is", batch)]
-    sides = [_free(d, name, taken) for d, name in zip(image, "HW", strict=True)]
-    sized = {
-        name: (*s[:-2], *sides) if len(s) > 2 and fixed[name][-2:] == image else s
-        for name, s in batch.items()
-    }
-    return [("height and width are", sized), ("the batch is", batch)]
+        return {_BATCH: [batch]}
+
+    def sized(times: int) -> Shapes:
+        sides = [_free(d, name, taken, times) for d, name in zip(image, "HW", strict=True)]
+        return {
+            name: (*s[:-2], *sides) if len(s) > 2 and fixed[name][-2:] == image else s
+            for name, s in batch.items()
+        }
+
+    numbers = [d for d in image if isinstance(d, int)]
+    most = gcd(_MOST, *numbers) if numbers else 1
+    times = [most >> i for i in range(most.bit_length() - 1)]  # down to 2
+    return {_FREE: [sized(1)], _TIMES: list(map(sized, times)), _BATCH: [batch]}
 
 
-def _free(size: Dim, name: str, taken: Collection[str]) -> Dim:
-    """A size as the symbol of this name, where it is a number and the name is free."""
-    return sym(name) if isinstance(size, int) and name not in taken else size
+def _free(size: Dim, name: str, taken: Collection[str], times: int = 1) -> Dim:
+    """A size as so many times this symbol, where it is a number and the name is free."""
+    return times * sym(name) if isinstance(size, int) and name not in taken else size
 
 
 def _with_batch(shape: Shape, batch: Dim, taken: Collection[str]) -> Shape:
@@ -67,12 +98,13 @@ def _with_batch(shape: Shape, batch: Dim, taken: Collection[str]) -> Shape:
 def _usual(shapes: Mapping[str, Shape], fixed: Mapping[str, Shape]) -> dict[str, int]:
     """What the file gives for each symbol but the batch."""
     pairs = (
-        (str(d), size)
+        (line_of(d), size)
         for name, shape in shapes.items()
         for d, size in zip(shape[1:], fixed[name][1:], strict=True)
-        if not isinstance(d, int) and isinstance(size, int)
+        if isinstance(size, int)
     )
-    return dict(pairs)
+    found = ((line.symbol, line.solve(size)) for line, size in pairs if line is not None)
+    return {symbol: size for symbol, size in found if isinstance(size, int)}
 
 
 def _sizes(fixed: Mapping[str, Shape]) -> str:
