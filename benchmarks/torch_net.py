@@ -189,6 +189,11 @@ def _binary(net: _Net, node: Node, sizes: Sizes) -> Call:
     return cast(Call, getattr(torch, node.op.name))
 
 
+@_writes("hard_sigmoid", "hard_swish", "mish")
+def _activation(net: _Net, node: Node, sizes: Sizes) -> Call:
+    return cast(Call, getattr(F, node.op.name.replace("_", "")))
+
+
 @_writes("cast")
 def _cast(net: _Net, node: Node, sizes: Sizes) -> Call:
     to, source = cast(Any, node.op).to, node.inputs[0].type.dtype

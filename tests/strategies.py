@@ -32,9 +32,8 @@ MAX_SCALE = 1e3  # of any value
 
 JUMPS = {
     "accuracy", "accuracy_per_class", "argmax", "cast", "compact", "equal", "floor", "gather",
-    "max_pool_index", "non_max_suppression", "pick", "ps_roi_pool", "roi_pool", "stochastic_pool",
-    "threshold", "unpool",
-    "where",
+    "greater", "less", "max_pool_index", "non_max_suppression", "pick", "ps_roi_pool", "roi_pool",
+    "stochastic_pool", "threshold", "unpool", "where",
 }  # fmt: skip
 COPIES = {
     "abs", "concat", "crop", "flatten", "max_pool", "maximum", "minimum", "pad", "reduce_max",

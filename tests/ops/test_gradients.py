@@ -16,7 +16,7 @@ from netc.ir.types import DType, f32
 
 STEP = 1e-6
 # Results that are flat but at jumps, or random numbers that do not depend on x.
-NO_GRADIENT = {"equal", "threshold", "floor"}
+NO_GRADIENT = {"equal", "greater", "less", "threshold", "floor"}
 
 
 def with_gradient() -> list[object]:

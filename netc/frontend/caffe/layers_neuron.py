@@ -48,19 +48,19 @@ def hard_sigmoid(c: Layer) -> Value:
 @layer("HSigmoid")
 def relu6_sigmoid(c: Layer) -> Value:
     """min(max(x + 3, 0), 6) / 6 (MobileNetV3)."""
-    return c.b.affine(c.b.clip(c.b.affine(c.x, shift=3.0), low=0.0, high=6.0), scale=1 / 6)
+    return c.b.hard_sigmoid(c.x)
 
 
 @layer("HardSwish", "HSwish")
 def hard_swish(c: Layer) -> Value:
     """x · min(max(x + 3, 0), 6) / 6 (MobileNetV3)."""
-    return c.b.mul(c.x, relu6_sigmoid(c))
+    return c.b.hard_swish(c.x)
 
 
 @layer("Mish")
 def mish(c: Layer) -> Value:
     """x · tanh(log(1 + eˣ)) (YOLOv4)."""
-    return c.b.mul(c.x, c.b.tanh(c.b.softplus(c.x)))
+    return c.b.mish(c.x)
 
 
 @layer("PReLU")

@@ -253,6 +253,38 @@ class Swish(Elementwise, name="swish"):
     samples = (case(_X), case(_X, beta=0.5))
 
 
+class HardSigmoid(Elementwise, name="hard_sigmoid"):
+    """min(max(x + 3, 0), 6) / 6 (Howard et al., 2019)."""
+
+    def scalar(self, x: S) -> S:
+        return minimum(maximum(x + 3.0, 0.0), 6.0) / 6.0
+
+    samples = (case(_X), case(f32[1, 17, 1, 3]))
+
+
+class HardSwish(Elementwise, name="hard_swish"):
+    """x · hard_sigmoid(x) (Howard et al., 2019)."""
+
+    def scalar(self, x: S) -> S:
+        return x * (minimum(maximum(x + 3.0, 0.0), 6.0) / 6.0)
+
+    samples = (case(_X), case(f32[1, 17, 1, 3]))
+
+
+class Mish(Elementwise, name="mish"):
+    """x · tanh(log(1 + eˣ)) (Misra, 2019)."""
+
+    def scalar(self, x: S) -> S:
+        return x * tanh(maximum(x, 0.0) + unary("log1p", exp(-unary("abs", x))))
+
+    def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
+        t = b.tanh(b.softplus(xs[0]))
+        body = "x2 * (x1 + x0 * sigmoid(x0) * (1 - x1 * x1))"
+        return (b.formula(xs[0], t, dy, body=body),)
+
+    samples = (case(_X), case(f32[1, 17, 1, 3]))
+
+
 class Add(Elementwise, name="add"):
     """x + y."""
 
@@ -351,6 +383,24 @@ class Equal(Elementwise, name="equal"):
         return select(x.eq(y), 1.0, 0.0)
 
     samples = (case(f32[4, 6], f32[4, 6], draw=("index:3", "index:3")),)
+
+
+class Greater(Elementwise, name="greater"):
+    """1 where x > y, else 0."""
+
+    def scalar(self, x: S, y: S) -> S:
+        return select(x > y, 1.0, 0.0)
+
+    samples = (case(f32[4, 6], f32[4, 6], draw=("index:3", "index:3")), case(_X, f32[3, 1, 1]))
+
+
+class Less(Elementwise, name="less"):
+    """1 where x < y, else 0."""
+
+    def scalar(self, x: S, y: S) -> S:
+        return select(x < y, 1.0, 0.0)
+
+    samples = (case(f32[4, 6], f32[4, 6], draw=("index:3", "index:3")), case(_X, f32[3, 1, 1]))
 
 
 class Where(Elementwise, name="where"):

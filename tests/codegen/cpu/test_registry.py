@@ -23,7 +23,7 @@ EXACT = {
     "gather", "pick", "im2col", "compact", "argmax", "max_pool", "max_pool_index", "unpool",
     "concat", "slice", "crop", "pad", "tile", "transpose", "reshape", "flatten", "to_blocked",
     "to_plain", "resize_nearest", "cast", "global_max_pool", "reduce_max", "relu", "abs",
-    "equal", "maximum", "minimum", "clip", "floor", "threshold", "where", "iota",
+    "equal", "greater", "less", "maximum", "minimum", "clip", "floor", "threshold", "where", "iota",
     "non_max_suppression", "roi_pool",
 }  # fmt: skip
 
