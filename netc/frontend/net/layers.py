@@ -10,18 +10,17 @@ from collections.abc import Callable
 from typing import Any
 
 from netc.errors import GraphError
+from netc.frontend.net.channels import grouped, per_channel
 from netc.frontend.net.maker import Site
+from netc.frontend.net.norms import ONE, ZERO, group_norm, instance_norm, layer_norm, rms_norm
 from netc.frontend.net.recurrent import lstm, rnn
-from netc.ir.dims import Dim, product
-from netc.ir.formula import parse, show
+from netc.ir.dims import product
 from netc.ir.graph import Value
 from netc.ir.op import REGISTRY
 from netc.ir.ops.sources import Initializer
-from netc.ir.ops.windows import Ints, axis_of, not_negative
+from netc.ir.ops.windows import Ints, axis_of
 from netc.ir.types import DType, TensorType
 
-ZERO = Initializer("constant", 0.0)
-ONE = Initializer("constant", 1.0)
 XAVIER = Initializer("xavier")
 QUARTER = Initializer("constant", 0.25)  # PReLU's slope at the start (He et al., 2015)
 
@@ -48,14 +47,6 @@ def _weights_shape(
     return out, (kernel,) * axes if isinstance(kernel, int) else kernel
 
 
-def _grouped(count: Dim, groups: int) -> Dim:
-    if groups < 1:
-        raise GraphError(f"groups {groups} must be at least 1")
-    if isinstance(count, int) and count % groups:
-        raise GraphError(f"{groups} groups do not divide {count} channels")
-    return count // groups
-
-
 def conv(
     site: Site,
     x: Value,
@@ -73,7 +64,7 @@ def conv(
 ) -> Value:
     """Convolution with weights of its own: w[out, channels/groups, kernel…] and b[out]."""
     out_, kernel_ = _weights_shape(x, out, kernel, w)
-    shape = (out_, _grouped(x.type.shape[1], groups), *kernel_) if w is None else w.type.shape
+    shape = (out_, grouped(x.type.shape[1], groups), *kernel_) if w is None else w.type.shape
     weights = [site.own("w", shape, init, w)]
     if bias or b is not None:
         weights.append(site.own("b", shape[:1], bias_init, b))
@@ -98,7 +89,7 @@ def conv_transpose(
 ) -> Value:
     """Transposed convolution with weights of its own: w[channels, out/groups, kernel…], b[out]."""
     out_, kernel_ = _weights_shape(x, out, kernel, w)
-    shape = (x.type.shape[1], _grouped(out_, groups), *kernel_) if w is None else w.type.shape
+    shape = (x.type.shape[1], grouped(out_, groups), *kernel_) if w is None else w.type.shape
     weights = [site.own("w", shape, init, w)]
     if bias or b is not None:
         weights.append(site.own("b", (shape[1] * groups,), bias_init, b))
@@ -131,12 +122,6 @@ def fc(
     return _value(site.node(_op("fc", axis=axis), x, *weights))
 
 
-def _per_channel(x: Value, axis: int = 1) -> tuple[Dim, ...]:
-    """[C,1,1…]: one number per channel that joins x[n, c, …]."""
-    at = axis_of(axis, x.type.rank)
-    return (x.type.shape[at], *(1 for _ in x.type.shape[at + 1 :]))
-
-
 def prelu(
     site: Site,
     x: Value,
@@ -145,7 +130,7 @@ def prelu(
     init: Initializer = QUARTER,
 ) -> Value:
     """x above zero, slope · x below; one learned slope per channel, or one for all if `shared`."""
-    own = site.own("slope", () if shared else _per_channel(x), init, slope)
+    own = site.own("slope", () if shared else per_channel(x), init, slope)
     return _value(site.node(_op("prelu"), x, own))
 
 
@@ -160,36 +145,10 @@ def batch_norm(
 
     A tensor of one axis is one channel, as in Caffe.
     """
-    shape = _per_channel(x) if x.type.rank > 1 else (1,)
+    shape = per_channel(x) if x.type.rank > 1 else (1,)
     centre = site.own("mean", shape, ZERO, mean)
     spread = site.own("variance", shape, ONE, variance)
     return _value(site.node(_op("batch_norm", eps=eps), x, centre, spread))
-
-
-def layer_norm(
-    site: Site,
-    x: Value,
-    axis: int = -1,
-    eps: float = 1e-5,
-    w: Value | None = None,
-    b: Value | None = None,
-    init: Initializer = ONE,
-    bias_init: Initializer = ZERO,
-) -> Value:
-    """w · (x − mean) / √(variance + eps) + b over the axes from `axis` on (Ba et al., 2016)."""
-    eps, first = not_negative(float(eps), "eps"), axis_of(axis, x.type.rank)
-    shape = x.type.shape[first:]
-    own = site.own("w", shape, init, w), site.own("b", shape, bias_init, b)
-    for name, v in zip("wb", own, strict=True):
-        if v.type.shape != shape:
-            raise GraphError(f"`{name}` is {v.type}; the sizes from `axis` on are {list(shape)}")
-    mean = _op("reduce_mean", axes=tuple(range(first, x.type.rank)), keep=True)
-    centre = site.node(mean, x, inner="mean")
-    square = _op("formula", body="(x0 - x1) * (x0 - x1)")
-    spread = site.node(mean, site.node(square, x, centre, inner="square"), inner="variance")
-    standard = _op("formula", body=show(parse(f"(x0 - x1) / sqrt(x2 + {eps!r})")))
-    y = site.node(standard, x, centre, spread, inner="standard")
-    return _value(site.node(_op("add"), site.node(_op("mul"), y, own[0], inner="mul"), own[1]))
 
 
 def scale(
@@ -203,7 +162,7 @@ def scale(
     bias_init: Initializer = ZERO,
 ) -> Value:
     """w · x + b with one learned w and b per channel."""
-    shape = _per_channel(x, axis)
+    shape = per_channel(x, axis)
     factor = site.own("w", shape, init, w)
     if not bias and b is None:
         return _value(site.node(_op("mul"), x, factor))
@@ -215,7 +174,7 @@ def bias(
     site: Site, x: Value, axis: int = 1, b: Value | None = None, init: Initializer = ZERO
 ) -> Value:
     """x + b with one learned b per channel."""
-    return _value(site.node(_op("add"), x, site.own("b", _per_channel(x, axis), init, b)))
+    return _value(site.node(_op("add"), x, site.own("b", per_channel(x, axis), init, b)))
 
 
 def embed(
@@ -280,6 +239,9 @@ LAYERS: tuple[Callable[..., Any], ...] = (
     prelu,
     batch_norm,
     layer_norm,
+    group_norm,
+    instance_norm,
+    rms_norm,
     scale,
     bias,
     embed,

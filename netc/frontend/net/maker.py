@@ -13,7 +13,7 @@ from netc.frontend.net.constants import ARRAYS, array_of
 from netc.ir.device import Device
 from netc.ir.dims import Dim
 from netc.ir.graph import Builder, Value, frozen
-from netc.ir.op import Op, require
+from netc.ir.op import REGISTRY, Op, require
 from netc.ir.ops.sources import Const, Initializer
 from netc.ir.scalar import broadcast
 from netc.ir.shards import Shard, contradiction, within
@@ -125,6 +125,11 @@ class Site:
         name = f"{self.name}/{inner}" if inner else self.name
         results = self.maker.b(op, *xs, name=name).results
         return results[0] if len(results) == 1 else results
+
+    def make(self, op: str, *xs: Value, inner: str = "", **attributes: Any) -> Value:
+        """The value of a node that has one, its op by name."""
+        value: Value = self.node(REGISTRY[op](**attributes), *xs, inner=inner)
+        return value
 
     def own(
         self, part: str, shape: tuple[Dim, ...], init: Initializer, given: Value | None = None

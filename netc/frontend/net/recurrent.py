@@ -12,8 +12,6 @@ from netc.errors import GraphError
 from netc.frontend.net.maker import Site
 from netc.ir.dims import product
 from netc.ir.graph import Value
-from netc.ir.op import REGISTRY
-from netc.ir.ops.shape import Concat
 from netc.ir.ops.sources import Initializer
 
 MAX_STEPS = 4096
@@ -38,8 +36,7 @@ class _Unrolled:
 
     def make(self, op: str, *xs: Value, inner: str, **attributes: Any) -> Value:
         """One node below the word."""
-        value: Value = self.site.node(REGISTRY[op](**attributes), *xs, inner=inner)
-        return value
+        return self.site.make(op, *xs, inner=inner, **attributes)
 
     def projected(self, gates: int, init: Initializer, bias_init: Initializer) -> Value:
         """w_x · x + b for all steps at once: [time, batch, gates · out]."""
@@ -63,8 +60,7 @@ class _Unrolled:
     def stacked(self, xs: list[Value]) -> Value:
         """[batch, out] of every step as [time, batch, out]: the word's own value."""
         rows = [self.make("reshape", x, shape=(1, *x.type.shape), inner="row") for x in xs]
-        value: Value = self.site.node(Concat(axis=0), *rows)
-        return value
+        return self.site.make("concat", *rows, axis=0)
 
 
 def rnn(

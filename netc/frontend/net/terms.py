@@ -13,7 +13,8 @@ from typing import Any, cast
 
 from netc.errors import Source, UnsupportedError, clean
 from netc.frontend.net import ast
-from netc.frontend.net.layers import ONE, QUARTER, XAVIER, ZERO
+from netc.frontend.net.layers import QUARTER, XAVIER
+from netc.frontend.net.norms import ONE, ZERO
 from netc.frontend.net.parse import parse
 from netc.frontend.net.words import SPATIAL, words
 from netc.ir.dims import Dim
