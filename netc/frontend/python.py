@@ -150,7 +150,7 @@ _NO_SIGNS = {
     ),
     "x << y or x >> y": ("x * 2 or x / 2", "lshift", "rlshift", "rshift", "rrshift"),
     "~x": ("1 - x, where x is 0 or 1", "invert"),
-    "x > y": ("netc.threshold(x, 0)", "gt", "lt", "ge", "le"),
+    "x > y": ("netc.greater(x, y), or netc.less(x, y)", "gt", "lt", "ge", "le"),
     "x[…]": ("netc.slice(x, axis=1, start=0, stop=1), or netc.split(x, 2)", "getitem", "iter"),
     "x[…] = y": ("netc.concat(x, y, axis=1)", "setitem", "delitem"),
     "len(x)": ("x.shape[0]", "len"),

@@ -112,7 +112,7 @@ def test_what_a_tensor_has_not(build: Callable[[Tensor], Any]) -> None:
     [
         (lambda x: x**2, "such as netc.pow(x, 2)"),
         (lambda x: 2**x, "such as netc.pow(x, 2)"),
-        (lambda x: x > 0, "such as netc.threshold(x, 0)"),
+        (lambda x: x > 0, "such as netc.greater(x, y), or netc.less(x, y)"),
         (lambda x: x[:, 0], "such as netc.slice(x, axis=1, start=0, stop=1), or netc.split(x, 2)"),
         (lambda x: list(x), "such as netc.slice(x, axis=1, start=0, stop=1), or netc.split(x, 2)"),
         (lambda x: abs(x), "such as netc.abs(x)"),
