@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from netc.errors import GraphError
+from netc.frontend.net.attention import attention
 from netc.frontend.net.channels import grouped, per_channel
 from netc.frontend.net.maker import Site
 from netc.frontend.net.norms import ONE, ZERO, group_norm, instance_norm, layer_norm, rms_norm
@@ -245,6 +246,7 @@ LAYERS: tuple[Callable[..., Any], ...] = (
     scale,
     bias,
     embed,
+    attention,
     dropout,
     split,
     param,

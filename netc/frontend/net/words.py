@@ -182,6 +182,7 @@ ELSEWHERE = {
     "relu6": "clip(low=0, high=6)",
     "rmsnorm": "rms_norm",
     "rsqrt": "pow(exponent=-0.5)",
+    "scaled_dot_product_attention": "attention",
     "silu": "swish",
     "square": "pow(exponent=2)",
     "squeeze": "reshape",
