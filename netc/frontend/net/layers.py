@@ -14,6 +14,7 @@ from netc.frontend.net.attention import attention
 from netc.frontend.net.channels import grouped, per_channel
 from netc.frontend.net.maker import Site
 from netc.frontend.net.norms import ONE, ZERO, group_norm, instance_norm, layer_norm, rms_norm
+from netc.frontend.net.pieces import slice_, split
 from netc.frontend.net.recurrent import lstm, rnn
 from netc.ir.dims import product
 from netc.ir.graph import Value
@@ -206,18 +207,6 @@ def dropout(site: Site, x: Value, ratio: float = 0.5, seed: int = 0, always: boo
     return _value(site.node(_op("dropout", ratio=ratio, seed=seed), x))
 
 
-def split(site: Site, x: Value, parts: int, axis: int = 1) -> tuple[Value, ...]:
-    """Equal parts of x along the axis."""
-    size = x.type.shape[axis_of(axis, x.type.rank)]
-    if parts < 1 or not isinstance(size, int) or size % parts:
-        raise GraphError(f"{parts} parts do not divide an axis of {size}")
-    step = size // parts
-    return tuple(
-        site.node(_op("slice", axis=axis, start=i * step, stop=(i + 1) * step), x, inner=f"{i}")
-        for i in range(parts)
-    )
-
-
 def param(site: Site, type: TensorType, init: Initializer = XAVIER) -> Value:
     """A parameter by itself, to share between words: `conv(x, w=weights)`."""
     return site.maker.param(site.name, type, init)
@@ -248,6 +237,7 @@ LAYERS: tuple[Callable[..., Any], ...] = (
     embed,
     attention,
     dropout,
+    slice_,
     split,
     param,
     tensor,
