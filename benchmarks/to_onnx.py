@@ -233,7 +233,8 @@ def _pad(out: _Writer, node: Node) -> None:
     op, none = cast(Any, node.op), (0,) * node.inputs[0].type.rank
     sides = np.array([*(op.before or none), *(op.after or none)], np.int64)
     value = out.constant(out.fresh() + "v", np.float32(op.value))
-    out.add("Pad", [*out.inputs(node), out.constant(out.fresh() + "n", sides), value], node)
+    ends = out.constant(out.fresh() + "n", sides)
+    out.add("Pad", [*out.inputs(node), ends, value], node, mode=op.mode)
 
 
 @_writes("formula", "gelu", "sqrt")

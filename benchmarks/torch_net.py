@@ -373,7 +373,12 @@ def _pad(net: _Net, node: Node, sizes: Sizes) -> Call:
     none = (0,) * node.inputs[0].type.rank
     pairs = list(zip(op.before or none, op.after or none, strict=True))
     width = [n for pair in reversed(pairs) for n in pair]
-    return lambda x: F.pad(x, width, value=op.value)
+    if op.mode == "constant":
+        return lambda x: F.pad(x, width, value=op.value)
+    if any(n for pair in pairs[:2] for n in pair):
+        raise NotImplementedError(f"torch mirrors spatial axes alone (%{node.name})")
+    mode = {"edge": "replicate"}.get(op.mode, op.mode)
+    return lambda x: F.pad(x, width[: 2 * (len(none) - 2)], mode)
 
 
 @_writes("crop")

@@ -14,7 +14,7 @@ from netc.ir.ops.fused import Fused
 from netc.ir.ops.indexing import Im2col
 from netc.ir.ops.pooling import Pool
 from netc.ir.ops.reduction import ArgMax
-from netc.ir.ops.shape import Crop, Slice
+from netc.ir.ops.shape import Crop, Pad, Slice
 from netc.ir.ops.windows import Ints, axis_of
 from netc.ir.plan import Condition
 from netc.ir.solve import lines_of
@@ -73,6 +73,10 @@ def _of(node: Node) -> Iterator[Condition]:
                 yield Condition(size - stop, 0, f"{name}: what is left behind its end")
             yield Condition(op.start, 0, f"{name}: where it starts")
             yield Condition(stop - op.start, 0, f"{name}: its length")
+        case Pad():
+            for size, least in zip(shapes[0], op.least(len(shapes[0])), strict=True):
+                if least:
+                    yield Condition(size, least, f"{name}: the size its padding needs")
         case ArgMax():
             yield Condition(op.searched(shapes[0]), op.top_k, f"{name}: how many it searches")
         case Crop():

@@ -24,6 +24,7 @@ NODES = [
     "argmax(%x, axis=3, top_k=5) : f32[N,3,H,5]",
     "argmax(%x, top_k=20) : f32[N,1,20,1]",
     "crop(%x, %y, offset=(1, 0)) : f32[N,3,4,6]",
+    'pad(%x, before=(0, 0, 2, 0), after=(0, 0, 1, 3), mode="reflect") : f32[N,3,H+3,W+3]',
 ]
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
+from netc.errors import clean
 from netc.ir.derivative import reshaped
 from netc.ir.dims import Dim, Expr, product
 from netc.ir.op import Array, Grads, Op, case, require
@@ -257,29 +259,61 @@ class Slice(Op, name="slice"):
     )
 
 
+# What is added around an axis -> the elements needed for n on one side.
+_PAD_MODES: dict[str, Callable[[int], int]] = {
+    "constant": lambda n: 0,
+    "edge": lambda n: 1,
+    "reflect": lambda n: n + 1,
+}
+
+
 class Pad(Op, name="pad"):
-    """`before` and `after` elements of `value` around every axis; () adds none."""
+    """`before` and `after` elements around every axis; () adds none.
+
+    What they are, `mode` says: "constant" `value`, "edge" the nearest element of x, "reflect" those
+    of x mirrored at its first and last, which are not repeated.
+    """
 
     before: Ints = ()
     after: Ints = ()
     value: float = 0.0
+    mode: str = "constant"
+
+    def sides(self, rank: int) -> tuple[Ints, Ints]:
+        """What is added before and after every axis."""
+        before = per_axis(self.before, rank, 0, "before", 0)
+        return before, per_axis(self.after, rank, 0, "after", 0)
+
+    def least(self, rank: int) -> Ints:
+        """The sizes that x has at least, so that there is what the mode repeats."""
+        most = [max(pair) for pair in zip(*self.sides(rank), strict=True)]
+        return tuple(_PAD_MODES[self.mode](n) if n else 0 for n in most)
 
     def infer(self, x: TensorType) -> TensorType:
-        before = per_axis(self.before, x.rank, 0, "before", 0)
-        after = per_axis(self.after, x.rank, 0, "after", 0)
         x.dtype.element(self.value)
-        return x.with_shape(
-            tuple(d + b + a for d, b, a in zip(x.shape, before, after, strict=True))
-        )
+        known_modes = ", ".join(f'"{mode}"' for mode in _PAD_MODES)
+        require(self.mode in _PAD_MODES, f'mode "{clean(self.mode)}" is none of {known_modes}')
+        for axis, (size, least) in enumerate(zip(x.shape, self.least(x.rank), strict=True)):
+            fits = not isinstance(size, int) or size >= least
+            require(fits, f'axis {axis} of {x}: mode "{self.mode}" needs a size of {least} here')
+        sides = zip(x.shape, *self.sides(x.rank), strict=True)
+        return x.with_shape(tuple(d + b + a for d, b, a in sides))
 
     def reference(self, x: Array) -> Array:
-        before, after = self.before or (0,) * x.ndim, self.after or (0,) * x.ndim
-        width = list(zip(before, after, strict=True))
+        width = list(zip(*self.sides(x.ndim), strict=True))
+        small = any(size < n for size, n in zip(x.shape, self.least(x.ndim), strict=True))
+        require(not small, f'x of {x.shape} is too small for mode "{self.mode}"')
+        if not width:
+            return x.copy()
+        if self.mode != "constant":
+            return np.asarray(np.pad(x, width, mode=cast(Any, self.mode)))
         value = np.float32(self.value) if x.dtype.kind == "f" else int(self.value)
-        return np.pad(x, width, constant_values=value) if width else x.copy()
+        return np.pad(x, width, constant_values=value)
 
     def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
-        starts = self.before or (0,) * xs[0].type.rank
+        if self.mode != "constant":
+            return super().grad(b, xs, y, dy)
+        starts, _ = self.sides(xs[0].type.rank)
         for axis, (start, size) in enumerate(zip(starts, xs[0].type.shape, strict=True)):
             if dy.type.shape[axis] != size:
                 (stop,) = known((start + size,), "the size padded")
@@ -293,6 +327,15 @@ class Pad(Op, name="pad"):
         case(i32[2, 3], after=(1, 2), value=2.0**24 + 1),
         case(f32[3, 4]),
         case(f32[0, 3], before=(0, 1)),
+        case(f32[2, 3, 4, 5], before=(0, 0, 1, 2), after=(0, 0, 3, 4), mode="reflect"),
+        case(f32[3, 17], before=(2, 0), after=(0, 16), mode="reflect"),
+        case(i32[2, 9], before=(0, 3), mode="reflect"),
+        case(f32[2, 1, 4, 5], before=(0, 2, 1, 7), after=(1, 0, 9, 1), mode="edge"),
+        case(u8[3, 2], before=(1, 1), after=(2, 3), mode="edge"),
+        case(f32[0, 3], before=(0, 1), mode="edge"),
+        case(f32[2, 4], after=(0, 4), mode="reflect", error='"reflect" needs a size of 5'),
+        case(f32[2, 0], after=(0, 1), mode="edge", error='"edge" needs a size of 1'),
+        case(f32[2, 4], after=(0, 1), mode="replicate", error='"constant", "edge", "reflect"'),
         case(f32[2, 3], before=(1,), error="before 1 does not fit 2"),
         case(f32[2, 3], after=(0, -1), error="after 0x-1"),
         case(u8[2, 3], value=300.0, error="300 is no u8"),

@@ -6,6 +6,7 @@ rest, tail included.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -139,24 +140,52 @@ def lower_crop(ctx: Lowering, k: Kernel) -> Call:
 
 @rule(Pad)
 def lower_pad(ctx: Lowering, k: Kernel) -> tuple[Call, ...]:
-    """The middle, and before and after it along each axis a constant."""
+    """The middle, and before and after it along each axis a constant or what lies within."""
     assert k.anchor is not None
     op, x = k.anchor.op, k.anchor_operands()[0]
     assert isinstance(op, Pad)
-    pieces, rank = _Pieces(ctx, k), len(k.anchor.types[0].shape)
-    before, after = op.before or (0,) * rank, op.after or (0,) * rank
+    pieces = _Pieces(ctx, k)
+    before, after = op.sides(len(pieces.shape))
+    if op.mode != "constant":
+        return _from_within(pieces, x, op.mode, before, after)
     value = np.atleast_1d(x.type.dtype.element(op.value))
-    constant = Access(ctx.weight(value), x.type.dtype, (0,) * rank)
+    constant = Access(ctx.weight(value), x.type.dtype, (0,) * len(before))
     calls = [pieces.put(pieces.source(x), x.type.shape, before)]
-    for axis in range(rank):
+    for axis, d in enumerate(x.type.shape):
         inner = [*x.type.shape[:axis], 0, *pieces.shape[axis + 1 :]]
-        starts: list[Dim] = [*before[:axis], 0, *(0,) * (rank - axis - 1)]
-        ends = ((0, before[axis]), (before[axis] + x.type.shape[axis], after[axis]))
-        for start, size in ends:
+        starts: list[Dim] = [*before[:axis], 0, *(0,) * (len(before) - axis - 1)]
+        for start, size in ((0, before[axis]), (before[axis] + d, after[axis])):
             if size:
                 inner[axis], starts[axis] = size, start
                 calls.append(pieces.put(constant, tuple(inner), tuple(starts)))
     return tuple(calls)
+
+
+def _from_within(
+    pieces: _Pieces, x: Operand, mode: str, before: Sequence[int], after: Sequence[int]
+) -> tuple[Call, ...]:
+    """A copy for each combination of before, middle and after: the source is walked backwards
+    where it is mirrored, and stands still at an edge."""
+    walked = zip(x.type.shape, before, after, strict=True)
+    calls = []
+    for part in itertools.product(*(_parts(mode, *axis) for axis in walked)):
+        sizes, starts, first, way = zip(*part, strict=True)
+        source = shifted(pieces.source(x), first)
+        turned = tuple(s * w for s, w in zip(source.strides, way, strict=True))
+        calls.append(pieces.put(replace(source, strides=turned), sizes, starts))
+    return tuple(calls)
+
+
+def _parts(mode: str, size: Dim, before: int, after: int) -> list[tuple[Dim, Dim, Dim, int]]:
+    """Parts of an axis of the result: size, start, where the source begins, and its direction."""
+    parts: list[tuple[Dim, Dim, Dim, int]] = [(size, before, 0, 1)]
+    mirrored = mode == "reflect"
+    way = -1 if mirrored else 0
+    if before:
+        parts.append((before, 0, before if mirrored else 0, way))
+    if after:
+        parts.append((after, before + size, size - (2 if mirrored else 1), way))
+    return parts
 
 
 @rule(Tile)

@@ -60,26 +60,35 @@ def crop(ctx: Lowering, k: Kernel) -> Launch:
 
 @rule(Pad)
 def pad(ctx: Lowering, k: Kernel) -> Launch:
-    """The source where the place is one of its own, else the value."""
+    """The source where the place is one of its own, else the value or what lies within."""
     assert k.anchor is not None
     op, x = k.anchor.op, _source(k)
     assert isinstance(op, Pad)
     flat = Flat(ctx, k)
     coords, masks = list(flat.coords), []
-    before, after = (given or (0,) * len(coords) for given in (op.before, op.after))
+    before, after = op.sides(len(coords))
     for a, size in enumerate(x.type.shape):
         if not before[a] and not after[a]:
             continue
         at = flat.src.let(f"{flat.index(a)} - {before[a]}")
+        if op.mode != "constant":
+            at = _within(flat, op.mode, at, flat.src.size(size))
         coords[a] = Coord(at, "lane")
         masks.append(f"({at} >= 0) & ({at} < {flat.src.size(size)})")
-    if not masks:
+    if not masks or op.mode != "constant":
         return _finish(flat, coords)
     inside = flat.src.let(" & ".join(masks))
     dtype = x.type.dtype
     there = flat.body.at(x, coords, flat.tile, {}, inside)
     around = flat.full(dtype.element(op.value), dtype)
     return flat.finish({k.anchor.out: flat.src.let(f"tl.where({inside}, {there}, {around})")})
+
+
+def _within(flat: Flat, mode: str, at: str, size: str) -> str:
+    """The place of an axis that stands for one before or behind it."""
+    if mode == "edge":
+        return flat.src.let(f"tl.minimum(tl.maximum({at}, 0), {size} - 1)")
+    return flat.src.let(f"{size} - 1 - tl.abs({size} - 1 - tl.abs({at}))")
 
 
 @rule(Tile)
