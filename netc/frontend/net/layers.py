@@ -110,18 +110,32 @@ def fc(
     init: Initializer = XAVIER,
     bias_init: Initializer = ZERO,
 ) -> Value:
-    """Inner product with weights of its own: x from `axis` on times w[out, inner], plus b[out]."""
+    """Inner product with weights of its own: x from `axis` on times w[out, inner], plus b[out].
+
+    1 is all axes behind the batch, as in Caffe; `axis=-1` is the last alone, at every place before
+    it, as in a transformer's [N, T, C].
+    """
     if w is None and out is None:
         raise GraphError("`out`, the number of outputs, is not given")
     inner = product(x.type.shape[axis_of(axis, x.type.rank) :])
     if w is None and not isinstance(inner, int):
-        help = "fix the image size, or use a convolution or `global_avg_pool`"
+        help = _known_inputs(x)
         raise GraphError(f"fc needs a known number of inputs; x is {x.type}", help=help)
     shape = (out or 0, inner) if w is None else w.type.shape
     weights = [site.own("w", shape, init, w)]
     if bias or b is not None:
         weights.append(site.own("b", shape[:1], bias_init, b))
     return _value(site.node(_op("fc", axis=axis), x, *weights))
+
+
+def _known_inputs(x: Value) -> str:
+    """What to do where an inner product would take sizes with symbols as inputs."""
+    shape = x.type.shape
+    first = max(i for i, d in enumerate(shape) if not isinstance(d, int)) + 1
+    if first == len(shape):
+        return "fix the image size, or use a convolution or `global_avg_pool`"
+    inputs = product(shape[first:])
+    return f"`axis={first}` fits: it takes {inputs} inputs at every place of the axes before it"
 
 
 def prelu(
