@@ -49,7 +49,8 @@ def test_on_gpus(mode: str) -> None:
     pytest.importorskip("triton")
     call = f'exp(x) |> pad(before=(0, 0, 5, 2), after=(0, 0, 0, 6), mode="{mode}") |> relu'
     net = netc.parse(f"net t(x: f32[N,3,H,W]) -> y {{ y = {call} }}")
-    want = np.pad(np.exp(X), [(0, 0), (0, 0), (5, 0), (2, 6)], mode=mode)  # type: ignore[call-overload]
+    around = [(0, 0), (0, 0), (5, 0), (2, 6)]
+    want = np.pad(np.exp(X), around, mode=mode)  # type: ignore[call-overload]
     got = netc.compile(net, target="cuda", gpu="interpret", cache=False)(x=X)["y"]
     np.testing.assert_allclose(got, want, rtol=1e-6)
 

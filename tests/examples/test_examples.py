@@ -111,7 +111,7 @@ def seeded(graph: Graph) -> dict[str, np.ndarray]:
 
 def test_every_example_is_one_screen() -> None:
     files = sorted(EXAMPLES.glob("*.net"))
-    assert len(files) == 14
+    assert len(files) == 15
     for path in files:
         lines = path.read_text("utf-8").splitlines()
         assert len(lines) <= 40, path.name
