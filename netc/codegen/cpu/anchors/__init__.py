@@ -14,6 +14,7 @@ from netc.codegen.cpu.anchors import randoms as randoms
 from netc.codegen.cpu.anchors import ranking as ranking
 from netc.codegen.cpu.anchors import reductions as reductions
 from netc.codegen.cpu.anchors import regions as regions
+from netc.codegen.cpu.anchors import resizing as resizing
 from netc.codegen.cpu.anchors import softmax as softmax
 from netc.codegen.cpu.anchors import suppression as suppression
 from netc.codegen.cpu.anchors.elementwise import lower_elementwise

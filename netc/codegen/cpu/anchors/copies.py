@@ -26,7 +26,6 @@ from netc.codegen.operand import BLOCK, Call, Kernel, Operand, row_major
 from netc.errors import UnsupportedError
 from netc.ir.dims import Dim, ceil_div
 from netc.ir.ops.devices import Copy
-from netc.ir.ops.image import ResizeNearest
 from netc.ir.ops.shape import Concat, Crop, Flatten, Pad, Reshape, Slice, Tile, Transpose
 from netc.ir.ops.windows import axis_of
 from netc.ir.types import Layout
@@ -205,26 +204,6 @@ def lower_tile(ctx: Lowering, k: Kernel) -> Call:
 def _split(a: Access, axis: int, stride: Dim) -> Access:
     """With one more axis, of this stride, before `axis`."""
     return replace(a, strides=(*a.strides[:axis], stride, *a.strides[axis:]))
-
-
-@rule(ResizeNearest, short=True)
-def lower_resize_nearest(ctx: Lowering, k: Kernel) -> Call:
-    """Height and width become two axes each; along the second of each the source stands still."""
-    assert k.anchor is not None
-    assert isinstance(k.anchor.op, ResizeNearest)
-    pieces, x = _Pieces(ctx, k), k.anchor_operands()[0]
-    down, across = k.anchor.op.scale
-    height, width = x.type.shape[2:]
-    sizes = (*pieces.shape[:2], height, down, width, across)
-    n, c, h, w = pieces.source(x).strides
-    source = replace(pieces.source(x), strides=(n, c, h, 0, w, 0))
-    rest = [_widened(a, down, across) for a in pieces.rest]
-    return pieces.walk([source, *rest], sizes)
-
-
-def _widened(a: Access, down: int, across: int) -> Access:
-    n, c, h, w = a.strides
-    return replace(a, strides=(n, c, h * down, h, w * across, w))
 
 
 @rule(Reshape, Flatten)

@@ -1,4 +1,4 @@
-"""Resizing, unpooling, and boxes laid over feature maps."""
+"""Unpooling, and boxes laid over feature maps."""
 
 from __future__ import annotations
 
@@ -6,105 +6,18 @@ import numpy as np
 
 from netc.codegen.cpu.anchors.access import Access, Args, plain_access
 from netc.codegen.cpu.anchors.points import Point, inside, lower_points, whole_number, with_tail
-from netc.codegen.cpu.anchors.pooling import input_port
-from netc.codegen.cpu.anchors.results import Results, Writer, lanes_of
-from netc.codegen.cpu.anchors.streams import Port, Ports
 from netc.codegen.cpu.anchors.units import units
 from netc.codegen.cpu.emit import Function, Val, const_float
 from netc.codegen.cpu.lowering import Lowering, rule
-from netc.codegen.cpu.stored import read
 from netc.codegen.operand import Call, Kernel
 from netc.ir.dims import Dim
 from netc.ir.ops.boxes import PriorBox
-from netc.ir.ops.image import ResizeBilinear, Unpool
+from netc.ir.ops.image import Unpool
 from netc.ir.types import DType
 
 
 def _double(value: float) -> Val:
     return const_float(value, "double")
-
-
-@rule(ResizeBilinear, short=True)
-def lower_resize(ctx: Lowering, k: Kernel) -> Call:
-    """Four neighbours, weighted; places are found in float64 as the reference finds them."""
-    assert k.anchor is not None
-    op = k.anchor.op
-    assert isinstance(op, ResizeBilinear)
-    (x,) = k.anchor_operands()
-    results = Results(ctx, k)
-    access, port = input_port(ctx, x)
-    args = Args()
-    args.access(access)
-    for d in x.type.shape[2:]:
-        args.size(d)
-    results.arguments(args)
-    corners = op.align_corners
-    key = ("resize", corners, port, results.key)
-    symbol = ctx.code(key, lambda f: _emit_resize(f, corners, port, results))
-    return Call(symbol, tuple(args.items))
-
-
-def _emit_resize(f: Function, corners: bool, port: Port, results: Results) -> None:
-    """A unit is a row of one plane: its two source rows and their weight are found once."""
-    source = Ports(f, [port], 0)
-    writer = Writer(f, results, source.end + 2)
-    *_, rows, columns = writer.sizes
-    down = _Line(f, f.slot(f.args[0], source.end), rows, corners)
-    across = _Line(f, f.slot(f.args[0], source.end + 1), columns, corners)
-    vertical, horizontal = source.outer[0][2], source.steps[0][0]
-    with units(f, writer.sizes[:3]) as indices:
-        _, plane = source.row(0, [*indices[:2], 0])
-        above, below, weight = down.neighbours(indices[2])
-        lines = [f.gep(plane, f.mul(y, vertical)) for y in (above, below)]
-        row = writer.row(indices)
-        with f.loop(0, columns) as turn:
-            left, right, share = across.neighbours(turn.index)
-            places = [f.mul(v, horizontal) for v in (left, right)]
-            at = f.shl(turn.index, 3) if results.blocked else turn.index
-            for lane in lanes_of(f, results.blocked):
-                mixed = []
-                for place in places:
-                    near = [f.gep(f.gep(line, place), port.item * lane.first) for line in lines]
-                    top, bottom = (read(f, n, lane.count, port.element) for n in near)
-                    mixed.append(_mix(f, top, bottom, weight))
-                row.put(_mix(f, mixed[0], mixed[1], share), at, lane.first)
-    f.ret()
-
-
-def _mix(f: Function, a: Val, b: Val, weight: Val) -> Val:
-    """a · (1 − weight) + b · weight."""
-    other = f.fsub(f.f32(1.0), weight)
-    wide, rest = f.splat(weight, a.lanes), f.splat(other, a.lanes)
-    return f.fadd(f.fmul(a, rest), f.fmul(b, wide))
-
-
-class _Line:
-    """One axis: how far inputs lie apart, divided once."""
-
-    def __init__(self, f: Function, size: Val, out: Val, corners: bool) -> None:
-        self.f, self.corners = f, corners
-        self.end = f.sub(size, 1)
-        n, m = (f.cast("sitofp", v, "double") for v in (size, out))
-        self.last = f.fsub(n, _double(1.0))
-        gaps = f.fsub(m, _double(1.0)) if corners else m
-        some = f.fcmp("ogt", gaps, _double(0.0))
-        step = f.fdiv(self.last if corners else n, f.select(some, gaps, _double(1.0)))
-        self.step = f.select(some, step, _double(0.0))
-
-    def neighbours(self, index: Val) -> tuple[Val, Val, Val]:
-        """The first input read, the second, and the weight of the second."""
-        f = self.f
-        i = f.cast("sitofp", index, "double")
-        if self.corners:
-            at = f.fmul(i, self.step)
-        else:
-            half = _double(0.5)
-            at = f.fsub(f.fmul(f.fadd(i, half), self.step), half)
-            at = f.select(f.fcmp("olt", at, _double(0.0)), _double(0.0), at)
-            at = f.select(f.fcmp("ogt", at, self.last), self.last, at)
-        low = f.smin(f.cast("fptosi", at, "i64"), self.end)
-        weight = f.fsub(at, f.cast("sitofp", low, "double"))
-        return low, f.smin(f.add(low, 1), self.end), f.cast("fptrunc", weight, "float")
 
 
 @rule(Unpool)
