@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from netc.ir.dims import Dim
 from netc.ir.graph import Node, Value
+from netc.ir.grouping import within_blocks
 from netc.ir.ops.convolution import Conv, ConvTranspose, Fc
 from netc.ir.ops.shape import Concat, Slice
 from netc.ir.scalar import Elementwise
@@ -14,21 +15,21 @@ BLOCK = 8  # channels
 
 
 def conv_reads_blocked(conv: Node) -> bool:
-    """Whether blocks do not straddle groups of input channels (depthwise: each lane its own)."""
+    """Whether groups of input channels are whole blocks, or lie within them."""
     groups, ins, _ = _channels(conv)
-    return groups == 1 or is_depthwise(conv) or whole(ins)
+    return groups == 1 or _lies_within_blocks(conv) or whole(ins)
 
 
 def conv_gives_blocked(conv: Node) -> bool:
-    """Whether blocks do not straddle groups of output channels."""
+    """Whether groups of output channels are whole blocks, or lie within them."""
     groups, _, outs = _channels(conv)
-    return groups == 1 or is_depthwise(conv) or whole(outs)
+    return groups == 1 or _lies_within_blocks(conv) or whole(outs)
 
 
-def is_depthwise(conv: Node) -> bool:
-    """Whether every channel is convolved alone, and gives one."""
-    groups, ins, outs = _channels(conv)
-    return ins == 1 and outs == 1 and groups == conv.inputs[0].type.shape[1]
+def _lies_within_blocks(conv: Node) -> bool:
+    """Whether a block's outputs need its own inputs only."""
+    _, ins, outs = _channels(conv)
+    return within_blocks(conv) or (ins == 1 and outs == 1)
 
 
 def _channels(conv: Node) -> tuple[int, Dim, Dim]:

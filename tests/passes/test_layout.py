@@ -119,13 +119,14 @@ def test_left_row_major(lines: str, why: str) -> None:
     unchanged(AssignLayout(), net(lines, params=", param %v: f32[12,4,1,1]"), why)
 
 
-def test_groups_of_whole_blocks_and_depthwise() -> None:
+def test_groups_of_whole_blocks_and_within_blocks() -> None:
     text = net(
         f"%a = conv(%x, %v, {CONV}, groups=2) : f32[N,16,9,9]\n"
-        f"%y = conv(%a, %d, {CONV}, groups=16) : f32[N,16,9,9]",
-        params=", param %v: f32[16,8,1,1], param %d: f32[16,1,1,1]",
+        f"%b = conv(%a, %w, {CONV}, groups=4) : f32[N,16,9,9]\n"
+        f"%y = conv(%b, %d, {CONV}, groups=16) : f32[N,16,9,9]",
+        params=", param %v: f32[16,8,1,1], param %w: f32[16,4,1,1], param %d: f32[16,1,1,1]",
     )
-    assert kinds(laid_out(text)) == ["to_blocked*", "conv*", "conv*", "to_plain"]
+    assert kinds(laid_out(text)) == ["to_blocked*", "conv*", "conv*", "conv*", "to_plain"]
 
 
 def test_transposed_convolutions_are_convolutions() -> None:

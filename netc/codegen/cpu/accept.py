@@ -6,6 +6,7 @@ from netc.codegen.backend import anchor_of
 from netc.codegen.phases import uneven, why_whole
 from netc.errors import clean
 from netc.ir.graph import Graph, Node, Value
+from netc.ir.grouping import within_blocks
 from netc.ir.ops.convolution import Conv, ConvTranspose, Fc, Windowed
 from netc.ir.ops.indexing import Compact
 from netc.ir.ops.layout import ToBlocked, ToPlain
@@ -158,7 +159,7 @@ def row_major(node: Node) -> str | None:
     if isinstance(node.op, ConvTranspose):
         why = why_whole(node)
         return why and f"%{node.name} stays row-major: {why}"
-    if isinstance(node.op, Conv) and node.op.groups > 1:
+    if isinstance(node.op, Conv) and node.op.groups > 1 and not within_blocks(node):
         outputs, inputs = node.inputs[1].type.shape[:2]
         why = uneven(inputs, outputs // node.op.groups)
         return why and f"%{node.name} has {why}"

@@ -34,6 +34,7 @@ from netc.codegen.operand import BLOCK, Call, Kernel, Operand, row_major
 from netc.ir.dims import Dim, product
 from netc.ir.filtering import is_filtered
 from netc.ir.graph import Node
+from netc.ir.grouping import within_blocks
 from netc.ir.ops.convolution import Conv, Fc
 from netc.ir.plan import Affine
 from netc.ir.types import TensorType
@@ -50,12 +51,12 @@ def lower_conv(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
 
         return lower_direct_conv(ctx, k)
     x, w = k.anchor_operands()[:2]
-    if x.is_c8 and w.type.shape[:2] == (k.anchor.op.groups, 1) and k.anchor.op.groups > 1:
+    channels, *window = w.type.sizes({})[1:]
+    depth = channels * math.prod(window)
+    if x.is_c8 and within_blocks(k.anchor) and not _is_rounded_block(ctx, k, channels, depth):
         from netc.codegen.cpu.anchors.depthwise import lower_depthwise
 
         return lower_depthwise(ctx, k)
-    channels, *window = w.type.sizes({})[1:]
-    depth = channels * math.prod(window)
     filtered = x.is_c8 and is_filtered(k.anchor.op, x.type, w.type) and not ctx.is_exact(k.node)
     if filtered and (are_pairs(ctx, k.node, depth) or not are_quads(ctx, k.node, channels, depth)):
         from netc.codegen.cpu.anchors.winograd import lower_winograd
@@ -83,6 +84,12 @@ def lower_fc(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
     if made is None:
         return matrix_call(ctx, k, _inner_product(ctx, x, w))
     return of_rounded(k, made, [matrix_call(ctx, k, _inner_product(ctx, made.operand, w))])
+
+
+def _is_rounded_block(ctx: Lowering, k: Kernel, channels: int, depth: int) -> bool:
+    """Whether groups of whole blocks are multiplied in fewer bits."""
+    few = are_pairs(ctx, k.node, depth) or are_quads(ctx, k.node, channels, depth)
+    return channels == BLOCK and few
 
 
 def is_rounded(ctx: Lowering, kernel: Node, conv: Node) -> bool:
