@@ -16,6 +16,8 @@ from typing import TypeAlias
 import numpy as np
 
 from netc.codegen.cpu.anchors.access import Args
+from netc.codegen.cpu.anchors.lines import Window as Lines
+from netc.codegen.cpu.anchors.lines import in_lines, lines_call
 from netc.codegen.cpu.anchors.results import Results, Writer
 from netc.codegen.cpu.anchors.results import Row as Line
 from netc.codegen.cpu.anchors.units import units
@@ -73,6 +75,9 @@ def _lower(ctx: Lowering, k: Kernel, op: Windowed, transposed: bool) -> Call:
     results = Results(ctx, k, blocked=False)
     across = x.strides[-1] * (stride[-1] if stride else 1) if kernel else 0
     panel = _PANEL if outputs >= _FEW else 1
+    line = Lines(weights, groups, stride, pad, dilation)
+    if panel == 1 and not transposed and in_lines(ctx.target, x, line):
+        return lines_call(ctx, x, line, _bias(bias, groups, outputs, panel), results)
     dense = set(dilation) <= {1}
     d = Direct(results, transposed, len(kernel), panel, across == 1, dense)
     args = Args()
