@@ -249,3 +249,54 @@ def test_one_order_of_sums(channels: int, outputs: int, kernel: int, groups: int
     want = results(False, False)
     for first, optimize in ((False, True), (True, False), (True, True)):
         np.testing.assert_array_equal(results(first, optimize), want)
+
+
+VOLUMES = {
+    "twice": (f32[2, 5, 3, 4, 6], f32[5, 17, 2, 2, 2], {"stride": (2, 2, 2)}),
+    "of few": (f32[1, 4, 3, 5, 20], f32[4, 3, 4, 3, 4], {"stride": (2, 1, 2), "pad": (1, 1, 1)}),
+    "alone": (f32[2, 6, 3, 4, 17], f32[6, 1, 3, 3, 3], {"groups": 6, "pad": (1, 1, 1)}),
+    "apart": (f32[1, 4, 3, 2, 5], f32[4, 6, 3, 2, 3], {"groups": 2, "dilation": (1, 3, 2)}),
+    "gaps": (f32[1, 4, 2, 3, 3], f32[4, 5, 1, 2, 1], {"stride": (3, 3, 2)}),
+    "flat": (f32[1, 4, 1, 1, 3], f32[4, 5, 2, 3, 3], {"stride": (2, 2, 1), "pad": (0, 1, 0)}),
+    "row": (f32[2, 3, 11], f32[3, 5, 4], {"stride": (3,), "pad": (1,)}),
+    "point": (f32[2, 3], f32[3, 5], {}),
+}
+
+
+def run_plain(level: str, x: TensorType, w: TensorType, attributes: dict, extra: bool) -> None:
+    """relu(conv_transpose · slope + residual), row-major; with `extra` plus one value a column."""
+    b = Builder()
+    outputs = w.shape[1] * attributes.get("groups", 1)
+    xs = [b.input(n, t) for n, t in (("x", x), ("w", w), ("b", f32[outputs]))]
+    y = b(ConvTranspose(**attributes), *xs).out
+    slopes = (outputs, *(1 for _ in w.shape[2:]))
+    y = b.mul(y, b.input("s", f32[slopes]))
+    y = b.add(y, b.input("r", y.type))
+    y = b.add(y, b.input("c", f32[y.type.shape[-1:]])) if extra else y
+    body = b.graph("g", {"out": b.relu(y)})
+    rng = np.random.default_rng(0)
+    feed = {n.name: rng.normal(size=n.types[0].shape).astype(np.float32) for n in body.inputs}
+    where = {name: Where(param=True) for name in "wbs"} | {"out": Where(spread=2)}
+    (got,) = Bench(body, feed, where).run(level, (1, 2, 3))
+    magnitude = expected(body, {k: np.abs(v) for k, v in feed.items()})[0]
+    close(got, expected(body, feed)[0], 0, 8 * 2.0**-24 * magnitude + 1e-30)
+
+
+@pytest.mark.parametrize("level", LEVELS_HERE)
+@pytest.mark.parametrize("name", [*VOLUMES, *list(CASES)[::5], *OTHERS])
+def test_row_major(name: str, level: str) -> None:
+    for extra in (False, True):  # which strides do not say of a phase
+        run_plain(level, *(VOLUMES | CASES)[name], extra)
+
+
+def test_row_major_is_cut_too() -> None:
+    """Each phase a call of its own, all of one code."""
+    module = Module(native())
+    ctx = Lowering(native(), module, GemmFamily(module))
+    b = Builder()
+    x, w = b.input("x", f32[1, 4, 3, 3, 3]), b.input("w", f32[4, 8, 2, 2, 2])
+    body = b.graph("g", {"out": b.conv_transpose(x, w, stride=(2, 2, 2))})
+    feed = {"x": np.zeros((1, 4, 3, 3, 3)), "w": np.zeros((4, 8, 2, 2, 2))}
+    calls = lower(ctx, Bench(body, feed, {"w": Where(param=True)}).kernel)
+    assert [c.part for c in calls] == [f"phase {i}" for i in range(8)]
+    assert len({c.symbol for c in calls}) == 1

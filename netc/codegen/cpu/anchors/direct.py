@@ -16,8 +16,7 @@ from typing import TypeAlias
 import numpy as np
 
 from netc.codegen.cpu.anchors.access import Args
-from netc.codegen.cpu.anchors.lines import Window as Lines
-from netc.codegen.cpu.anchors.lines import in_lines, lines_call
+from netc.codegen.cpu.anchors.lines import Window, in_lines, lines_call
 from netc.codegen.cpu.anchors.results import Results, Writer
 from netc.codegen.cpu.anchors.results import Row as Line
 from netc.codegen.cpu.anchors.units import units
@@ -53,40 +52,53 @@ def lower_direct_conv(ctx: Lowering, k: Kernel) -> Call:
     """A convolution with a row-major result."""
     assert k.anchor is not None
     assert isinstance(k.anchor.op, Conv)
-    return _lower(ctx, k, k.anchor.op, transposed=False)
+    x, w, *bias = k.anchor_operands()
+    return direct_call(ctx, k, x, window_of(k.anchor.op, w), bias)
 
 
 def lower_direct_transpose(ctx: Lowering, k: Kernel) -> Call:
     """The transpose with a row-major result, each gathered from the inputs that add to it."""
     assert k.anchor is not None
     assert isinstance(k.anchor.op, ConvTranspose)
-    return _lower(ctx, k, k.anchor.op, transposed=True)
-
-
-def _lower(ctx: Lowering, k: Kernel, op: Windowed, transposed: bool) -> Call:
     x, w, *bias = k.anchor_operands()
+    return direct_call(ctx, k, x, window_of(k.anchor.op, w), bias, transposed=True)
+
+
+def window_of(op: Windowed, w: Operand) -> Window:
+    """Weights by output channel, also of a transpose, and the numbers of the window."""
     weights = np.asarray(w.array, np.float32).reshape(w.type.sizes({}))
-    kernel, groups = weights.shape[2:], op.groups
-    stride, pad, dilation = op.window(len(kernel))
-    if transposed:  # [c, o, …] -> [o, c, …], group by group
-        parts = np.split(weights, groups)
+    if isinstance(op, ConvTranspose):  # [c, o, …] -> [o, c, …], group by group
+        parts = np.split(weights, op.groups)
         weights = np.concatenate([p.swapaxes(0, 1) for p in parts])
-    outputs = weights.shape[0] // groups
-    results = Results(ctx, k, blocked=False)
-    across = x.strides[-1] * (stride[-1] if stride else 1) if kernel else 0
+    return Window(weights, op.groups, *op.window(weights.ndim - 2))
+
+
+def direct_call(
+    ctx: Lowering,
+    k: Kernel,
+    x: Operand,
+    w: Window,
+    bias: Sequence[Operand],
+    transposed: bool = False,
+) -> Call:
+    """The kernel of one window over x, into the row-major outputs of k."""
+    kernel = w.weights.shape[2:]
+    outputs = w.weights.shape[0] // w.groups
+    results = Results(ctx, k, blocked=False, shape=k.outs[0].type.shape)
     panel = _PANEL if outputs >= _FEW else 1
-    line = Lines(weights, groups, stride, pad, dilation)
-    if panel == 1 and not transposed and in_lines(ctx.target, x, line):
-        return lines_call(ctx, x, line, _bias(bias, groups, outputs, panel), results)
-    dense = set(dilation) <= {1}
+    packed_bias = _bias(bias, w.groups, outputs, panel)
+    if panel == 1 and not transposed and in_lines(ctx.target, x, w):
+        return lines_call(ctx, x, w, packed_bias, results)
+    across = x.strides[-1] * (w.stride[-1] if w.stride else 1) if kernel else 0
+    dense = set(w.dilation) <= {1}
     d = Direct(results, transposed, len(kernel), panel, across == 1, dense)
     args = Args()
     _add_source(ctx, args, x)
-    for n in (weights.shape[1], outputs, groups, -(-outputs // panel)):
+    for n in (w.weights.shape[1], outputs, w.groups, -(-outputs // panel)):
         args.size(n)
-    args.add(ctx.weight(_panels(weights, groups, panel, d.together)))
-    args.add(ctx.weight(_bias(bias, groups, outputs, panel)))
-    add_axes(args, x.type.shape[2:], kernel, stride, pad, dilation=dilation)
+    args.add(ctx.weight(_panels(w.weights, w.groups, panel, d.together)))
+    args.add(ctx.weight(packed_bias))
+    add_axes(args, x.type.shape[2:], kernel, w.stride, w.pad, dilation=w.dilation)
     results.arguments(args)
     symbol = ctx.code(("direct", d, results.key), lambda f: _Direct(f, d).emit())
     return Call(symbol, tuple(args.items))
@@ -176,7 +188,7 @@ class _Channels:
 
 # One element of the window over some channels, at (bytes, number of the element); and all of them.
 Each: TypeAlias = Callable[[Val, Val, list[Val]], list[Val]]
-Window: TypeAlias = Callable[[Each, list[Val]], list[Val]]
+Taps: TypeAlias = Callable[[Each, list[Val]], list[Val]]
 
 
 @dataclass(frozen=True)
@@ -232,14 +244,15 @@ class _Row:
     def _inside(self, axis: Axis, width: Val) -> tuple[Val, Val]:
         """The pixels whose window lies inside along the last axis."""
         f = self.d.f
-        low = f.smin(f.sdiv(f.sub(f.add(axis.pad, axis.step), 1), axis.step), width)
+        low = f.smax(f.sdiv(f.sub(f.add(axis.pad, axis.step), 1), axis.step), 0)
+        low = f.smin(low, width)
         reach = f.mul(f.sub(axis.kernel, 1), axis.dilation)
         room = f.sub(f.sub(f.add(axis.size, axis.pad), reach), 1)
         count = f.add(f.sdiv(room, axis.step), 1)
         high = f.smin(f.select(f.icmp("slt", room, 0), f.const(0), count), width)
         return low, f.smax(high, low)
 
-    def _summed(self, window: Window, pixels: int) -> list[Val]:
+    def _summed(self, window: Taps, pixels: int) -> list[Val]:
         """The sums of windows over all channels, some channels after others, and the bias."""
         f, d = self.d.f, self.d
         size = f.mul(d.taps, 4 * d.d.panel)

@@ -39,7 +39,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Window:
-    """Weights [o, channels of a group, k…], and which inputs an output meets."""
+    """Weights [o, channels of a group, k…], and which inputs an output meets; `pad` may be < 0."""
 
     weights: Array
     groups: int

@@ -1,4 +1,4 @@
-"""Transposed convolutions into channel blocks: a kernel for each phase."""
+"""Transposed convolutions: a kernel for each phase, into channel blocks or row-major."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from dataclasses import replace
 import numpy as np
 
 from netc.codegen.cpu.anchors.depthwise import Window, depthwise_call
-from netc.codegen.cpu.anchors.direct import lower_direct_transpose
+from netc.codegen.cpu.anchors.direct import direct_call, lower_direct_transpose, window_of
+from netc.codegen.cpu.anchors.formula import Tail
+from netc.codegen.cpu.anchors.lines import Window as Direct
 from netc.codegen.cpu.anchors.matrices import (
     Matrix,
     group_step,
@@ -24,12 +26,12 @@ from netc.codegen.cpu.anchors.results import Results
 from netc.codegen.cpu.lowering import Lowering, rule
 from netc.codegen.cpu.packing import phase_places
 from netc.codegen.operand import Call, Kernel, Operand
-from netc.codegen.phases import Phase, axes_of
+from netc.codegen.phases import MOST, Phase, axes_of
 from netc.ir.dims import Dim
 from netc.ir.ops.convolution import ConvTranspose
 from netc.ir.plan import WeightArg
 
-Pair = tuple[Phase, Phase]
+Pair = tuple[Phase, ...]  # one for each spatial axis
 
 
 @rule(ConvTranspose, short=True)
@@ -38,7 +40,7 @@ def lower_conv_transpose(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
     assert k.anchor is not None
     assert isinstance(k.anchor.op, ConvTranspose)
     if not k.outs[0].is_c8:
-        return lower_direct_transpose(ctx, k)
+        return _row_major(ctx, k)
     x = k.anchor_operands()[0]
     axes = axes_of(k.anchor)
     assert all(a.halo <= h for a, h in zip(axes, x.halo, strict=True)), "phases need a halo"
@@ -57,6 +59,38 @@ def lower_conv_transpose(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
 
 def _parts(calls: Iterator[Call]) -> tuple[Call, ...]:
     return tuple(replace(call, part=f"phase {i}") for i, call in enumerate(calls))
+
+
+def _row_major(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
+    """Direct convolutions, or, where they would be too many, the direct kernel of the transpose."""
+    assert k.anchor is not None
+    assert isinstance(k.anchor.op, ConvTranspose)
+    axes = axes_of(k.anchor)
+    few = math.prod(a.count for a in axes) <= MOST
+    if not few or not all(_is_cut(o, k.outs[0]) for o in Tail(k).operands):
+        return lower_direct_transpose(ctx, k)
+    x, w, *bias = k.anchor_operands()
+    whole = window_of(k.anchor.op, w)
+    calls = []
+    for phases in itertools.product(*(a.phases() for a in axes)):
+        taken = whole.weights[:, :, *(slice(p.residue, None, p.every) for p in phases)]
+        window = Direct(
+            weights=np.flip(taken, tuple(range(2, taken.ndim))),
+            groups=whole.groups,
+            stride=(1,) * len(phases),
+            pad=tuple((p.taps - 1) * p.back - p.start for p in phases),
+            dilation=tuple(p.back for p in phases),
+        )
+        calls.append(direct_call(ctx, _part(k, phases), x, window, bias))
+    return _parts(iter(calls))
+
+
+def _is_cut(o: Operand, out: Operand) -> bool:
+    """Whether strides can say what a phase sees of an operand of the tail."""
+    if o.array is None and o.type.rank == out.type.rank:
+        return True
+    spatial = o.type.shape[max(0, o.type.rank - out.type.rank + 2) :]
+    return all(d == 1 for d in spatial)
 
 
 def _each_channel(
@@ -153,7 +187,11 @@ def _phase(
 
 def _part(k: Kernel, pair: Pair) -> Kernel:
     """The kernel with what one phase sees of its results and of the tail's operands."""
-    ins = tuple(o if o.array is not None or not o.is_c8 else _seen(o, pair) for o in k.ins)
+    out = k.outs[0]
+    alike = [
+        o.array is None and (o.is_c8, o.type.rank) == (out.is_c8, out.type.rank) for o in k.ins
+    ]
+    ins = tuple(_seen(o, pair) if a else o for o, a in zip(k.ins, alike, strict=True))
     return replace(k, ins=ins, outs=tuple(_seen(o, pair) for o in k.outs))
 
 
