@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from netc.codegen.cpu.anchors.access import Access, Args, plain_access
@@ -16,9 +17,10 @@ from netc.codegen.cpu.anchors.points import (
     number,
     whole_number,
 )
-from netc.codegen.cpu.anchors.units import share
+from netc.codegen.cpu.anchors.results import Results, Row, Writer
+from netc.codegen.cpu.anchors.units import share, units
 from netc.codegen.cpu.anchors.windows import AXIS_SLOTS
-from netc.codegen.cpu.emit import Function, Int, Val
+from netc.codegen.cpu.emit import Function, Int, Val, vec
 from netc.codegen.cpu.lowering import Lowering, rule
 from netc.codegen.operand import Call, Kernel, Operand, row_major
 from netc.errors import UnsupportedError
@@ -26,6 +28,8 @@ from netc.ir.dims import Dim, product
 from netc.ir.ops.indexing import Compact, Gather, Im2col, Iota, Pick
 from netc.ir.ops.windows import axis_of
 from netc.ir.types import DType
+
+_FEW = 4  # elements at a time behind the last whole vector of a row
 
 
 @rule(Gather)
@@ -45,9 +49,58 @@ def lower_gather(ctx: Lowering, k: Kernel) -> Call:
     at = Access(picks.arg, picks.dtype, chosen)
     numbers = (x.type.shape[axis], own.strides[axis] * own.dtype.size)
     dtype = index.type.dtype
+    if after and after[-1] == 1:
+        return _rows_call(ctx, k, (source, at), numbers, dtype)
     return lower_points(
         ctx, k, ("gather", dtype), (source, at), numbers, lambda p: _picked(p, dtype)
     )
+
+
+def _rows_call(
+    ctx: Lowering, k: Kernel, operands: Sequence[Access], numbers: Sequence[Dim], dtype: DType
+) -> Call:
+    """Whole rows: an index is read once for all elements of one."""
+    results = Results(ctx, k)
+    args = Args()
+    for a in operands:
+        args.access(a)
+    for d in numbers:
+        args.size(d)
+    results.arguments(args)
+    key = ("gather rows", dtype, results.key, results.axes)
+    symbol = ctx.code(key, lambda f: _emit_rows(f, results, dtype))
+    return Call(symbol, tuple(args.items))
+
+
+def _emit_rows(f: Function, results: Results, dtype: DType) -> None:
+    slots = results.axes + 2
+    bases = [f.slot(f.args[0], i * slots, "ptr") for i in range(2)]
+    strides = [[f.slot(f.args[0], i * slots + 1 + j) for j in range(results.axes)] for i in (0, 1)]
+    size, step = (f.slot(f.args[0], 2 * slots + i) for i in range(2))
+    writer = Writer(f, results, 2 * slots + 2)
+    *outer, width = writer.sizes
+    with units(f, outer) as indices:
+        source, place = bases
+        for i, along, aside in zip(indices, *strides, strict=False):
+            source, place = f.gep(source, f.mul(i, along)), f.gep(place, f.mul(i, aside))
+        index = whole_number(f, place, dtype)
+        row = writer.row(indices)
+        with f.if_(inside(f, index, size)) as side:
+            here = f.gep(source, f.mul(index, step))
+            _copied(f, row, width, lambda at, lanes: f.load(vec(lanes), f.gep(here, at, 4)))
+            side.otherwise()
+            _copied(f, row, width, lambda at, lanes: f.f32(NAN, lanes))
+    f.ret()
+
+
+def _copied(f: Function, row: Row, width: Val, value: Callable[[Val, int], Val]) -> None:
+    """A row of values: vectors, then a few at a time, then one by one."""
+    begin = f.const(0)
+    for lanes in (f.target.lanes, _FEW, 1):
+        whole = f.and_(width, -lanes)
+        with f.loop(begin, whole, lanes) as turn:
+            row.put(value(turn.index, lanes), turn.index)
+        begin = whole
 
 
 @rule(Iota)
