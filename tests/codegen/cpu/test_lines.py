@@ -1,4 +1,4 @@
-"""Convolutions whose vectors hold pixels of a row, against the reference."""
+"""Row-major convolutions of few output channels a group, against the reference."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,12 @@ WINDOWS = [  # kernel, stride, pad, dilation
     ((2, 2, 8), (1, 1, 1), (1, 1, 7), (1, 1, 1)),
     ((1, 3, 9), (1, 1, 3), (0, 1, 4), (1, 1, 1)),  # left to the kernel of any window
 ]
-GROUPS = [(5, 1, 1), (3, 1, 2), (2, 4, 3), (1, 9, 1)]  # groups, channels in and out of each
+GROUPS = [
+    (5, 1, 1),
+    (3, 1, 2),
+    (2, 4, 3),
+    (1, 9, 1),
+]  # groups, channels in and out of each; of more than one in, the kernel of any window
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +70,22 @@ def test_widths(level, width):
         window = ((3, 3), stride, (1, 1), (1, 1))
         check(level, window, (3, 1, 1), (2, 4, width), where, tail=False)
         check(level, window, (3, 1, 1), (1, 4, width), {})
+
+
+@pytest.mark.parametrize("level", LEVELS_HERE)
+@pytest.mark.parametrize("channels", [1, 8])
+def test_parts_compute_what_the_whole_does(level, channels):
+    """Two of seven output channels, bit for bit."""
+    found = []
+    rng = np.random.default_rng(0)
+    feed = {"x": rng.standard_normal((1, channels, 6, 21)), "b": rng.standard_normal(7)}
+    feed["w"] = rng.standard_normal((7, channels, 3, 3))
+    feed = {k: v.astype(np.float32) for k, v in feed.items()}
+    for outputs in (7, 2):
+        b = Builder()
+        x, w = b.input("x", f32[1, channels, 6, 21]), b.input("w", f32[outputs, channels, 3, 3])
+        y = b.conv(x, w, b.input("b", f32[outputs]), pad=(1, 1))
+        arrays = {k: v if k == "x" else v[:outputs] for k, v in feed.items()}
+        where = {name: Where(param=True) for name in "wb"}
+        found += Bench(b.graph("g", {"y": y}), arrays, where).run(level)
+    np.testing.assert_array_equal(found[0][:, :2], found[1])

@@ -1,7 +1,8 @@
-"""Row-major convolutions with few output channels in a group: vectors hold pixels of a row.
+"""Row-major convolutions of one input channel each, such as depthwise ones over volumes.
 
-So are depthwise convolutions over volumes. For any number of spatial axes. Lanes beyond either end
-of an input row are read as zero, under a mask, so that edges are no slower than the middle.
+Vectors hold pixels of a row. For any number of spatial axes. Lanes beyond either end of an input
+row are read as zero, under a mask, so that edges are no slower than the middle. Sums have the order
+of those of `direct.py`: a layer's part, with fewer output channels, computes what the whole does.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ class Window:
 
 
 def in_lines(target: Target, x: Operand, w: Window) -> bool:
-    """Whether there is such a kernel of a window: where lanes can be read under a mask."""
-    masks = target.lanes >= BLOCK and bool(w.stride)
+    """Whether there is such a kernel: lanes can be read under a mask, and channels are alone."""
+    masks = target.lanes >= BLOCK and bool(w.stride) and w.weights.shape[1] == 1
     return masks and x.strides[-1] == 1 and w.stride[-1] <= 2 and w.weights.shape[-1] <= _WIDEST
 
 
@@ -64,7 +65,6 @@ def lines_call(ctx: Lowering, x: Operand, w: Window, bias: Array, results: Resul
     args.add(ctx.address(x))
     for d in x.strides:
         args.size(d * x.item)
-    args.size(w.weights.shape[1])
     args.size(w.weights.shape[0] // w.groups)
     args.add(ctx.weight(np.ascontiguousarray(w.weights)))
     args.add(ctx.weight(bias))
@@ -80,10 +80,10 @@ class _Lines:
         self.source = f.slot(f.args[0], 0, "ptr")
         self.image, self.channel, *spatial = (f.slot(f.args[0], 1 + i) for i in range(2 + s.axes))
         first = 3 + s.axes
-        self.channels, self.outputs = (f.slot(f.args[0], first + i) for i in range(2))
-        self.weights, self.bias = (f.slot(f.args[0], first + 2 + i, "ptr") for i in range(2))
-        self.axes = read_axes(f, first + 4, spatial)
-        self.writer = Writer(f, s.results, first + 4 + AXIS_SLOTS * s.axes)
+        self.outputs = f.slot(f.args[0], first)
+        self.weights, self.bias = (f.slot(f.args[0], first + 1 + i, "ptr") for i in range(2))
+        self.axes = read_axes(f, first + 3, spatial)
+        self.writer = Writer(f, s.results, first + 3 + AXIS_SLOTS * s.axes)
         self.end = f.alloca(4 * self.lanes)
         self.taps = f.const(1)
         for a in self.axes:
@@ -96,19 +96,21 @@ class _Lines:
         with units(f, outer) as (image, output, *place):
             group = f.sdiv(output, self.outputs)
             base = f.gep(self.source, f.mul(image, self.image))
-            base = f.gep(base, f.mul(f.mul(group, self.channels), self.channel))
-            weights = f.mul(f.mul(output, self.channels), self.taps)
+            base = f.gep(base, f.mul(group, self.channel))
+            weights = f.gep(self.weights, f.mul(output, self.taps), 4)
             whole = zip(self.axes[:-1], place, strict=True)
             spans = [span(f, a, i, not self.s.dense) for a, i in whole]
-            start = f.splat(f.load("float", f.gep(self.bias, output, 4)), self.lanes)
+            bias = f.splat(f.load("float", f.gep(self.bias, output, 4)), self.lanes)
             row = self.writer.row([image, output, *place])
-            line = _Row(self, base, f.gep(self.weights, weights, 4), spans, start)
+            line = _Row(self, base, weights, spans)
             twice = 2 * self.lanes
             pairs = f.mul(f.sdiv(f.add(width, self.lanes - 1), twice), twice)
             for begin, stop, vectors in ((f.const(0), pairs, 2), (pairs, width, 1)):
                 with f.loop(begin, stop, vectors * self.lanes) as turn:
                     for i, value in enumerate(line.sums(turn.index, vectors)):
-                        self._put(row, value, f.add(turn.index, i * self.lanes), width)
+                        self._put(
+                            row, f.fadd(value, bias), f.add(turn.index, i * self.lanes), width
+                        )
         f.ret()
 
     def _put(self, row: Row, value: Val, at: Val, width: Val) -> None:
@@ -134,10 +136,9 @@ class _Row:
     base: Val
     weights: Val
     spans: Sequence[Span]
-    start: Val  # the bias
 
     def sums(self, x: Val, vectors: int) -> list[Val]:
-        """The sums of some vectors of pixels from x on."""
+        """The sums of some vectors of pixels from x on, without the bias."""
         f, d = self.d.f, self.d
         s, axis = d.s, d.axes[-1]
         first = f.sub(f.mul(x, s.step), axis.pad)
@@ -145,9 +146,8 @@ class _Row:
         shifted = f.gep(self.base, first, 4)
 
         def step(address: Val, indices: list[Val], sums: list[Val]) -> list[Val]:
-            number, *outer = indices
-            tap = number
-            for a, i in zip(d.axes[:-1], outer, strict=True):
+            tap = f.const(0)
+            for a, i in zip(d.axes[:-1], indices, strict=True):
                 tap = f.add(f.mul(tap, a.kernel), i)
             weights = f.gep(self.weights, f.mul(tap, s.taps), 4)
             for k in range(s.taps):
@@ -156,14 +156,7 @@ class _Row:
                 sums = [f.fma(value, w, acc) for value, acc in zip(loads, sums, strict=True)]
             return sums
 
-        with f.loop(0, d.channels, carry=[self.start] * vectors) as turn:
-            channel = f.gep(shifted, f.mul(turn.index, d.channel))
-
-            def of_channel(address: Val, indices: list[Val], sums: list[Val]) -> list[Val]:
-                return step(address, [turn.index, *indices], sums)
-
-            turn.next(walk(f, self.spans, channel, turn.values, of_channel))
-        return turn.results
+        return walk(f, self.spans, shifted, [f.f32(0.0, d.lanes)] * vectors, step)
 
     def _places(self, vectors: int) -> list[int]:
         """Where vectors are read, in pixels from the first on."""
