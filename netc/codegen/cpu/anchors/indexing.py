@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 from netc.codegen.cpu.anchors.access import Access, Args, plain_access
@@ -15,6 +15,7 @@ from netc.codegen.cpu.anchors.points import (
     inside,
     lower_points,
     number,
+    over_results,
     whole_number,
 )
 from netc.codegen.cpu.anchors.results import Results, Row, Writer
@@ -50,29 +51,17 @@ def lower_gather(ctx: Lowering, k: Kernel) -> Call:
     numbers = (x.type.shape[axis], own.strides[axis] * own.dtype.size)
     dtype = index.type.dtype
     if after and after[-1] == 1:
-        return _rows_call(ctx, k, (source, at), numbers, dtype)
+        key = ("gather rows", dtype)
+        return over_results(
+            ctx, k, key, (source, at), numbers, lambda f, results: _emit_rows(f, results, dtype)
+        )
     return lower_points(
         ctx, k, ("gather", dtype), (source, at), numbers, lambda p: _picked(p, dtype)
     )
 
 
-def _rows_call(
-    ctx: Lowering, k: Kernel, operands: Sequence[Access], numbers: Sequence[Dim], dtype: DType
-) -> Call:
-    """Whole rows: an index is read once for all elements of one."""
-    results = Results(ctx, k)
-    args = Args()
-    for a in operands:
-        args.access(a)
-    for d in numbers:
-        args.size(d)
-    results.arguments(args)
-    key = ("gather rows", dtype, results.key, results.axes)
-    symbol = ctx.code(key, lambda f: _emit_rows(f, results, dtype))
-    return Call(symbol, tuple(args.items))
-
-
 def _emit_rows(f: Function, results: Results, dtype: DType) -> None:
+    """Whole rows: an index is read once for all elements of one."""
     slots = results.axes + 2
     bases = [f.slot(f.args[0], i * slots, "ptr") for i in range(2)]
     strides = [[f.slot(f.args[0], i * slots + 1 + j) for j in range(results.axes)] for i in (0, 1)]

@@ -57,6 +57,22 @@ def lower_points(
     value: Value,
 ) -> Call:
     """A kernel that computes `value` at every point; `key` names the code of `value`."""
+
+    def emit(f: Function, results: Results) -> None:
+        _emit(f, results, len(operands), len(numbers), value)
+
+    return over_results(ctx, k, ("points", key, len(operands)), operands, numbers, emit)
+
+
+def over_results(
+    ctx: Lowering,
+    k: Kernel,
+    key: Hashable,
+    operands: Sequence[Access],
+    numbers: Sequence[Dim],
+    emit: Callable[[Function, Results], None],
+) -> Call:
+    """A kernel of operands, numbers and results, in this order; `key` names the code of `emit`."""
     results = Results(ctx, k)
     args = Args()
     for a in operands:
@@ -64,9 +80,7 @@ def lower_points(
     for d in numbers:
         args.size(d)
     results.arguments(args)
-    axes = len(results.accesses[-1].strides)
-    full = ("points", key, len(operands), results.key, axes)
-    symbol = ctx.code(full, lambda f: _emit(f, results, len(operands), len(numbers), value))
+    symbol = ctx.code((key, results.key, results.axes), lambda f: emit(f, results))
     return Call(symbol, tuple(args.items))
 
 
