@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netc.errors import InputError, clean
-from netc.ir.dims import parse_dim
+from netc.errors import InputError, ResourceError, clean
+from netc.ir.dims import MAX_DIM, parse_dim
 from netc.ir.solve import line_of
+from netc.runtime.limits import DEFAULT
+from netc.runtime.memory import require_memory
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -47,6 +49,11 @@ def _decode(path: Path, mode: str, height: int | str, width: int | str) -> NDArr
     image = upright(path, mode)
     wanted = _side(width, image.width), _side(height, image.height)
     if wanted != image.size:
+        size = wanted[0] * wanted[1] * len(mode)
+        what = f"{clean(path.name)} in {wanted[0]}×{wanted[1]} pixels"
+        if max(wanted) > MAX_DIM:
+            raise ResourceError(f"{what}: a side has at most {MAX_DIM}")
+        require_memory(size, lambda: [(what, size)], DEFAULT)
         image = image.resize(wanted, Image.Resampling.BILINEAR)
     return np.asarray(image)
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from netc.cli.images import read_image
-from netc.errors import InputError
+from netc.errors import InputError, ResourceError
 
 GREY = (np.arange(64).reshape(8, 8) * 1040).astype(np.uint16)  # 0 … 65520
 
@@ -70,3 +70,10 @@ def test_an_image_has_the_nearest_size_that_fits(
 ) -> None:
     Image.new("L", (own, own)).save(tmp_path / "x.png")
     assert read_image(tmp_path / "x.png", ("N", 1, side, side), "input").shape == (1, got, got)
+
+
+@pytest.mark.parametrize("side", ["1000000000000*H", 2**31 - 1])
+def test_an_image_of_a_size_that_no_memory_holds(tmp_path: Path, side: int | str) -> None:
+    Image.new("L", (4, 4)).save(tmp_path / "x.png")
+    with pytest.raises(ResourceError, match=r"x\.png in .* pixels"):
+        read_image(tmp_path / "x.png", ("N", 1, side, side), "input data")
