@@ -55,6 +55,27 @@ def test_slice(start: int, stop: int | None, axis: int, type: str) -> None:
         np.testing.assert_array_equal(got, X[tuple(places)])
 
 
+@pytest.mark.parametrize(
+    ("start", "stop", "want"),
+    [("-H", "none", X[:, -3:]), ("0", "-2 * H", X[:, :-6]), ("-H - 2", "-H", X[:, -5:-3])],
+)
+def test_ends_of_symbols_count_from_the_end_too(start: str, stop: str, want: Array) -> None:
+    start, stop = (end.replace("H", "size(x, 2)") for end in (start, stop))
+    for (got,) in cut(f"slice(x, start={start}, stop={stop})", 1):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_the_last_none_are_none() -> None:
+    net = netc.parse("net t(x: f32[4,5,H]) -> y, z { y = slice(x, 1, -H)  z = slice(x, 1, 0, -H) }")
+    got = netc.compile(net)(x=np.ones((4, 5, 0), np.float32))
+    assert [got["y"].shape, got["z"].shape] == [(4, 0, 0), (4, 5, 0)]
+
+
+def test_more_parts_than_nodes_are_refused_at_once() -> None:
+    with pytest.raises(GraphError, match="more than 100000 nodes"):
+        netc.parse("net t(x: f32[2000000000]) -> y { y = split(x, 2000000000, axis=0) |> concat }")
+
+
 def test_both_from_python() -> None:
     @netc.net
     def t(x: netc.f32[5, 12, 3, 4]):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import accumulate, pairwise
+from collections.abc import Iterable
+from itertools import accumulate, pairwise, repeat
 
 from netc.errors import GraphError
 from netc.frontend.net.maker import Site
-from netc.ir.dims import Dim
+from netc.ir.dims import Dim, lowest
 from netc.ir.graph import Value
 from netc.ir.ops.shape import Dims
 from netc.ir.ops.windows import axis_of
@@ -15,8 +16,8 @@ from netc.ir.ops.windows import axis_of
 def slice_(site: Site, x: Value, axis: int = 1, start: Dim = 0, stop: Dim | None = None) -> Value:
     """Elements `start` (included) to `stop` (not included, none: the end) along the axis.
 
-    Negative ones count from the end: `slice(x, start=-1)` is the last element. Either may have
-    symbols; that they fit the axis is then checked when the net runs.
+    Negative ones count from the end: `slice(x, start=-1)` is the last element, `start=-H` are the
+    last H. Either may have symbols; that they fit the axis is then checked when the net runs.
     """
     size = x.type.shape[axis_of(axis, x.type.rank)]
     first, last = (_from_front(end, size) for end in (start, stop))
@@ -24,7 +25,12 @@ def slice_(site: Site, x: Value, axis: int = 1, start: Dim = 0, stop: Dim | None
 
 
 def _from_front(end: Dim | None, size: Dim) -> Dim | None:
-    return size + end if isinstance(end, int) and end < 0 else end
+    return size + end if end is not None and _is_negative(end) else end
+
+
+def _is_negative(end: Dim) -> bool:
+    """Whether an end is below 0, or with symbols never above."""
+    return end < 0 if isinstance(end, int) else lowest(-end) is not None
 
 
 def split(site: Site, x: Value, parts: int | Dims, axis: int = 1) -> tuple[Value, ...]:
@@ -38,10 +44,11 @@ def split(site: Site, x: Value, parts: int | Dims, axis: int = 1) -> tuple[Value
     )
 
 
-def _equal(size: Dim, parts: int) -> Dims:
+def _equal(size: Dim, parts: int) -> Iterable[Dim]:
+    """So many equal sizes, one by one: a net's nodes end sooner than an axis may."""
     if parts < 1 or not isinstance(size, int) or size % parts:
         raise GraphError(f"{parts} parts do not divide an axis of {size}")
-    return (size // parts,) * parts
+    return repeat(size // parts, parts)
 
 
 def _given(size: Dim, sizes: Dims) -> Dims:
