@@ -18,7 +18,8 @@ def plain(x: Any) -> Any:
     """NumPy's scalars as Python's numbers, what else gives an array as one. Raises WeightsError."""
     if isinstance(x, Value) or not hasattr(x, "tolist"):
         return x
-    return numbers(x, "what meets a tensor") if getattr(x, "ndim", 0) else x.tolist()
+    is_array = isinstance(x, np.ndarray) or getattr(x, "ndim", 0) > 0
+    return numbers(x, "what meets a tensor") if is_array else x.tolist()
 
 
 def placed(
@@ -26,13 +27,13 @@ def placed(
 ) -> tuple[list[Any], dict[str, Any]]:
     """The arguments, arrays in places of tensors as constant tensors, other arrays as tuples.
 
-    An array with one axis is one number per channel where a list is.
+    An array with one axis is one number per channel where a list is, one without a number.
     """
 
     def made(x: Any, part: str, takes: bool) -> Any:
         if not isinstance(x, np.ndarray):
             return x
-        if not takes or (word.mixes and x.ndim == 1):
+        if not takes or (word.mixes and x.ndim <= 1):
             return nested(x)
         return site.constant(x, DType.F32 if word.mixes else None, part)
 
@@ -48,7 +49,7 @@ def joined(site: Site, x: Any) -> Any:
     """What an operator joins: an array as a constant tensor, or as one number per channel."""
     if not isinstance(x, np.ndarray):
         return x
-    return nested(x) if x.ndim == 1 else site.constant(x, DType.F32)
+    return nested(x) if x.ndim <= 1 else site.constant(x, DType.F32)
 
 
 def nested(array: NDArray[Any] | list[Any]) -> Any:

@@ -86,9 +86,9 @@ def fitted(
 
 def exact(array: NDArray[Any], dtype: DType) -> NDArray[Any]:
     """Numbers as integers of a type. Raises GraphError for one that is none."""
-    parts = array[array != np.floor(array)][:1] if array.dtype.kind == "f" else array[:0]
+    parts = array[array != np.floor(array)][:1] if array.dtype.kind == "f" else ()
     ends = (array.min(), array.max()) if array.size else ()
-    for value in (*parts.ravel(), *ends):
+    for value in (*parts, *ends):
         dtype.element(value.item())
     return array.astype(dtype.numpy)
 

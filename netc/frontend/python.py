@@ -25,7 +25,7 @@ from netc.ir.device import Device
 from netc.ir.dims import Expr
 from netc.ir.graph import Graph, Value
 from netc.ir.shards import Shard, Way, contradiction, within
-from netc.ir.types import TensorType
+from netc.ir.types import MAX_RANK, TensorType
 
 __all__ = [
     "Tensor",
@@ -424,13 +424,15 @@ def _join(sign: str, a: Any, b: Any) -> Tensor:
         raise at_caller(e) from None
 
 
-def _plain(x: Any, maker: Maker) -> Any:
+def _plain(x: Any, maker: Maker, depth: int = 0) -> Any:
     """What the words take: values, tuples, and Python's own numbers."""
     match x:
         case Tensor():
             return _own(x, maker, caller()).value
+        case tuple() | list() if depth > MAX_RANK:
+            raise UsageError(f"lists are nested more than {MAX_RANK} deep", caller())
         case tuple() | list():
-            return tuple(_plain(item, maker) for item in x)
+            return tuple(arrays.nested(_plain(item, maker, depth + 1)) for item in x)
         case bool() | int() | float() | str() | None:
             return x
     try:

@@ -51,7 +51,8 @@ class DType(Enum):
         limits = np.iinfo(self.numpy)
         if not (limits.min <= value <= limits.max and value == int(value)):
             help = f"integers from {limits.min} to {limits.max} are"
-            raise GraphError(f"{value:.17g} is no {self}", help=help)
+            shown = f"{value:.17g}" if isinstance(value, float) else value
+            raise GraphError(f"{shown} is no {self}", help=help)
         return self.numpy.type(int(value))
 
     def __getitem__(self, dims: int | str | Dim | tuple[int | str | Dim, ...]) -> TensorType:

@@ -93,6 +93,57 @@ def built(make: Any) -> Graph:
     return n
 
 
+def endless() -> list[Any]:
+    """A list within itself."""
+    items: list[Any] = []
+    items.append(items)
+    return items
+
+
+def test_arrays_without_axes_and_within_lists() -> None:
+    @netc.net
+    def n(x: netc.f32[2, 3]):  # type: ignore[no-untyped-def,valid-type]
+        return {
+            "taken": netc.gather(x, np.array(1), axis=1),
+            "product": x * np.array(2.0),
+            "rows": netc.tensor([np.ones(2), np.zeros(2)]),
+            "shape": netc.reshape(x, [np.array(3), -1]),
+        }
+
+    x = RNG.standard_normal((2, 3)).astype(np.float32)
+    got = netc.compile(n)(x=x)
+    assert n.outputs["product"].op.name == "affine"
+    for name, want in {
+        "taken": x[:, 1],
+        "product": x * 2,
+        "rows": np.array([[1, 1], [0, 0]]),
+        "shape": x.reshape(3, 2),
+    }.items():
+        np.testing.assert_array_equal(got[name], want)
+
+
+def test_integers_without_axes() -> None:
+    text = "net n(x: f32[1]) -> a, b, c { a = tensor(3, i64)  b = param(u8[])  c = relu(x) }"
+    got = netc.compile(netc.parse(text, weights={"b": 7}))(x=np.ones(1, np.float32))
+    assert [got["a"].tolist(), got["b"].tolist()] == [3, 7]
+
+
+def test_the_integers_of_a_list_keep_every_digit() -> None:
+    text = "net n(x: f32[1]) -> a, b { a = tensor({0}, i64)  b = relu(x) }"
+    ends = "[9223372036854775807, -9223372036854775807 - 1, 9007199254740993, 1.0]"
+    graph = netc.parse(text.replace("{0}", ends))
+    want = [2**63 - 1, -(2**63), 2**53 + 1, 1]
+    assert netc.compile(graph)(x=np.ones(1, np.float32))["a"].tolist() == want
+
+    @netc.net
+    def n(x: netc.f32[1]):  # type: ignore[no-untyped-def,valid-type]
+        return {"a": netc.tensor([2**53 + 1, 1.0], netc.i64), "b": netc.tensor([2**70])}
+
+    got = netc.compile(n)(x=np.ones(1, np.float32))
+    assert got["a"].tolist() == [2**53 + 1, 1]
+    assert got["b"].tolist() == [2.0**70]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -107,6 +158,15 @@ def built(make: Any) -> Graph:
         (lambda x: netc.tensor([2**40], netc.i32), "is no i32"),
         (lambda x: netc.tensor(np.array([np.nan]), netc.u8), "nan is no u8"),
         (lambda x: netc.conv(x, np.ones((2, 2)), 3), "takes an int"),
+        (
+            lambda x: netc.tensor(np.array([2**63], np.uint64), netc.i64),
+            "9223372036854775808 is no",
+        ),
+        (lambda x: netc.tensor([2**70], netc.i64), "1180591620717411303424 is no i64"),
+        (lambda x: netc.tensor([10**400]), "too large for a float"),
+        (lambda x: netc.tensor(endless()), "lists are nested more than 32 deep"),
+        (lambda x: x + endless(), "lists are nested more than 32 deep"),
+        (lambda x: netc.relu(x, slope=10**400), "too large for a float"),
     ],
 )
 def test_what_is_no_tensor(make: Any, message: str) -> None:

@@ -64,7 +64,7 @@ def checked(out: Any) -> Any:
     """The number, when it is one a net can use."""
     if isinstance(out, Expr) and len(out.terms) > _MAX_TERMS:
         raise GraphError("a size has become too long an expression")
-    if isinstance(out, int) and abs(out) >= _LIMIT:
+    if isinstance(out, int) and not -_LIMIT <= out < _LIMIT:
         raise GraphError("a number is beyond 64 bits")
     if isinstance(out, float) and not math.isfinite(out):
         raise GraphError("a number is too large")

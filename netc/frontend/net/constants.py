@@ -23,7 +23,8 @@ def array_of(values: Any, dtype: DType | None = None) -> tuple[NDArray[Any], DTy
     Raises GraphError for what is no such array and for numbers that the type does not have.
     """
     if not isinstance(values, np.ndarray):
-        values, dtype = _from_lists(values), dtype or DType.F32
+        dtype = dtype or DType.F32
+        values = _from_lists(values, dtype)
     kind = values.dtype.kind
     if kind not in "biuf":
         raise GraphError(f"an array of {values.dtype} has no element type of a net")
@@ -37,14 +38,20 @@ def array_of(values: Any, dtype: DType | None = None) -> tuple[NDArray[Any], DTy
     return exact(values, dtype), dtype
 
 
-def _from_lists(values: Any) -> NDArray[Any]:
-    for value in _leaves(values):
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise GraphError("a tensor is made of numbers, in lists within lists", help=ARRAYS)
+def _from_lists(values: Any, dtype: DType) -> NDArray[Any]:
+    """Float64 for f32, which all numbers are near; integers one by one, so none loses a digit."""
+    numbers = list(_leaves(values))
+    if any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
+        raise GraphError("a tensor is made of numbers, in lists within lists", help=ARRAYS)
     try:
-        return np.array(values)
+        made = np.array(values, np.float64)
     except ValueError:
         raise GraphError("the lists of a tensor have different lengths") from None
+    except OverflowError:
+        raise GraphError("a number is too large for a float") from None
+    if dtype is DType.F32:
+        return made
+    return np.array([dtype.element(n) for n in numbers], dtype.numpy).reshape(made.shape)
 
 
 def _leaves(values: Any) -> Iterator[Any]:

@@ -25,7 +25,8 @@ _NOT = 2  # the level before which `not` joins
 _JOINTS = frozenset(("BINARY", "MINUS", "AND", "OR"))
 _ESCAPE = re.compile(r"\\(u\{[0-9a-fA-F]{1,6}\}|.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "`": "`"}
-_MAX_DIGITS = 18  # of an integer: it then fits 64 bits
+_MAX_INT = 2**63 - 1
+_MAX_DIGITS = len(str(_MAX_INT))
 _MAX_INDEXES = 8  # a[0][1]… in a row
 
 _AFTER_DEVICES = "after the devices fits `by input`, `micro_batches=4` or `{`"
@@ -216,7 +217,7 @@ class Tree:
         (token,) = c
         span = self.span(token)
         whole = token.isdigit()
-        if whole and len(token) <= _MAX_DIGITS:
+        if whole and len(token) <= _MAX_DIGITS and int(token) <= _MAX_INT:
             return ast.Number(int(token), span=span)
         value = 0.0 if whole else float(token)
         if whole or math.isinf(value):

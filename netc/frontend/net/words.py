@@ -17,7 +17,7 @@ from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from netc.errors import GraphError, clean
 from netc.frontend.net.constants import ARRAYS
-from netc.frontend.net.maker import Site
+from netc.frontend.net.maker import Site, real
 from netc.ir.dims import Expr
 from netc.ir.graph import Value
 from netc.ir.op import REGISTRY, Op
@@ -396,7 +396,7 @@ def _scalar(value: Any, hint: Any) -> Any:
     if hint is float:
         if is_bool or not isinstance(value, int | float):
             raise _MisfitError("a number")
-        return float(value)
+        return real(value)
     if hint is DType and isinstance(value, str) and value in {d.value for d in DType}:
         return DType(value)
     for kind, takes in _TAKES.items():
