@@ -222,6 +222,7 @@ def _bind(
     count = 0
     while count < len(args) and _stands_for_tensor(word, args[count], count):
         count += 1
+    _check_next_tensor(word, args, count, keywords)
     xs = site.operands(args[:count])
     given: dict[str, tuple[Any, int | str]] = {}
     tensor_slots = [s.name for s in word.slots if s.is_tensor]
@@ -239,11 +240,24 @@ def _bind(
         raise ArgumentError(f"{word.name} takes no more arguments", f"{word}", at)
     xs = _named_tensors(word, xs, keywords, given)
     if len(xs) < wanted:
-        if isinstance(array := next(iter(args[count:]), None), tuple):
-            message = f"`{word.tensors[count]}` of {word.name} takes a tensor, not {show(array)}"
-            raise ArgumentError(message, ARRAYS, count)
         raise ArgumentError(f"{word.name} takes {_count(word)}, not {len(xs)}", f"{word}")
     return xs, _coerced(word, xs, given)
+
+
+def _check_next_tensor(
+    word: Word, args: Sequence[Any], count: int, keywords: Mapping[str, Any]
+) -> None:
+    """Refuse what stands where the next tensor would, behind the first `count` or in their place.
+
+    A number there may be an attribute, the tensor having been forgotten.
+    """
+    missing = [t for t in word.tensors[count:] if t not in keywords]
+    if word.variadic or not missing or count == len(args):
+        return
+    arg = args[count]
+    if isinstance(arg, tuple) or not word.slots or (word.mixes and count == 0):
+        message = f"`{missing[0]}` of {word.name} takes a tensor, not {show(arg)}"
+        raise ArgumentError(message, ARRAYS if isinstance(arg, tuple) else f"{word}", count)
 
 
 def _stands_for_tensor(word: Word, arg: Any, position: int) -> bool:
