@@ -269,7 +269,8 @@ class Expressions(ABC):
         if owner is not None and not word.owns:
             raise ArgumentError(f"{word.name} has no parameters to share", f"{word}", "params")
         path = self._path(explicit, hint or word.name)
-        return call(word, self.maker.site(path, self._owner(owner)), args, keywords)
+        made = call(word, self.maker.site(path, self._owner(owner)), args, keywords)
+        return made[0] if isinstance(made, tuple) and len(made) == 1 else made
 
     def _owner(self, given: Any) -> str:
         """The layer that `params=` names, by its full name or within the scope."""
