@@ -164,6 +164,11 @@ def test_sizes_left_open_have_the_bands_of_usual_ones() -> None:
     assert steps(netc.compile(large)) >= steps(netc.compile(conv(64, 64, "640,640"))) > fixed
 
 
+def test_images_of_enormous_sizes_have_few_bands() -> None:
+    for size in ("100000000*H,4", "W,100000000*H"):
+        assert steps(netc.compile(conv(16, 16, size))) <= 3 * winograd.MOST_BANDS
+
+
 @pytest.mark.parametrize("limit", [1 << 24, 1 << 18])
 def test_images_of_any_size(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     """Also those smaller than a tile, and those with fewer rows than there are bands."""

@@ -42,6 +42,7 @@ from netc.ir.plan import MadeArg
 from netc.ir.types import DType, TensorType
 
 MOST_SCRATCH = 16 << 20  # bytes for each image; large ones are cut into bands
+MOST_BANDS = 128  # three calls each; in all larger images a band is about 4 % of the image
 _FLOAT = 4  # bytes
 _PIXEL = _FLOAT * BLOCK  # bytes
 _LINE = 64  # bytes of a cache line
@@ -168,7 +169,7 @@ def _bands(
     images, (down, across) = x.type.shape[0], tiles_of(x.type)
     usual = usual_sizes(x.type, (down, across), sizes)
     size = PLANES * math.prod(usual) * groups * (_item(pairs) * ins + _FLOAT * outs)
-    count = min(usual[0], -(-size // MOST_SCRATCH))
+    count = min(usual[0], -(-size // MOST_SCRATCH), MOST_BANDS)
     each = ceil_div(down, count)
     start = Planes(images, groups, ins, (each, across), pairs=pairs).size
     bands = []
