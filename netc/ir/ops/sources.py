@@ -105,6 +105,8 @@ class Param(Op, name="param"):
         sizes = self.type.shape[-2:]
         square = len(sizes) == 2 and sizes[0] == sizes[1]
         require(square or self.init.kind != "bilinear", f"bilinear fills no {self.type}")
+        if self.init.kind == "constant":
+            self.type.dtype.element(self.init.a)
         return self.type
 
 
