@@ -112,7 +112,7 @@ def test_a_signal_that_never_comes_ends_the_run(expected: np.ndarray) -> None:
     assert np.array_equal(exe(data=X)["out"], expected)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(graphs(), st.integers(2, 8), st.data())
 def test_random_graphs_at_random_places(g: Graph, count: int, data: st.DataObject) -> None:
     check_random(g, count, data)

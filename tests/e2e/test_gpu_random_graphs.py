@@ -67,13 +67,13 @@ def scattered(graph: Graph, places: list[Device]) -> Graph:
     return rebuilt(graph, new)
 
 
-@settings(RANDOM, max_examples=60)
+@settings(RANDOM, max_examples=40)
 @given(graph=graphs(), seed=st.integers(0, 99), optimize=st.booleans())
 def test_on_one_gpu(graph: Graph, seed: int, optimize: bool) -> None:
     check(graph, optimize, seed)
 
 
-@settings(RANDOM, max_examples=40)
+@settings(RANDOM, max_examples=25)
 @given(
     graph=graphs(),
     seed=st.integers(0, 99),

@@ -58,13 +58,13 @@ def test_readers_with_different_halos_share_the_widest() -> None:
     check(graph, False, 0)
 
 
-@settings(RANDOM, max_examples=250)
+@settings(RANDOM, max_examples=160)
 @given(graph=graphs(), seed=st.integers(0, 99))
 def test_optimized(graph: Graph, seed: int) -> None:
     check(graph, True, seed)
 
 
-@settings(RANDOM, max_examples=250)
+@settings(RANDOM, max_examples=160)
 @given(graph=graphs(), seed=st.integers(0, 99))
 def test_as_written(graph: Graph, seed: int) -> None:
     check(graph, False, seed)

@@ -157,7 +157,7 @@ def check(graph: Graph, count: int, seed: int, optimize: bool) -> None:
         assert same, f"{name} differs\n{sharding}\n{show(graph)}"
 
 
-@settings(RANDOM, max_examples=100)
+@settings(RANDOM, max_examples=60)
 @given(
     graph=graphs(),
     batch=st.sampled_from(BATCHES),
@@ -168,7 +168,7 @@ def test_random_graphs(graph: Graph, batch: int, count: int, seed: int) -> None:
     check(of_batch(graph, batch), count, seed, seed % 4 == 0)
 
 
-@settings(RANDOM, max_examples=100)
+@settings(RANDOM, max_examples=60)
 @given(
     graph=st.sampled_from(BATCHES).flatmap(layered),
     count=st.integers(2, 8),

@@ -119,7 +119,7 @@ def test_an_error_names_what_turns_take(monkeypatch: pytest.MonkeyPatch) -> None
     assert all(part <= total for part, total in said)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(graphs(max_nodes=8), st.integers(2, 7), st.integers(1, 3), st.integers(0, 999))
 def test_random_graphs(graph: netc.Graph, count: int, threads: int, seed: int) -> None:
     feed = feeds(graph, sizes={"N": count, "H": 13, "W": 11})
