@@ -249,6 +249,10 @@ class Function:
         """A float32 constant in every lane."""
         return const_float(value, vec(lanes))
 
+    def f64(self, value: float) -> Val:
+        """A float64 constant."""
+        return const_float(value, "double")
+
     def fadd(self, a: Val, b: Val) -> Val:
         """a + b."""
         return self.value(a.type, f"fadd {a}, {b.name}")

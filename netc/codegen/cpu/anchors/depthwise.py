@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from netc.codegen.cpu.anchors.access import Args, pack_blocks
+from netc.codegen.cpu.anchors.direct import window_of
+from netc.codegen.cpu.anchors.lines import Window
 from netc.codegen.cpu.anchors.pooling import input_port, load_pixels
 from netc.codegen.cpu.anchors.results import Lane, Results, Row, Writer, lanes_of
 from netc.codegen.cpu.anchors.streams import Port, Ports
@@ -53,19 +55,6 @@ class Shape:
     overlap: bool
 
 
-@dataclass(frozen=True)
-class Window:
-    """Weights [C, channels of a group, kh, kw], and which inputs an output meets.
-
-    `pad` may be negative.
-    """
-
-    weights: Array
-    stride: tuple[int, ...]
-    pad: tuple[int, ...]
-    dilation: tuple[int, ...]
-
-
 def _is_small(together: int, kernel: Sequence[int]) -> bool:
     """Whether the code is written for one window."""
     return kernel[0] * kernel[1] <= _UNROLLED if together == 1 else kernel[0] <= _TALLEST
@@ -84,10 +73,9 @@ def lower_depthwise(ctx: Lowering, k: Kernel) -> Call:
     op = k.anchor.op
     assert isinstance(op, Conv)
     x, w = k.anchor_operands()[:2]
-    stride, pad, dilation = op.window(2)
-    assert all(p <= h for p, h in zip(pad, x.halo, strict=True)), "padding needs a halo"
-    array = np.asarray(w.array, np.float32).reshape(w.type.sizes({}))
-    return depthwise_call(ctx, k, Window(array, stride, pad, dilation), Results(ctx, k))
+    window = window_of(op, w)
+    assert all(p <= h for p, h in zip(window.pad, x.halo, strict=True)), "padding needs a halo"
+    return depthwise_call(ctx, k, window, Results(ctx, k))
 
 
 def depthwise_call(ctx: Lowering, k: Kernel, w: Window, results: Results) -> Call:

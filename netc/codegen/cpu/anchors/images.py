@@ -7,17 +7,13 @@ import numpy as np
 from netc.codegen.cpu.anchors.access import Access, Args, plain_access
 from netc.codegen.cpu.anchors.points import Point, inside, lower_points, whole_number, with_tail
 from netc.codegen.cpu.anchors.units import units
-from netc.codegen.cpu.emit import Function, Val, const_float
+from netc.codegen.cpu.emit import Function, Val
 from netc.codegen.cpu.lowering import Lowering, rule
 from netc.codegen.operand import Call, Kernel
 from netc.ir.dims import Dim
 from netc.ir.ops.boxes import PriorBox
 from netc.ir.ops.image import Unpool
 from netc.ir.types import DType
-
-
-def _double(value: float) -> Val:
-    return const_float(value, "double")
 
 
 @rule(Unpool)
@@ -89,15 +85,15 @@ def _box(p: Point, op: PriorBox) -> Val:
     index = f.select(vertical, f.sdiv(cell, columns), f.srem(cell, columns))
     scale = f.cast("sitofp", f.select(vertical, height, width), "double")
     if op.step:
-        step = f.select(vertical, _double(op.step[0]), _double(op.step[1]))
+        step = f.select(vertical, f.f64(op.step[0]), f.f64(op.step[1]))
     else:
         cells = f.cast("sitofp", f.select(vertical, rows, columns), "double")
         step = f.fdiv(scale, cells)
-    centre = f.fadd(f.cast("sitofp", index, "double"), _double(op.offset))
+    centre = f.fadd(f.cast("sitofp", index, "double"), f.f64(op.offset))
     side = f.load("double", f.gep(p.addresses[0], inner, 8), 8)
     box = f.fdiv(f.fadd(f.fmul(centre, step), side), scale)
     if op.clip:
-        zero, one = _double(0.0), _double(1.0)
+        zero, one = f.f64(0.0), f.f64(1.0)
         box = f.select(f.fcmp("olt", box, zero), zero, box)
         box = f.select(f.fcmp("ogt", box, one), one, box)
     variance = f.load("float", f.gep(p.addresses[1], which, 4))

@@ -51,9 +51,9 @@ def lower_gather(ctx: Lowering, k: Kernel) -> Call:
     numbers = (x.type.shape[axis], own.strides[axis] * own.dtype.size)
     dtype = index.type.dtype
     if after and after[-1] == 1:
-        key = ("gather rows", dtype)
+        results, key = Results(ctx, k), ("gather rows", dtype)
         return over_results(
-            ctx, k, key, (source, at), numbers, lambda f, results: _emit_rows(f, results, dtype)
+            ctx, results, key, (source, at), numbers, lambda f: _emit_rows(f, results, dtype)
         )
     return lower_points(
         ctx, k, ("gather", dtype), (source, at), numbers, lambda p: _picked(p, dtype)

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from netc.codegen.cpu.anchors.depthwise import Window, depthwise_call
+from netc.codegen.cpu.anchors.depthwise import depthwise_call
 from netc.codegen.cpu.anchors.direct import direct_call, lower_direct_transpose, window_of
 from netc.codegen.cpu.anchors.formula import Tail
-from netc.codegen.cpu.anchors.lines import Window as Direct
+from netc.codegen.cpu.anchors.lines import Window
 from netc.codegen.cpu.anchors.matrices import (
     Matrix,
     group_step,
@@ -73,16 +73,20 @@ def _row_major(ctx: Lowering, k: Kernel) -> Call | tuple[Call, ...]:
     whole = window_of(k.anchor.op, w)
     calls = []
     for phases in itertools.product(*(a.phases() for a in axes)):
-        taken = whole.weights[:, :, *(slice(p.residue, None, p.every) for p in phases)]
-        window = Direct(
-            weights=np.flip(taken, tuple(range(2, taken.ndim))),
-            groups=whole.groups,
-            stride=(1,) * len(phases),
-            pad=tuple((p.taps - 1) * p.back - p.start for p in phases),
-            dilation=tuple(p.back for p in phases),
-        )
-        calls.append(direct_call(ctx, _part(k, phases), x, window, bias))
+        calls.append(direct_call(ctx, _part(k, phases), x, _seen_by(whole, phases), bias))
     return _parts(iter(calls))
+
+
+def _seen_by(whole: Window, phases: Pair) -> Window:
+    """The window of the convolution that gives a phase."""
+    taken = whole.weights[:, :, *(slice(p.residue, None, p.every) for p in phases)]
+    return Window(
+        weights=np.flip(taken, tuple(range(2, taken.ndim))),
+        groups=whole.groups,
+        stride=(1,) * len(phases),
+        pad=tuple((p.taps - 1) * p.back - p.start for p in phases),
+        dilation=tuple(p.back for p in phases),
+    )
 
 
 def _is_cut(o: Operand, out: Operand) -> bool:
@@ -97,15 +101,13 @@ def _each_channel(
     ctx: Lowering, k: Kernel, rows: list[Phase], columns: list[Phase]
 ) -> Iterator[Call]:
     """Depthwise kernels."""
-    w = k.anchor_operands()[1]
-    weights = np.asarray(w.array, np.float32).reshape(w.type.sizes({}))
-    for down, across in itertools.product(rows, columns):
-        part = _part(k, (down, across))
-        taken = weights[:, :, down.residue :: down.every, across.residue :: across.every]
-        pad = tuple((p.taps - 1) * p.back - p.start for p in (down, across))
-        window = Window(taken[:, :, ::-1, ::-1], (1, 1), pad, (down.back, across.back))
+    assert k.anchor is not None
+    assert isinstance(k.anchor.op, ConvTranspose)
+    whole = window_of(k.anchor.op, k.anchor_operands()[1])
+    for pair in itertools.product(rows, columns):
+        part = _part(k, pair)
         results = Results(ctx, part, blocked=True, shape=part.outs[0].type.shape)
-        yield depthwise_call(ctx, k, window, results)
+        yield depthwise_call(ctx, k, _seen_by(whole, pair), results)
 
 
 def _matrices(

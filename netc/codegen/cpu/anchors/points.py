@@ -15,7 +15,7 @@ from netc.codegen.cpu.anchors.formula import ELEMENTS, Tail
 from netc.codegen.cpu.anchors.results import Lane, Results, Writer, lanes_of
 from netc.codegen.cpu.anchors.units import units
 from netc.codegen.cpu.emit import Function, Val, vec
-from netc.codegen.cpu.lowering import Lowering
+from netc.codegen.cpu.lowering import Emit, Lowering
 from netc.codegen.operand import Call, Kernel
 from netc.ir.dims import Dim
 from netc.ir.plan import IntArg
@@ -57,30 +57,30 @@ def lower_points(
     value: Value,
 ) -> Call:
     """A kernel that computes `value` at every point; `key` names the code of `value`."""
+    results = Results(ctx, k)
 
-    def emit(f: Function, results: Results) -> None:
+    def emit(f: Function) -> None:
         _emit(f, results, len(operands), len(numbers), value)
 
-    return over_results(ctx, k, ("points", key, len(operands)), operands, numbers, emit)
+    return over_results(ctx, results, ("points", key, len(operands)), operands, numbers, emit)
 
 
 def over_results(
     ctx: Lowering,
-    k: Kernel,
+    results: Results,
     key: Hashable,
     operands: Sequence[Access],
     numbers: Sequence[Dim],
-    emit: Callable[[Function, Results], None],
+    emit: Emit,
 ) -> Call:
     """A kernel of operands, numbers and results, in this order; `key` names the code of `emit`."""
-    results = Results(ctx, k)
     args = Args()
     for a in operands:
         args.access(a)
     for d in numbers:
         args.size(d)
     results.arguments(args)
-    symbol = ctx.code((key, results.key, results.axes), lambda f: emit(f, results))
+    symbol = ctx.code((key, results.key, results.axes), emit)
     return Call(symbol, tuple(args.items))
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from netc.codegen.cpu.anchors.access import Access, Args
+from netc.codegen.cpu.anchors.access import Access
+from netc.codegen.cpu.anchors.points import over_results
 from netc.codegen.cpu.anchors.results import Results, Row, Writer, lanes_of, result_access
 from netc.codegen.cpu.anchors.streams import (
     Port,
@@ -20,7 +21,7 @@ from netc.codegen.cpu.anchors.streams import (
     plain_port,
 )
 from netc.codegen.cpu.anchors.units import ceil_div, count, share, units, walk
-from netc.codegen.cpu.emit import Function, Int, Val, const_float, vec
+from netc.codegen.cpu.emit import Function, Int, Val, vec
 from netc.codegen.cpu.lowering import Lowering, rule
 from netc.codegen.operand import BLOCK, Call, Kernel, Operand
 from netc.ir.ops.image import ResizeBilinear, ResizeNearest
@@ -45,14 +46,10 @@ def lower_nearest(ctx: Lowering, k: Kernel) -> Call:
     results = Results(ctx, k)
     access, port = _source(ctx, x, results)
     down, across = k.anchor.op.scale
-    args = Args()
-    args.access(access)
-    args.size(down)
-    args.size(x.type.shape[3])
-    results.arguments(args)
-    key = ("nearest", across, port, results.key)
-    symbol = ctx.code(key, lambda f: _emit_nearest(f, across, port, results))
-    return Call(symbol, tuple(args.items))
+    key, numbers = ("nearest", across, port), (down, x.type.shape[3])
+    return over_results(
+        ctx, results, key, (access,), numbers, lambda f: _emit_nearest(f, across, port, results)
+    )
 
 
 def _emit_nearest(f: Function, across: int, port: Port, results: Results) -> None:
@@ -132,15 +129,11 @@ def lower_bilinear(ctx: Lowering, k: Kernel) -> Call:
     (x,) = k.anchor_operands()
     results = Results(ctx, k)
     access, port = _source(ctx, x, results)
-    args = Args()
-    args.access(access)
-    for d in x.type.shape[2:]:
-        args.size(d)
-    results.arguments(args)
     corners = op.align_corners
-    key = ("bilinear", corners, port, results.key)
-    symbol = ctx.code(key, lambda f: _emit_bilinear(f, corners, port, results))
-    return Call(symbol, tuple(args.items))
+    key, numbers = ("bilinear", corners, port), x.type.shape[2:]
+    return over_results(
+        ctx, results, key, (access,), numbers, lambda f: _emit_bilinear(f, corners, port, results)
+    )
 
 
 def _emit_bilinear(f: Function, corners: bool, port: Port, results: Results) -> None:
@@ -175,9 +168,9 @@ class _Strip:
 
     def __init__(self, f: Function, across: _Line, columns: Val, blocked: bool) -> None:
         self.f, self.across, self.blocked = f, across, blocked
-        self.close = f.fcmp("ole", across.step, _double(1.0))  # no input lies between neighbours
-        room = f.fdiv(_double(_COLUMNS - 2), across.step)
-        most = f.select(f.fcmp("olt", room, _double(_COLUMNS)), room, _double(_COLUMNS))
+        self.close = f.fcmp("ole", across.step, f.f64(1.0))  # no input lies between neighbours
+        room = f.fdiv(f.f64(_COLUMNS - 2), across.step)
+        most = f.select(f.fcmp("olt", room, f.f64(_COLUMNS)), room, f.f64(_COLUMNS))
         some = f.smax(f.cast("fptosi", most, "i64"), 1)
         self.size = f.select(self.close, f.const(_COLUMNS), some)
         self.strips = ceil_div(f, columns, self.size)
@@ -298,10 +291,6 @@ def _pick(f: Function, a: Val, picks: Val) -> Val:
     return f.value(a.type, f"call {a.type} @{name}({a}, {picks})")
 
 
-def _double(value: float) -> Val:
-    return const_float(value, "double")
-
-
 class _Line:
     """One axis: how far inputs lie apart, divided once."""
 
@@ -309,11 +298,11 @@ class _Line:
         self.f, self.corners = f, corners
         self.end = f.sub(size, 1)
         n, m = (f.cast("sitofp", v, "double") for v in (size, out))
-        self.last = f.fsub(n, _double(1.0))
-        gaps = f.fsub(m, _double(1.0)) if corners else m
-        some = f.fcmp("ogt", gaps, _double(0.0))
-        step = f.fdiv(self.last if corners else n, f.select(some, gaps, _double(1.0)))
-        self.step = f.select(some, step, _double(0.0))
+        self.last = f.fsub(n, f.f64(1.0))
+        gaps = f.fsub(m, f.f64(1.0)) if corners else m
+        some = f.fcmp("ogt", gaps, f.f64(0.0))
+        step = f.fdiv(self.last if corners else n, f.select(some, gaps, f.f64(1.0)))
+        self.step = f.select(some, step, f.f64(0.0))
 
     def neighbours(self, index: Val) -> tuple[Val, Val, Val]:
         """The first input read, the second, and the weight of the second."""
@@ -322,9 +311,9 @@ class _Line:
         if self.corners:
             at = f.fmul(i, self.step)
         else:
-            half = _double(0.5)
+            half = f.f64(0.5)
             at = f.fsub(f.fmul(f.fadd(i, half), self.step), half)
-            at = f.select(f.fcmp("olt", at, _double(0.0)), _double(0.0), at)
+            at = f.select(f.fcmp("olt", at, f.f64(0.0)), f.f64(0.0), at)
             at = f.select(f.fcmp("ogt", at, self.last), self.last, at)
         low = f.smin(f.cast("fptosi", at, "i64"), self.end)
         weight = f.fsub(at, f.cast("sitofp", low, "double"))
