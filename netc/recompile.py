@@ -123,12 +123,10 @@ def _unpacked(file: ArtifactFile, graph: Graph) -> Mapping[str, Array]:
             raise ArtifactError(f"the file does not say where parameter {clean(node.name)} is")
         at, packing, shape = entry[0], entry[1:], node.types[0].sizes({})
         dtype = node.types[0].dtype.numpy
-        size = 4 * packed_count(packing, shape)
-        if dtype != np.float32:
-            packing, size = ["raw"], dtype.itemsize * math.prod(shape)
+        is_float = dtype == np.float32  # integers lie as they are
+        size = 4 * packed_count(packing, shape) if is_float else dtype.itemsize * math.prod(shape)
         if at < 0 or at + size > len(whole):
             raise ArtifactError(f"parameter {clean(node.name)} is outside the weights")
-        out[node.name] = unpack(whole[at : at + size].view(dtype), packing, shape).astype(
-            dtype, copy=False
-        )
+        numbers = whole[at : at + size].view(dtype)
+        out[node.name] = unpack(numbers, packing, shape) if is_float else numbers.reshape(shape)
     return out

@@ -31,11 +31,11 @@ def placed(
     """
 
     def made(x: Any, part: str, takes: bool) -> Any:
+        if takes and word.mixes:
+            return joined(site, x, part)
         if not isinstance(x, np.ndarray):
             return x
-        if not takes or (word.mixes and x.ndim <= 1):
-            return nested(x)
-        return site.constant(x, DType.F32 if word.mixes else None, part)
+        return site.constant(x, part=part) if takes else nested(x)
 
     if word.name == "tensor":
         return args, keywords
@@ -45,11 +45,11 @@ def placed(
     return now, {k: made(x, k, k in tensors) for k, x in keywords.items()}
 
 
-def joined(site: Site, x: Any) -> Any:
-    """What an operator joins: an array as a constant tensor, or as one number per channel."""
+def joined(site: Site, x: Any, part: str = "c") -> Any:
+    """What joins a tensor by element: an array as a constant, or as one number per channel."""
     if not isinstance(x, np.ndarray):
         return x
-    return nested(x) if x.ndim <= 1 else site.constant(x, DType.F32)
+    return nested(x) if x.ndim <= 1 else site.constant(x, DType.F32, part)
 
 
 def nested(array: NDArray[Any] | list[Any]) -> Any:

@@ -17,7 +17,7 @@ from netc.ir.ops.reduction import ArgMax
 from netc.ir.ops.shape import Crop, Pad, Slice
 from netc.ir.ops.windows import Ints, axis_of
 from netc.ir.plan import Condition
-from netc.ir.solve import lines_of
+from netc.ir.solve import said
 
 
 def conditions(graph: Graph) -> tuple[Condition, ...]:
@@ -35,7 +35,7 @@ def conditions(graph: Graph) -> tuple[Condition, ...]:
 
 def check_symbols(graph: Graph) -> None:
     """Refuse a size that no input says, since no run would know it."""
-    known = {line.symbol for _, line in lines_of(n.types[0] for n in graph.inputs)}
+    known = said(n.types[0] for n in graph.inputs)
     for node in graph.nodes:
         named = symbols_of(node.op).union(*(t.symbols for t in node.types))
         for name in sorted(named - known):

@@ -36,7 +36,8 @@ def interpret(
         given[n.results[0]] = _convert(x, n.types[0], dtype)
     weights = initial_weights(graph, seed)
     for node in graph.params:
-        given[node.results[0]] = _convert(weights[node.name], node.types[0], dtype)
+        wanted = _element(node.types[0], dtype)
+        given[node.results[0]] = np.asarray(weights[node.name], wanted)
     return run(graph, given, sizes, dtype)
 
 
@@ -115,7 +116,12 @@ def initial_weights(graph: Graph, seed: int = SEED) -> dict[str, Array]:
 
 
 def _convert(x: Array, type: TensorType, dtype: Any) -> Array:
-    return x.astype(dtype if type.dtype is DType.F32 else type.dtype.numpy, copy=False)
+    return x.astype(_element(type, dtype))
+
+
+def _element(type: TensorType, dtype: Any) -> Any:
+    """Floats as asked for, integers in their own type."""
+    return dtype if type.dtype is DType.F32 else type.dtype.numpy
 
 
 def _fed(node: Node, feed: Mapping[str, Any]) -> Array:

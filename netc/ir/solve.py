@@ -62,6 +62,11 @@ def lines_of(types: Iterable[TensorType]) -> Iterator[tuple[int, Line]]:
                 yield axis, line
 
 
+def said(types: Iterable[TensorType]) -> set[str]:
+    """The symbols that a run knows by the shapes of such inputs."""
+    return {line.symbol for _, line in lines_of(types)}
+
+
 def solved(types: Iterable[TensorType], shapes: Iterable[Sequence[Dim]]) -> dict[str, Dim]:
     """What symbols stand for, each by the first size that says it; none for sizes that fit not."""
     known: dict[str, Dim] = {}

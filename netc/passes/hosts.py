@@ -20,7 +20,7 @@ from netc.ir.op import typed
 from netc.ir.ops.devices import AllGather, Copy
 from netc.ir.ops.shape import Slice
 from netc.ir.ops.sources import Const, Input, Param
-from netc.ir.solve import lines_of
+from netc.ir.solve import said
 from netc.ir.types import MAX_RANK, u8
 from netc.passes.rewrite import changed, rebuilt
 
@@ -346,7 +346,7 @@ def _given(b: Builder, value: Value) -> Value:
 
 def _unknown(graph: Graph) -> tuple[str, ...]:
     """The symbols of a net that no input's size says."""
-    said = {line.symbol for _, line in lines_of(n.types[0] for n in graph.inputs)}
+    known = said(n.types[0] for n in graph.inputs)
     named = {s for n in graph.nodes for t in n.types for s in t.symbols}
     named |= {s for n in graph.nodes for s in symbols_of(n.op)}
-    return tuple(sorted(s for s in named if s not in said))
+    return tuple(sorted(s for s in named if s not in known))

@@ -18,17 +18,12 @@ from netc.frontend.net.pieces import slice_, split
 from netc.frontend.net.recurrent import lstm, rnn
 from netc.ir.dims import product
 from netc.ir.graph import Value
-from netc.ir.op import REGISTRY
 from netc.ir.ops.sources import Initializer
 from netc.ir.ops.windows import Ints, axis_of
 from netc.ir.types import DType, TensorType
 
 XAVIER = Initializer("xavier")
 QUARTER = Initializer("constant", 0.25)  # PReLU's slope at the start (He et al., 2015)
-
-
-def _op(name: str, **attributes: Any) -> Any:
-    return REGISTRY[name](**attributes)
 
 
 def _weights_shape(
@@ -70,8 +65,7 @@ def conv(
     weights = [site.own("w", shape, init, w)]
     if bias or b is not None:
         weights.append(site.own("b", shape[:1], bias_init, b))
-    op = _op("conv", stride=stride, pad=pad, dilation=dilation, groups=groups)
-    return _value(site.node(op, x, *weights))
+    return site.make("conv", x, *weights, stride=stride, pad=pad, dilation=dilation, groups=groups)
 
 
 def conv_transpose(
@@ -95,8 +89,9 @@ def conv_transpose(
     weights = [site.own("w", shape, init, w)]
     if bias or b is not None:
         weights.append(site.own("b", (shape[1] * groups,), bias_init, b))
-    op = _op("conv_transpose", stride=stride, pad=pad, dilation=dilation, groups=groups)
-    return _value(site.node(op, x, *weights))
+    return site.make(
+        "conv_transpose", x, *weights, stride=stride, pad=pad, dilation=dilation, groups=groups
+    )
 
 
 def fc(
@@ -125,7 +120,7 @@ def fc(
     weights = [site.own("w", shape, init, w)]
     if bias or b is not None:
         weights.append(site.own("b", shape[:1], bias_init, b))
-    return _value(site.node(_op("fc", axis=axis), x, *weights))
+    return site.make("fc", x, *weights, axis=axis)
 
 
 def _known_inputs(x: Value) -> str:
@@ -147,7 +142,7 @@ def prelu(
 ) -> Value:
     """x above zero, slope · x below; one learned slope per channel, or one for all if `shared`."""
     own = site.own("slope", () if shared else per_channel(x), init, slope)
-    return _value(site.node(_op("prelu"), x, own))
+    return site.make("prelu", x, own)
 
 
 def batch_norm(
@@ -164,7 +159,7 @@ def batch_norm(
     shape = per_channel(x) if x.type.rank > 1 else (1,)
     centre = site.own("mean", shape, ZERO, mean)
     spread = site.own("variance", shape, ONE, variance)
-    return _value(site.node(_op("batch_norm", eps=eps), x, centre, spread))
+    return site.make("batch_norm", x, centre, spread, eps=eps)
 
 
 def scale(
@@ -181,16 +176,16 @@ def scale(
     shape = per_channel(x, axis)
     factor = site.own("w", shape, init, w)
     if not bias and b is None:
-        return _value(site.node(_op("mul"), x, factor))
-    y = site.node(_op("mul"), x, factor, inner="mul")
-    return _value(site.node(_op("add"), y, site.own("b", shape, bias_init, b)))
+        return site.make("mul", x, factor)
+    y = site.make("mul", x, factor, inner="mul")
+    return site.make("add", y, site.own("b", shape, bias_init, b))
 
 
 def bias(
     site: Site, x: Value, axis: int = 1, b: Value | None = None, init: Initializer = ZERO
 ) -> Value:
     """x + b with one learned b per channel."""
-    return _value(site.node(_op("add"), x, site.own("b", per_channel(x, axis), init, b)))
+    return site.make("add", x, site.own("b", per_channel(x, axis), init, b))
 
 
 def embed(
@@ -207,9 +202,9 @@ def embed(
     """Row x of a learned table w[count, out], + b."""
     table = site.own("w", (count, out), init, w)
     if not bias and b is None:
-        return _value(site.node(_op("gather"), table, x))
-    y = site.node(_op("gather"), table, x, inner="gather")
-    return _value(site.node(_op("add"), y, site.own("b", (out,), bias_init, b)))
+        return site.make("gather", table, x)
+    y = site.make("gather", table, x, inner="gather")
+    return site.make("add", y, site.own("b", (out,), bias_init, b))
 
 
 def dropout(site: Site, x: Value, ratio: float = 0.5, seed: int = 0, always: bool = False) -> Value:
@@ -218,7 +213,7 @@ def dropout(site: Site, x: Value, ratio: float = 0.5, seed: int = 0, always: boo
         raise GraphError(f"ratio {ratio} must be at least 0 and below 1")
     if site.phase == "test" and not always:
         return x
-    return _value(site.node(_op("dropout", ratio=ratio, seed=seed), x))
+    return site.make("dropout", x, ratio=ratio, seed=seed)
 
 
 def param(site: Site, type: TensorType, init: Initializer = XAVIER) -> Value:
@@ -229,11 +224,6 @@ def param(site: Site, type: TensorType, init: Initializer = XAVIER) -> Value:
 def tensor(site: Site, values: Any, type: DType | None = None) -> Value:
     """Numbers in lists within lists, or an array of NumPy, as a constant tensor; lists are f32."""
     return site.constant(values, type, part="")
-
-
-def _value(x: Any) -> Value:
-    assert isinstance(x, Value)
-    return x
 
 
 LAYERS: tuple[Callable[..., Any], ...] = (

@@ -37,7 +37,7 @@ def layer_norm(
         _own(site, "b", shape, bias_init, b, said),
     )
     centre, spread = _statistics(site, x, tuple(range(first, x.type.rank)))
-    return _affine(site, _standard(site, x, centre, spread, eps), factor, shift)
+    return _standard(site, x, centre, spread, eps, factor, shift)
 
 
 def group_norm(
@@ -63,7 +63,7 @@ def group_norm(
     ends = _statistics(site, rows, (2,))
     shape = (0, channels, *per_channel(x)[1:])
     centre, spread = (_spread(site, v, size, shape) for v in ends)
-    return _affine(site, _standard(site, x, centre, spread, eps), factor, shift)
+    return _standard(site, x, centre, spread, eps, factor, shift)
 
 
 def instance_norm(
@@ -84,7 +84,7 @@ def instance_norm(
         raise GraphError(f"x is {x.type}; instance_norm needs an axis behind the channels")
     factor, shift = _own_per_channel(site, x, w, b, init, bias_init)
     centre, spread = _statistics(site, x, tuple(range(2, x.type.rank)))
-    return _affine(site, _standard(site, x, centre, spread, eps), factor, shift)
+    return _standard(site, x, centre, spread, eps, factor, shift)
 
 
 def rms_norm(
@@ -145,11 +145,10 @@ def _spread(site: Site, groups: Value, size: Dim, shape: tuple[Dim, ...]) -> Val
     return site.make("reshape", every, shape=shape, inner="spread")
 
 
-def _standard(site: Site, x: Value, centre: Value, spread: Value, eps: float) -> Value:
+def _standard(
+    site: Site, x: Value, centre: Value, spread: Value, eps: float, w: Value, b: Value
+) -> Value:
+    """w · (x − centre) / √(spread + eps) + b: the word's own value."""
     body = show(parse(f"(x0 - x1) / sqrt(x2 + {eps!r})"))
-    return site.make("formula", x, centre, spread, body=body, inner="standard")
-
-
-def _affine(site: Site, x: Value, w: Value, b: Value) -> Value:
-    """w · x + b: the word's own value."""
-    return site.make("add", site.make("mul", x, w, inner="mul"), b)
+    y = site.make("formula", x, centre, spread, body=body, inner="standard")
+    return site.make("add", site.make("mul", y, w, inner="mul"), b)

@@ -193,11 +193,15 @@ class Floor(Elementwise, name="floor"):
     samples = (case(_X),)
 
 
+def _softplus(x: S) -> S:
+    return maximum(x, 0.0) + unary("log1p", exp(-unary("abs", x)))
+
+
 class Softplus(Elementwise, name="softplus"):
     """log(1 + eˣ), without overflow (Caffe bnll_layer.cpp)."""
 
     def scalar(self, x: S) -> S:
-        return maximum(x, 0.0) + unary("log1p", exp(-unary("abs", x)))
+        return _softplus(x)
 
     def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
         return (b.formula(xs[0], dy, body="x1 * sigmoid(x0)"),)
@@ -253,11 +257,15 @@ class Swish(Elementwise, name="swish"):
     samples = (case(_X), case(_X, beta=0.5))
 
 
+def _hard_sigmoid(x: S) -> S:
+    return minimum(maximum(x + 3.0, 0.0), 6.0) / 6.0
+
+
 class HardSigmoid(Elementwise, name="hard_sigmoid"):
     """min(max(x + 3, 0), 6) / 6 (Howard et al., 2019)."""
 
     def scalar(self, x: S) -> S:
-        return minimum(maximum(x + 3.0, 0.0), 6.0) / 6.0
+        return _hard_sigmoid(x)
 
     samples = (case(_X), case(f32[1, 17, 1, 3]))
 
@@ -266,7 +274,7 @@ class HardSwish(Elementwise, name="hard_swish"):
     """x · hard_sigmoid(x) (Howard et al., 2019)."""
 
     def scalar(self, x: S) -> S:
-        return x * (minimum(maximum(x + 3.0, 0.0), 6.0) / 6.0)
+        return x * _hard_sigmoid(x)
 
     samples = (case(_X), case(f32[1, 17, 1, 3]))
 
@@ -275,7 +283,7 @@ class Mish(Elementwise, name="mish"):
     """x · tanh(log(1 + eˣ)) (Misra, 2019)."""
 
     def scalar(self, x: S) -> S:
-        return x * tanh(maximum(x, 0.0) + unary("log1p", exp(-unary("abs", x))))
+        return x * tanh(_softplus(x))
 
     def grad(self, b: Builder, xs: tuple[Value, ...], y: Value, dy: Value) -> Grads:
         t = b.tanh(b.softplus(xs[0]))
